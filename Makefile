@@ -1,0 +1,78 @@
+# Shadowcat Cluster. `make` alone lists the targets; each needs Go and what its
+# line says. ARGS="..." reaches the program behind demo, integration and
+# conformance.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BINARY  := bin/shadowcat-cluster
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+ARGS    ?=
+
+# Development tools have a go.mod of their own, so that their dependencies never
+# become a user's. Go builds them on first use (a minute or two) and caches them.
+TOOL := go tool -modfile=tools/go.mod
+
+.PHONY: help
+help: ## list the targets (the default)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Under `set -m` the demo becomes the terminal's foreground job, so Ctrl-C goes to
+# it alone. Otherwise make would be interrupted too and report an error after a
+# demo that ended well.
+.PHONY: demo
+demo: build ## three replicas, a front and an example server in one process; ARGS="--replicas 5"
+	@if [ -t 0 ]; then set -m; fi; ./$(BINARY) demo $(ARGS)
+
+.PHONY: build
+build: ## compile bin/shadowcat-cluster
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/shadowcat-cluster
+
+.PHONY: test
+test: test-servers ## run every test once; root on Debian gets redis-server installed
+	@scripts/test.sh test ./...
+
+# Not a target for people: what the tests need beside Go. Without it they skip,
+# and say so; with CI=true that is a failure.
+.PHONY: test-servers
+test-servers:
+	@scripts/install-debian.sh redis-server redis-server || { \
+		if [ "$${CI:-}" = true ]; then exit 1; fi; \
+		echo 'The tests that need a real Redis will be skipped.'; }
+
+# The integration tests drive separate processes, which the race detector of the
+# test process cannot see into, and take most of the time: `make test` has them.
+.PHONY: race
+race: ## run every test but ./integration under the race detector; needs a C compiler
+	@scripts/install-debian.sh gcc gcc libc6-dev
+	@scripts/test.sh race -race $$(go list ./... | grep -vE '/integration(/|$$)')
+
+.PHONY: lint
+lint: ## run golangci-lint, formatting included
+	@$(TOOL) golangci-lint run ./...
+
+.PHONY: fmt
+fmt: ## format all Go code and group its imports
+	@$(TOOL) golangci-lint fmt ./...
+
+.PHONY: generate
+generate: ## write generated files anew
+	@go generate ./...
+
+.PHONY: verify
+verify: ## fail when generated files, formatting or go.mod files are out of date
+	@scripts/verify.sh
+
+.PHONY: integration
+integration: test-servers ## run the integration tests alone, each by name; ARGS="-run TestKill"
+	@TEST_FORMAT=testname scripts/test.sh integration -count=1 $(ARGS) ./integration/...
+
+.PHONY: conformance
+conformance: test-servers ## run the official MCP conformance suite, direct and through replicas; needs npm
+	@scripts/install-debian.sh npm npm
+	@go run ./integration/conformance $(ARGS)
+
+.PHONY: clean
+clean: ## remove what make wrote here; Go's own caches stay
+	@rm -rf bin .cache
