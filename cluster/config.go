@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// MaxDuration is the longest duration any setting takes.
+const MaxDuration = 365 * 24 * time.Hour
+
+// Config holds the limits of sessions. All replicas of a cluster must use the same. Start from [DefaultConfig]: the zero
+// value turns every limit off.
+type Config struct {
+	// MaxSessions is the hard cap on live sessions over all replicas. Default 10000; 0: no cap.
+	MaxSessions int
+	// IdleTimeout ends a session this long after its last activity (plus ReportSlack). Default 30m; 0: never.
+	IdleTimeout time.Duration
+	// MaxAge ends a session this long after its creation, however busy it is. Default 24h; 0: never.
+	MaxAge time.Duration
+	// InitializeTimeout is how long the upstream may take to answer initialize. Default 30s; at least 1s.
+	InitializeTimeout time.Duration
+	// Retention is how long the record of an ended session is kept. Default 10m; 0: not at all.
+	Retention time.Duration
+	// EvictMinIdle protects sessions that were active this recently from being evicted at the cap. Default 1m; 0: none.
+	EvictMinIdle time.Duration
+
+	// RequestRate is how many requests a second one session may make, over all replicas. Default 50; 0: no limit.
+	RequestRate int
+	// RequestBurst is how many requests a session may make at once. Default 100; needed when RequestRate is set.
+	RequestBurst int
+
+	// Lease is how long a replica serves a session from memory before it asks the store again, and so the longest a
+	// session that was ended elsewhere is still served. Default 3s; 0: strict mode, every request asks.
+	Lease time.Duration
+	// ReportInterval is how often a replica writes back activity and counters. Default 1s; at least 10ms.
+	ReportInterval time.Duration
+	// ReportSlack is added to every idle end, so that activity still on its way to the store counts. Default 2s; at
+	// least ReportInterval.
+	ReportSlack time.Duration
+	// StoreTimeout bounds every call of the store. Default 250ms; at least 1ms.
+	StoreTimeout time.Duration
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		MaxSessions:       10_000,
+		IdleTimeout:       30 * time.Minute,
+		MaxAge:            24 * time.Hour,
+		InitializeTimeout: 30 * time.Second,
+		Retention:         10 * time.Minute,
+		EvictMinIdle:      time.Minute,
+		RequestRate:       50,
+		RequestBurst:      100,
+		Lease:             3 * time.Second,
+		ReportInterval:    time.Second,
+		ReportSlack:       2 * time.Second,
+		StoreTimeout:      250 * time.Millisecond,
+	}
+}
+
+// Largest values of the counted settings. A rate above one a microsecond cannot be expressed in the store's clock.
+const (
+	maxSessionsLimit = 100_000_000
+	maxRequestRate   = 1_000_000
+	maxRequestBurst  = 1_000_000
+)
+
+// Validate reports everything that is wrong with c, by the names of the settings.
+func (c Config) Validate() error {
+	errs := []error{
+		inRange("max_sessions", c.MaxSessions, 0, maxSessionsLimit),
+		inRange("request_rate", c.RequestRate, 0, maxRequestRate),
+		inRange("request_burst", c.RequestBurst, 0, maxRequestBurst),
+		durationInRange("idle_timeout", c.IdleTimeout, 0),
+		durationInRange("max_age", c.MaxAge, 0),
+		durationInRange("initialize_timeout", c.InitializeTimeout, time.Second),
+		durationInRange("retention", c.Retention, 0),
+		durationInRange("evict_min_idle", c.EvictMinIdle, 0),
+		durationInRange("lease", c.Lease, 0),
+		durationInRange("report_interval", c.ReportInterval, 10*time.Millisecond),
+		durationInRange("report_slack", c.ReportSlack, 0),
+		durationInRange("store_timeout", c.StoreTimeout, time.Millisecond),
+	}
+	fails := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	fails(c.RequestRate > 0 && c.RequestBurst < 1,
+		"request_burst: %d lets no request through; set at least 1, or request_rate to 0", c.RequestBurst)
+	fails(c.ReportSlack < c.ReportInterval,
+		"report_slack: %v is shorter than report_interval (%v), so activity could be lost at a session's end", c.ReportSlack, c.ReportInterval)
+	fails(c.Lease > 0 && c.Lease <= c.ReportInterval,
+		"lease: %v must be 0 or longer than report_interval (%v), which renews it", c.Lease, c.ReportInterval)
+	fails(c.IdleTimeout > 0 && c.IdleTimeout < c.Lease,
+		"idle_timeout: %v is shorter than lease (%v)", c.IdleTimeout, c.Lease)
+	fails(c.MaxAge > 0 && c.MaxAge < c.InitializeTimeout,
+		"max_age: %v is shorter than initialize_timeout (%v)", c.MaxAge, c.InitializeTimeout)
+	return errors.Join(errs...)
+}
+
+func inRange(name string, value, least, most int) error {
+	if value < least || value > most {
+		return fmt.Errorf("%s: %d is not in %d to %d", name, value, least, most)
+	}
+	return nil
+}
+
+func durationInRange(name string, value, least time.Duration) error {
+	if value < least || value > MaxDuration {
+		return fmt.Errorf("%s: %v is not in %v to 365d", name, value, least)
+	}
+	return nil
+}

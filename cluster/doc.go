@@ -1,0 +1,25 @@
+// Package cluster is the session manager that lets any number of replicas of a Model Context Protocol proxy act as one.
+//
+// A session is one client's stateful conversation. Its record lives in a [Store] that all replicas share; a replica serves
+// requests from a [Lease] that the store granted it, and writes back what happened in batches, called reports:
+//
+//	   client          replica (Manager)                       store
+//	     |  request 1      |------- Lease: verify, touch, budget --->|   one round trip, once per lease validity
+//	     |---------------->|<------ record, validity, budget --------|
+//	     |  request 2..n   |   (served from memory)                  |
+//	     |---------------->|                                         |
+//	     |                 |------- Report: activity, counters ----->|   once per report interval, batched
+//	     |                 |<------ renewed, or gone ----------------|
+//
+// # Guarantees
+//
+//   - A session ended anywhere stops being served everywhere within one lease validity, and at once at the replica that
+//     ended it. A replica that cannot reach the store stops too: a lease is never extended without the store.
+//   - In any window w at most burst + rate × (w + lease) requests of one session run, over all replicas. In strict mode
+//     (lease 0) that is burst + rate × w.
+//   - A replica that dies loses at most one report interval of activity and counters. It never loses a session.
+//   - An ended session never comes back.
+//   - A fault of the store is [ErrStoreUnavailable], never [ErrNotFound]: clients throw their state away on "not found".
+//
+// The package knows neither Redis nor HTTP. Package redisstore implements Store; package proxy is the first user.
+package cluster

@@ -1,0 +1,199 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+)
+
+// holding is what a replica holds of one session: the record, how long it may be trusted, the request budget, and what
+// has happened since the store last heard of it. Its methods do not call the store.
+type holding struct {
+	id     ID
+	asking int // callers between Manager.hold and letGo; guarded by Manager.mu
+
+	mu         sync.Mutex
+	isGranted  bool    // the store has granted it at least once
+	digest     Digest  // of the secret that it was granted to
+	session    Session // the record
+	validUntil time.Time // the record is served from memory before this
+	endsAt     time.Time // the session's end as the store last told it; zero: never
+
+	// Request budget, in two generations: a report moves fresh to aging and gives aging back, so that nothing is held
+	// for two intervals, and never longer than the lease it came with.
+	fresh, aging budget
+
+	recordedAt time.Time // the latest activity that the store knows of
+	touchedAt  time.Time // the latest activity
+	checkedAt  time.Time // when the store last confirmed that the session lives
+	requests   int       // served from memory, not reported yet
+	spent      int       // all requests since the last report: what the next grant is sized by
+
+	inFlight int
+	streams  int
+	pending  map[string]*Lease // in flight with a key
+	finished []string          // reported as pending, over since
+
+	ended  chan struct{} // closed when the session is known to be over
+	isOver bool
+}
+
+// budget is a number of requests, spendable for one lease from the moment they were asked for.
+type budget struct {
+	n  int
+	at time.Time
+}
+
+// take spends one request if there is one that is not too old.
+func (b *budget) take(now time.Time, validity time.Duration) bool {
+	if b.n == 0 || now.Sub(b.at) >= validity {
+		return false
+	}
+	b.n--
+	return true
+}
+
+// add puts n requests that were asked for at the moment at into the budget. The age of all is the age of the oldest.
+func (b *budget) add(n int, at time.Time) {
+	if n <= 0 {
+		return
+	}
+	if b.n == 0 || at.Before(b.at) {
+		b.at = at
+	}
+	b.n += n
+}
+
+func newHolding(id ID) *holding {
+	return &holding{id: id, ended: make(chan struct{})}
+}
+
+// serve admits one request from memory, or returns nil when the store must be asked.
+func (h *holding) serve(m *Manager, digest Digest, use Use, now time.Time) *Lease {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.isOver || !h.matches(digest, use) || !now.Before(h.validUntil) {
+		return nil
+	}
+	if m.cfg.RequestRate > 0 && !h.aging.take(now, m.cfg.Lease) && !h.fresh.take(now, m.cfg.Lease) {
+		return nil
+	}
+	h.requests++
+	h.spent++
+	h.touchedAt = now
+	return h.open(m, use, now)
+}
+
+// matches reports whether a caller is the one that the record was granted to. The caller holds h.mu.
+func (h *holding) matches(digest Digest, use Use) bool {
+	return h.isGranted && h.digest.Equal(digest) && h.session.Upstream == use.Upstream && h.session.Principal == use.Principal
+}
+
+// granted takes in what the store granted for a call sent at the moment sent, and opens the lease that asked for it.
+// It returns nil when the session ended meanwhile.
+func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time.Time) *Lease {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.isOver {
+		return nil
+	}
+	h.isGranted, h.digest = true, digest
+	if g.Session.Version >= h.session.Version {
+		h.session = g.Session
+	}
+	h.renewed(m, g.EndsIn, sent)
+	h.fresh.add(g.Budget-1, sent)
+	h.spent++
+	// The call itself recorded this activity: it is not reported again.
+	h.recordedAt = later(h.recordedAt, sent)
+	h.touchedAt = later(h.touchedAt, sent)
+	return h.open(m, use, sent)
+}
+
+// isFor is matches for callers that do not hold h.mu.
+func (h *holding) isFor(digest Digest, use Use) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.matches(digest, use)
+}
+
+func (h *holding) everGranted() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.isGranted
+}
+
+// renewed prolongs trust after the store confirmed the session. The caller holds h.mu.
+func (h *holding) renewed(m *Manager, endsIn time.Duration, sent time.Time) {
+	h.validUntil = later(h.validUntil, m.leaseEnd(sent, endsIn))
+	h.checkedAt = later(h.checkedAt, sent)
+	h.endsAt = time.Time{}
+	if endsIn >= 0 {
+		h.endsAt = sent.Add(endsIn)
+	}
+}
+
+// open registers a request or stream. The caller holds h.mu.
+func (h *holding) open(m *Manager, use Use, now time.Time) *Lease {
+	l := &Lease{h: h, session: h.session, stream: use.Stream, pendingKey: use.PendingKey, since: now}
+	if use.Stream {
+		h.streams++
+		return l
+	}
+	h.inFlight++
+	if use.PendingKey != "" {
+		if h.pending == nil {
+			h.pending = make(map[string]*Lease)
+		}
+		h.pending[use.PendingKey] = l
+	}
+	return l
+}
+
+// close ends what open registered.
+func (h *holding) close(l *Lease) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l.stream {
+		h.streams--
+		return
+	}
+	h.inFlight--
+	// A client may reuse an id that is still in flight: then the key belongs to the later request.
+	if l.pendingKey != "" && h.pending[l.pendingKey] == l {
+		delete(h.pending, l.pendingKey)
+		if l.reported {
+			h.finished = append(h.finished, l.pendingKey)
+		}
+	}
+}
+
+func (h *holding) touch(now time.Time) {
+	h.mu.Lock()
+	h.touchedAt = later(h.touchedAt, now)
+	h.mu.Unlock()
+}
+
+// wanted returns how much budget to ask for with the request in hand: one, and as much again as was really spent since
+// the last report, so that a quiet client's requests are never hoarded.
+func (h *holding) wanted(most int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return min(1+h.spent, max(most, 1))
+}
+
+// end marks the session as over and wakes its streams.
+func (h *holding) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.isOver {
+		h.isOver = true
+		close(h.ended)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

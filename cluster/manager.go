@@ -1,0 +1,202 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Manager gives one replica its view of the cluster's sessions. It is safe for concurrent use. [Manager.Run] must be
+// running for leases to be renewed and activity to reach the store.
+type Manager struct {
+	store       Store
+	cfg         Config
+	log         *slog.Logger
+	observer    Observer
+	incarnation string
+
+	mu   sync.Mutex
+	held map[ID]*holding // what this replica holds leases of; at most one entry a live session
+}
+
+// Options are the parts of a Manager that are not limits. The zero value works.
+type Options struct {
+	// ReplicaID names this replica to operators. Default: random.
+	ReplicaID string
+	// Logger default: discards.
+	Logger *slog.Logger
+	// Observer default: none.
+	Observer Observer
+}
+
+// NewManager returns a manager over store. The error says everything that is wrong with cfg; see [Config.Validate].
+func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("session limits: %w", err)
+	}
+	m := &Manager{
+		store: store,
+		cfg:   cfg,
+		log:   cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
+		// A restarted replica keeps its name but is somebody else: what it held before is not its own any more.
+		incarnation: cmp.Or(opts.ReplicaID, "replica") + "/" + rand.Text()[:8],
+		observer:    opts.Observer,
+		held:        make(map[ID]*holding),
+	}
+	if m.observer == nil {
+		m.observer = noObserver{}
+	}
+	return m, nil
+}
+
+// Incarnation names this run of this replica: the replica's ID and a random part.
+func (m *Manager) Incarnation() string { return m.incarnation }
+
+// Create makes an initializing session and the token for its client. The session must be activated within
+// Config.InitializeTimeout.
+//
+// Errors: a [LimitError] that is [ErrCapacity]; [ErrStoreUnavailable], after which a session that nobody has the token of
+// may exist until its initialize timeout.
+func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, error) {
+	token, err := NewToken()
+	if err != nil {
+		return Session{}, Token{}, err
+	}
+	n.ClientName = cut(n.ClientName, maxClientNameLen)
+	n.ClientVersion = cut(n.ClientVersion, maxClientNameLen)
+	if len(n.Initialize) > maxInitializeLen {
+		n.Initialize = nil
+	}
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	s, err := m.store.Create(ctx, Creation{NewSession: n, ID: token.ID, Digest: token.Digest()})
+	if err != nil {
+		return Session{}, Token{}, fmt.Errorf("creating session: %w", err)
+	}
+	m.log.Debug("session created", "session", s.ID, "upstream", s.Upstream)
+	return s, token, nil
+}
+
+// Activate records the upstream's answer to initialize: s becomes active. s is the record that Create returned; the
+// changed one is returned.
+//
+// Errors: [ErrNotFound], [ErrIllegalTransition] when the session has ended meanwhile, [ErrConflict] when another replica
+// changed it, [ErrStoreUnavailable].
+func (m *Manager) Activate(ctx context.Context, s Session, a Activation) (Session, error) {
+	if len(a.UpstreamSession) > maxUpstreamSessionLen {
+		return Session{}, fmt.Errorf("activating session %s: the upstream's session id has %d bytes, more than %d",
+			s.ID, len(a.UpstreamSession), maxUpstreamSessionLen)
+	}
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	changed, err := m.store.Update(ctx, Change{
+		Activation:      a,
+		ID:              s.ID,
+		ExpectedVersion: s.Version,
+		Writer:          rand.Text()[:13],
+	})
+	if err != nil {
+		return Session{}, fmt.Errorf("activating session %s: %w", s.ID, err)
+	}
+	m.log.Debug("session activated", "session", s.ID, "revision", changed.Revision)
+	return changed, nil
+}
+
+// Terminate ends a live session; status says why. At this replica it is over when Terminate returns, at the others
+// within one lease validity. The record is returned.
+//
+// Errors: [ErrNotFound]; [ErrIllegalTransition] with the record when the session had ended already, its first status
+// stays; [ErrStoreUnavailable], after which the session may or may not have ended: calling again is safe.
+func (m *Manager) Terminate(ctx context.Context, id ID, status Status) (Session, error) {
+	if !status.Ended() {
+		return Session{}, fmt.Errorf("terminating session %s as %q: %w", id, status, ErrIllegalTransition)
+	}
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	s, err := m.store.Terminate(ctx, id, status)
+	if err == nil || errors.Is(err, ErrIllegalTransition) || errors.Is(err, ErrNotFound) {
+		m.drop(id)
+	}
+	if err != nil {
+		return s, fmt.Errorf("terminating session %s: %w", id, err)
+	}
+	m.log.Debug("session ended", "session", id, "status", s.Status)
+	return s, nil
+}
+
+// Get returns a session's record, live or ended, until it is purged. Errors: [ErrNotFound], [ErrStoreUnavailable].
+func (m *Manager) Get(ctx context.Context, id ID) (Session, error) {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	s, err := m.store.Get(ctx, id)
+	if err != nil {
+		return Session{}, fmt.Errorf("reading session %s: %w", id, err)
+	}
+	return s, nil
+}
+
+// List returns one page of sessions. Errors: [ErrInvalidCursor], [ErrStoreUnavailable].
+func (m *Manager) List(ctx context.Context, q Query) (Page, error) {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	page, err := m.store.List(ctx, q)
+	if err != nil {
+		return Page{}, fmt.Errorf("listing sessions: %w", err)
+	}
+	return page, nil
+}
+
+// Stats counts the cluster's sessions. Errors: [ErrStoreUnavailable].
+func (m *Manager) Stats(ctx context.Context) (Stats, error) {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	stats, err := m.store.Stats(ctx)
+	if err != nil {
+		return Stats{}, fmt.Errorf("counting sessions: %w", err)
+	}
+	return stats, nil
+}
+
+// storeContext bounds one call of the store.
+func (m *Manager) storeContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, m.cfg.StoreTimeout)
+}
+
+// holding returns what this replica holds of a session, nil when nothing.
+func (m *Manager) holding(id ID) *holding {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.held[id]
+}
+
+// drop forgets a session and tells everyone who still streams for it.
+func (m *Manager) drop(id ID) {
+	m.mu.Lock()
+	h := m.held[id]
+	delete(m.held, id)
+	m.mu.Unlock()
+	if h != nil {
+		h.end()
+	}
+}
+
+// Held returns how many sessions this replica holds leases of.
+func (m *Manager) Held() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.held)
+}
+
+// leaseEnd returns until when an answer of the store may be trusted: counted from when it was asked, never past the
+// session's own end.
+func (m *Manager) leaseEnd(sent time.Time, endsIn time.Duration) time.Time {
+	if endsIn >= 0 && endsIn < m.cfg.Lease {
+		return sent.Add(endsIn)
+	}
+	return sent.Add(m.cfg.Lease)
+}

@@ -1,0 +1,35 @@
+package cluster
+
+import "time"
+
+// LeaseOutcome says how a call of [Manager.Lease] was answered.
+type LeaseOutcome string
+
+// The outcomes of a lease.
+const (
+	LeaseHit         LeaseOutcome = "hit"         // served from memory
+	LeaseGranted     LeaseOutcome = "granted"     // asked the store, which granted it
+	LeaseLimited     LeaseOutcome = "limited"     // the session's request rate is used up
+	LeaseNotFound    LeaseOutcome = "not_found"   // no session for this caller
+	LeaseUnavailable LeaseOutcome = "unavailable" // the store could not be asked
+)
+
+// LeaseOutcomes lists every outcome.
+func LeaseOutcomes() []LeaseOutcome {
+	return []LeaseOutcome{LeaseHit, LeaseGranted, LeaseLimited, LeaseNotFound, LeaseUnavailable}
+}
+
+// Observer is told what a Manager does, for metrics. Its methods are called on the request path and by the report loop:
+// they must return at once and be safe for concurrent use.
+type Observer interface {
+	// LeaseDone is called once for each call of Manager.Lease.
+	LeaseDone(outcome LeaseOutcome)
+	// ReportDone is called once for each batch of reports: how many sessions it held, how many of them the store did
+	// not confirm, and how long the store took.
+	ReportDone(sessions, unconfirmed int, took time.Duration)
+}
+
+type noObserver struct{}
+
+func (noObserver) LeaseDone(LeaseOutcome)             {}
+func (noObserver) ReportDone(int, int, time.Duration) {}

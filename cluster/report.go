@@ -1,0 +1,258 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	// reportBatch is how many sessions one call of Store.Report takes. It bounds what a single slow call can hold up;
+	// the store splits it further.
+	reportBatch = 250
+	// checkBatch is how many sessions one call of Store.Check takes.
+	checkBatch = 1000
+)
+
+// Run writes back what happened to the sessions this replica holds, once every Config.ReportInterval, until ctx is done.
+// Then it reports a last time, so that a clean stop loses nothing, and returns nil. The caller owns the goroutine; Run
+// must be called once.
+func (m *Manager) Run(ctx context.Context) error {
+	tick := time.NewTicker(m.cfg.ReportInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			m.reportAll(ctx, false)
+			m.checkStreams(ctx)
+			m.forgetIdle(time.Now())
+		case <-ctx.Done():
+			m.reportAll(context.WithoutCancel(ctx), true)
+			return nil
+		}
+	}
+}
+
+// reportAll sends one report for each session with something to say. After a fault of the store it stops: what was not
+// sent is said in the next round, so a dead store costs one timeout a round, not one a batch.
+func (m *Manager) reportAll(ctx context.Context, last bool) {
+	var (
+		batch   []Report
+		holders []*holding
+	)
+	flush := func() bool {
+		if len(batch) == 0 {
+			return true
+		}
+		ok := m.sendReports(ctx, batch, holders)
+		batch, holders = nil, nil
+		return ok
+	}
+	for _, h := range m.holdings() {
+		if r, ok := h.takeReport(m, time.Now(), last); ok {
+			batch = append(batch, r)
+			holders = append(holders, h)
+		}
+		if len(batch) == reportBatch && !flush() {
+			return
+		}
+	}
+	flush()
+}
+
+// sendReports sends one batch and takes in the answers. It reports whether the store was there.
+func (m *Manager) sendReports(ctx context.Context, batch []Report, holders []*holding) bool {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	sent := time.Now()
+	renewals := m.store.Report(ctx, batch)
+	unconfirmed := 0
+	for i, r := range renewals {
+		switch {
+		case errors.Is(r.Err, ErrNotFound):
+			m.drop(batch[i].ID)
+		case r.Err != nil:
+			unconfirmed++
+			holders[i].unreported(batch[i])
+		default:
+			holders[i].reported(m, batch[i], r, sent)
+		}
+	}
+	m.observer.ReportDone(len(batch), unconfirmed, time.Since(sent))
+	if unconfirmed > 0 {
+		m.log.Warn("reports not confirmed by the store; activity will be sent again",
+			"sessions", unconfirmed, "error", firstFault(renewals))
+	}
+	return unconfirmed == 0
+}
+
+func firstFault(renewals []Renewal) error {
+	for _, r := range renewals {
+		if r.Err != nil && !errors.Is(r.Err, ErrNotFound) {
+			return r.Err
+		}
+	}
+	return nil
+}
+
+// checkStreams asks which of the sessions that someone still waits for have ended elsewhere. Reports tell that of busy
+// sessions; silent streams are asked about twice per lease validity, which touches nothing.
+func (m *Manager) checkStreams(ctx context.Context) {
+	every := max(m.cfg.Lease/2, m.cfg.ReportInterval)
+	var ids []ID
+	for _, h := range m.holdings() {
+		if h.needsCheck(time.Now(), every) {
+			ids = append(ids, h.id)
+		}
+	}
+	for len(ids) > 0 {
+		n := min(len(ids), checkBatch)
+		if !m.check(ctx, ids[:n]) {
+			return
+		}
+		ids = ids[n:]
+	}
+}
+
+// check asks about one batch. It reports whether the store was there.
+func (m *Manager) check(ctx context.Context, ids []ID) bool {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	sent, there := time.Now(), true
+	for i, err := range m.store.Check(ctx, ids) {
+		switch {
+		case errors.Is(err, ErrNotFound):
+			m.drop(ids[i])
+		case err != nil:
+			there = false
+		default:
+			if h := m.holding(ids[i]); h != nil {
+				h.checked(sent)
+			}
+		}
+	}
+	return there
+}
+
+// forgetIdle drops what nobody uses any more, so that a replica holds no more than it serves.
+func (m *Manager) forgetIdle(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, h := range m.held {
+		if h.asking == 0 && h.isIdle(now, m.cfg.ReportInterval) {
+			delete(m.held, id)
+		}
+	}
+}
+
+// holdings returns a snapshot of everything held.
+func (m *Manager) holdings() []*holding {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]*holding, 0, len(m.held))
+	for _, h := range m.held {
+		all = append(all, h)
+	}
+	return all
+}
+
+// takeReport takes out what the store should hear, or says that there is nothing. A last report leaves nothing behind:
+// all activity is sent, and all budget given back.
+func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.isOver || !h.isGranted {
+		return Report{}, false
+	}
+	if h.inFlight > 0 {
+		h.touchedAt = later(h.touchedAt, now)
+	}
+	r := Report{ID: h.id, Idle: -1, Requests: h.requests}
+	if h.touchedAt.After(h.recordedAt) {
+		r.Idle = max(now.Sub(h.touchedAt), 0)
+	}
+	// Activity within one interval of what the store knows can wait: a sparse session costs one call a request.
+	news := r.Idle >= 0 && (last || h.touchedAt.Sub(h.recordedAt) >= m.cfg.ReportInterval)
+	keep := h.streams > 0 && !h.endsAt.IsZero() && h.endsAt.Sub(now) < m.cfg.IdleTimeout/2
+
+	if last {
+		h.aging.add(h.fresh.n, h.fresh.at)
+		h.fresh = budget{}
+	}
+	if h.aging.n > 0 {
+		r.Unspent, r.UnspentAge = h.aging.n, now.Sub(h.aging.at)
+	}
+	h.aging, h.fresh = h.fresh, budget{}
+	if !last && m.cfg.Lease > 0 && m.cfg.RequestRate > 0 {
+		r.Want = max(min(2*h.spent, m.cfg.RequestBurst)-h.aging.n, 0)
+	}
+	r.Started = h.newlyPending(m.incarnation, now, m.cfg.ReportInterval)
+	r.Finished, h.finished = h.finished, nil
+	h.requests, h.spent = 0, 0
+
+	return r, news || keep || r.Requests > 0 || r.Unspent > 0 || len(r.Started) > 0 || len(r.Finished) > 0
+}
+
+// newlyPending lists requests that have outlived one report interval and that the store does not know of. The caller
+// holds h.mu.
+func (h *holding) newlyPending(owner string, now time.Time, interval time.Duration) []PendingRequest {
+	var started []PendingRequest
+	for key, l := range h.pending {
+		if age := now.Sub(l.since); !l.reported && age >= interval {
+			l.reported = true
+			started = append(started, PendingRequest{Key: key, Owner: owner, Age: age})
+		}
+	}
+	return started
+}
+
+// reported takes in the store's answer to a report sent at the moment sent.
+func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.Idle >= 0 {
+		h.recordedAt = later(h.recordedAt, sent.Add(-r.Idle))
+	}
+	h.fresh.add(renewal.Budget, sent)
+	h.renewed(m, renewal.EndsIn, sent)
+	if renewal.Version != h.session.Version {
+		h.validUntil = time.Time{} // the record has changed: the next request reads it
+	}
+}
+
+// unreported takes back what may be said twice. Counters and given-back budget may not: if the lost report was taken
+// after all, saying them again would count double, so the limit errs on the safe side.
+func (h *holding) unreported(r Report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.finished = append(h.finished, r.Finished...)
+	for _, p := range r.Started {
+		if l := h.pending[p.Key]; l != nil {
+			l.reported = false
+		} else {
+			h.finished = append(h.finished, p.Key) // over meanwhile, but the store may have been told
+		}
+	}
+}
+
+// needsCheck reports whether somebody waits for the session and the store has not confirmed it for that long.
+func (h *holding) needsCheck(now time.Time, every time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !h.isOver && h.streams+h.inFlight > 0 && now.Sub(h.checkedAt) >= every
+}
+
+func (h *holding) checked(at time.Time) {
+	h.mu.Lock()
+	h.checkedAt = later(h.checkedAt, at)
+	h.mu.Unlock()
+}
+
+// isIdle reports whether there is nothing left to serve, to spend or to say.
+func (h *holding) isIdle(now time.Time, interval time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.inFlight == 0 && h.streams == 0 && !now.Before(h.validUntil) &&
+		h.requests == 0 && len(h.finished) == 0 && h.aging.n == 0 && h.fresh.n == 0 &&
+		h.touchedAt.Sub(h.recordedAt) < interval
+}

@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Bounds of the strings in a session's record. They come from outside (a client's initialize message, an upstream's
+// answer), so they are cut or refused before they reach the store.
+const (
+	maxClientNameLen      = 256       // bytes; longer names are cut
+	maxUpstreamSessionLen = 1024      // bytes; longer ids are refused
+	maxInitializeLen      = 64 * 1024 // bytes; longer messages are not kept
+)
+
+// ID names a session: a UUIDv7, safe to log and to show. It is not a credential; see [Token].
+type ID = uuid.UUID
+
+// ParseID reads an ID as operators type it: the 36 character form, and no other. The error is [ErrInvalidID].
+func ParseID(s string) (ID, error) {
+	if len(s) != 36 {
+		return ID{}, ErrInvalidID
+	}
+	id, err := uuid.Parse(s)
+	if err != nil {
+		return ID{}, ErrInvalidID
+	}
+	return id, nil
+}
+
+// Principal is who owns a session: a digest, never a name, of a verified identity. The zero value means "nobody": there
+// was no authentication.
+type Principal string
+
+// Session is a session's record, as it was when the store was asked. It is a value: changing it changes nothing else.
+type Session struct {
+	ID        ID
+	Status    Status
+	Principal Principal
+	// Version grows by one with every change of Status or of the upstream mapping, and with nothing else.
+	Version int64
+
+	// Upstream is the configured name of the MCP server, Endpoint the address that this session is pinned to.
+	Upstream string
+	Endpoint string
+	// UpstreamSession is the upstream's own session id, empty when it gave none. It is a credential at the upstream: it
+	// must not be logged or shown.
+	UpstreamSession string
+	// Revision is the protocol revision agreed on, such as 2025-11-25; empty while initializing.
+	Revision string
+	// ClientName and ClientVersion are what the client called itself in initialize.
+	ClientName    string
+	ClientVersion string
+
+	CreatedAt      time.Time
+	LastActivityAt time.Time
+	// DeadlineAt is when a live session ends unless something happens; for an ended one, when its record is purged. Zero
+	// means never: idle timeout and maximum age are both off.
+	DeadlineAt time.Time
+
+	// Requests counts the client's HTTP requests that were admitted. A killed replica may lose one report interval of it.
+	Requests int64
+	// Pending counts requests in flight that have outlived one report interval.
+	Pending int
+}
+
+// EndedAtOrBefore reports whether the session no longer serves requests at the moment now: it is ended, or past its
+// deadline and only waits for the sweeper.
+func (s Session) EndedAtOrBefore(now time.Time) bool {
+	return !s.Status.Live() || (!s.DeadlineAt.IsZero() && !now.Before(s.DeadlineAt))
+}
+
+// NewSession is what is known of a session before its upstream has answered initialize.
+type NewSession struct {
+	Upstream      string
+	Endpoint      string
+	Principal     Principal
+	ClientName    string // cut to 256 bytes
+	ClientVersion string // cut to 256 bytes
+	// Initialize is the client's initialize message, kept so that an upstream session can be made anew. It is not kept
+	// when it is over 64 KiB.
+	Initialize []byte
+}
+
+// Activation is what the upstream's answer to initialize adds.
+type Activation struct {
+	// UpstreamSession is the upstream's session id: at most 1,024 bytes, empty when it gave none.
+	UpstreamSession string
+	// Revision is the protocol revision the upstream chose.
+	Revision string
+}
+
+// cut shortens s to at most n bytes.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n]
+}

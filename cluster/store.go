@@ -1,0 +1,154 @@
+package cluster
+
+import (
+	"context"
+	"time"
+)
+
+// Store is the state that all replicas share. Every method is atomic, safe for concurrent use, bounded by its context,
+// and returns an error that is [ErrStoreUnavailable] when the store itself is at fault.
+type Store interface {
+	SessionStore
+	LeaseStore
+	ListStore
+}
+
+// SessionStore moves sessions through their life.
+type SessionStore interface {
+	// Create makes an initializing session. Repeated with the same ID and digest (after a lost reply) it returns the
+	// stored record, whatever its status. At the cap it ends the session that is past its end or idle the longest, and
+	// refuses with ErrCapacity when none has been idle for EvictMinIdle.
+	Create(ctx context.Context, c Creation) (Session, error)
+	// Update activates a session, or changes an active one's upstream mapping, if its version is still
+	// ChangeOf.ExpectedVersion. Repeated with the same Writer it returns the record it made. Errors: ErrNotFound,
+	// ErrConflict, ErrIllegalTransition.
+	Update(ctx context.Context, c Change) (Session, error)
+	// Terminate ends a live session with an ended status and returns its record. A session that has ended already keeps
+	// its first status; the record is returned with ErrIllegalTransition. Errors: ErrNotFound, ErrIllegalTransition.
+	Terminate(ctx context.Context, id ID, status Status) (Session, error)
+	// Get returns a record, live or ended, until it is purged. It touches nothing. Errors: ErrNotFound.
+	Get(ctx context.Context, id ID) (Session, error)
+}
+
+// LeaseStore is the hot path.
+type LeaseStore interface {
+	// Lease verifies a caller, counts one request, touches the session and takes request budget. Errors: ErrNotFound,
+	// a LimitError that is ErrRateLimited.
+	Lease(ctx context.Context, c LeaseCall) (Grant, error)
+	// Report writes back what happened since the last report and renews. It returns one Renewal for each Report, in order.
+	Report(ctx context.Context, reports []Report) []Renewal
+	// Check tells which sessions still serve requests, touching nothing. It returns one error for each ID, in order: nil,
+	// ErrNotFound, or ErrStoreUnavailable.
+	Check(ctx context.Context, ids []ID) []error
+}
+
+// ListStore answers operators.
+type ListStore interface {
+	// List returns one page of sessions, in the order of their last activity, the longest idle first.
+	List(ctx context.Context, q Query) (Page, error)
+	// Stats counts sessions. It costs the same however many there are.
+	Stats(ctx context.Context) (Stats, error)
+}
+
+// Creation asks a store for a new session.
+type Creation struct {
+	NewSession
+	ID     ID
+	Digest Digest
+}
+
+// Change asks a store to activate or remap a session.
+type Change struct {
+	Activation
+	ID              ID
+	Endpoint        string // empty: keep
+	ExpectedVersion int64
+	// Writer identifies this one change, so that repeating it after a lost reply is recognized. Random, not empty.
+	Writer string
+}
+
+// LeaseCall asks a store for the right to serve one session.
+type LeaseCall struct {
+	ID        ID
+	Digest    Digest
+	Upstream  string
+	Principal Principal
+	// Want is how many requests the replica would like to serve before it asks again, the one in hand included: at least
+	// 1. The store may grant fewer, but never none.
+	Want int
+}
+
+// Grant is a store's answer to a LeaseCall.
+type Grant struct {
+	Session Session
+	// Budget is how many requests were granted, the one in hand included.
+	Budget int
+	// EndsIn is how long the session lives from the moment the store answered, unless touched again; negative: forever.
+	EndsIn time.Duration
+}
+
+// Report is what one replica tells the store about one session.
+type Report struct {
+	ID ID
+	// Idle is how long ago the last message passed; negative when none did and only an open stream holds the session,
+	// which moves its deadline but not its place in the order of eviction.
+	Idle time.Duration
+	// Requests were served from memory since the last report.
+	Requests int
+	// Unspent requests are given back; the oldest of them was granted UnspentAge ago. What the passing of time has
+	// refilled since is subtracted, so that holding budget never adds to it.
+	Unspent    int
+	UnspentAge time.Duration
+	// Want is how many requests the replica would like for the next interval; 0 is fine.
+	Want int
+	// Started and Finished are requests that outlived one report interval.
+	Started  []PendingRequest
+	Finished []string
+}
+
+// PendingRequest is a request in flight.
+type PendingRequest struct {
+	Key   string        // direction and typed JSON-RPC id, at most 64 bytes, unique in its session
+	Owner string        // the incarnation that holds it
+	Age   time.Duration // since it came in
+}
+
+// Renewal is a store's answer to a Report.
+type Renewal struct {
+	// Err is nil, ErrNotFound when the session no longer serves requests, or ErrStoreUnavailable when it is not known
+	// whether the report was taken.
+	Err error
+	// Version is the record's; when it differs from the lease's, the lease must be asked for anew.
+	Version int64
+	Budget  int           // granted of Want
+	EndsIn  time.Duration // as in Grant
+}
+
+// Query selects sessions for a listing.
+type Query struct {
+	// Ended selects ended sessions, in the order they will be purged, instead of live ones.
+	Ended bool
+	// Limit is the size of the page: 1 to 1000.
+	Limit int
+	// Cursor is Page.Next of the page before, empty for the first.
+	Cursor string
+}
+
+// Page is one page of a listing. Sessions that move while a listing runs may appear twice or be missed.
+type Page struct {
+	Sessions []Session
+	Next     string // empty: this was the last page
+	// Now is the store's clock, by which the sessions' times are to be read.
+	Now time.Time
+}
+
+// Stats counts sessions.
+type Stats struct {
+	// ByStatus counts the records kept, by status.
+	ByStatus map[Status]int64
+	// Due counts live sessions that are past their end and wait to be expired.
+	Due int64
+	// Created and Ended are totals since the store was first used, Ended by final status.
+	Created int64
+	Ended   map[Status]int64
+}
