@@ -20,10 +20,11 @@ help: ## list the targets (the default)
 
 # Under `set -m` the demo becomes the terminal's foreground job, so Ctrl-C goes to
 # it alone. Otherwise make would be interrupted too and report an error after a
-# demo that ended well.
+# demo that ended well. The exit keeps bash from replacing itself by the demo.
 .PHONY: demo
 demo: build ## three replicas, a front and an example server in one process; ARGS="--replicas 5"
-	@if [ -t 0 ]; then set -m; fi; ./$(BINARY) demo $(ARGS)
+	@if [ -t 0 ]; then set -m; ./$(BINARY) demo $(ARGS); exit; fi; \
+	exec ./$(BINARY) demo $(ARGS)
 
 .PHONY: build
 build: ## compile bin/shadowcat-cluster
