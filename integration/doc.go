@@ -1,0 +1,13 @@
+// Package integration proves Shadowcat Cluster on real traffic: real processes, a real redis-server, the official Go SDK
+// client and the SDK's own everything-server.
+//
+// The tests are in this folder. What they stand on is in small packages of its own, so that other programs can use it too:
+//
+//   - [github.com/tapwire/shadowcat-cluster/integration/process]: one child process, started, watched, stopped
+//   - [github.com/tapwire/shadowcat-cluster/integration/binary]: builds a command of this module or of a dependency
+//   - [github.com/tapwire/shadowcat-cluster/integration/redisserver]: a redis-server of one's own
+//   - [github.com/tapwire/shadowcat-cluster/integration/everything]: the upstream, the Go SDK's everything-server
+//   - [github.com/tapwire/shadowcat-cluster/integration/replica]: one `shadowcat-cluster serve`
+//   - [github.com/tapwire/shadowcat-cluster/integration/roundrobin]: the balancer in front, which remembers who served what
+//   - [github.com/tapwire/shadowcat-cluster/integration/deployment]: replicas and balancer together
+package integration

@@ -1,0 +1,170 @@
+// Package redisserver runs a redis-server of one's own: on a free loopback port, in a temporary folder, gone afterwards.
+package redisserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tapwire/shadowcat-cluster/integration/process"
+)
+
+// ErrNotInstalled says that there is no redis-server on PATH.
+var ErrNotInstalled = errors.New("redis-server is not on PATH: install it (Debian: apt-get install redis-server)")
+
+const (
+	startTimeout = 10 * time.Second
+	stopGrace    = 5 * time.Second
+	startTries   = 3
+)
+
+// Options say what kind of server to run. The zero value is an empty server without persistence and without a memory limit.
+type Options struct {
+	// MaxMemory is Redis's maxmemory, such as "4mb". Default: no limit. The policy is always noeviction.
+	MaxMemory string
+	// Persistent makes the data outlive a restart (an append-only file, synced at every write).
+	Persistent bool
+	// Args are further arguments of redis-server.
+	Args []string
+}
+
+// Server is a redis-server that may be started and stopped several times, always at the same address. It is not for use
+// by several goroutines at once.
+type Server struct {
+	executable string
+	address    string
+	dir        string
+	options    Options
+	process    *process.Process
+}
+
+// New chooses an address and a folder without starting anything, for those who want to see what happens without Redis. It
+// returns ErrNotInstalled when there is no redis-server. The caller must call Close.
+func New(options Options) (*Server, error) {
+	executable, err := exec.LookPath("redis-server")
+	if err != nil {
+		return nil, ErrNotInstalled
+	}
+	address, err := process.FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "shadowcat-redis-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder for redis-server: %w", err)
+	}
+	return &Server{executable: executable, address: address, dir: dir, options: options}, nil
+}
+
+// Start starts a new server and waits until it answers. The caller must call Close.
+func Start(ctx context.Context, options Options) (*Server, error) {
+	var failed error
+	for range startTries { // another program may take the port before Redis does
+		server, err := New(options)
+		if err != nil {
+			return nil, err
+		}
+		if failed = server.Start(ctx); failed == nil {
+			return server, nil
+		}
+		failed = errors.Join(failed, server.Close())
+		if !errors.Is(failed, process.ErrAddressInUse) {
+			break
+		}
+	}
+	return nil, failed
+}
+
+// Start starts the server and waits until it answers PING.
+func (s *Server) Start(ctx context.Context) error {
+	if s.process != nil && s.process.Running() {
+		return fmt.Errorf("start redis-server at %s: it is running", s.address)
+	}
+	started, err := process.Start(process.Command{
+		Name: "redis-server at " + s.address, Path: s.executable, Args: s.arguments(), Dir: s.dir,
+	})
+	if err != nil {
+		return err
+	}
+	s.process = started
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	client := s.Client()
+	defer client.Close()
+	return started.WaitReady(ctx, func(ctx context.Context) error { return client.Ping(ctx).Err() })
+}
+
+func (s *Server) arguments() []string {
+	host, port, _ := net.SplitHostPort(s.address) // made by FreeAddress, so well formed
+	args := []string{
+		"--bind", host, "--port", port, "--dir", s.dir, "--daemonize", "no", "--save", "", "--maxmemory-policy", "noeviction",
+	}
+	if s.options.MaxMemory != "" {
+		args = append(args, "--maxmemory", s.options.MaxMemory)
+	}
+	if s.options.Persistent {
+		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
+	} else {
+		args = append(args, "--appendonly", "no")
+	}
+	return append(args, s.options.Args...)
+}
+
+// Address is the server's "host:port".
+func (s *Server) Address() string { return s.address }
+
+// URL is the server's address as a redis:// URL.
+func (s *Server) URL() string { return "redis://" + s.address }
+
+// Client returns a new client of the server. The caller must close it.
+func (s *Server) Client() *redis.Client {
+	// Without retries a test sees what the server does, not what the client makes of it.
+	return redis.NewClient(&redis.Options{Addr: s.address, MaxRetries: -1, DisableIdentity: true})
+}
+
+// Keys returns the names of all keys in the server that match pattern, such as "shadowcat:*".
+func (s *Server) Keys(ctx context.Context, pattern string) ([]string, error) {
+	client := s.Client()
+	defer client.Close()
+	keys, err := client.Keys(ctx, pattern).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list the keys of redis-server at %s: %w", s.address, err)
+	}
+	return keys, nil
+}
+
+// Stop ends the server in an orderly way. What it holds is lost unless Options.Persistent. A stopped server is left alone.
+func (s *Server) Stop() error {
+	if s.process == nil || !s.process.Running() {
+		return nil
+	}
+	return s.process.Stop(stopGrace)
+}
+
+// Kill ends the server at once.
+func (s *Server) Kill() {
+	if s.process != nil {
+		s.process.Kill()
+	}
+}
+
+// Suspend makes the server hang: its connections stay open and nothing answers, until Resume.
+func (s *Server) Suspend() error { return s.process.Suspend() }
+
+// Resume lets a suspended server go on, with all it held.
+func (s *Server) Resume() error { return s.process.Resume() }
+
+// Close ends the server and removes its folder.
+func (s *Server) Close() error {
+	s.Kill()
+	if err := os.RemoveAll(s.dir); err != nil {
+		return fmt.Errorf("remove the folder of redis-server: %w", err)
+	}
+	return nil
+}
