@@ -1,0 +1,44 @@
+package settings
+
+import (
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// Which field of the session limits a setting stands for.
+func clusterMaxSessions(c *cluster.Config) *int                 { return &c.MaxSessions }
+func clusterIdleTimeout(c *cluster.Config) *time.Duration       { return &c.IdleTimeout }
+func clusterMaxAge(c *cluster.Config) *time.Duration            { return &c.MaxAge }
+func clusterInitializeTimeout(c *cluster.Config) *time.Duration { return &c.InitializeTimeout }
+func clusterRetention(c *cluster.Config) *time.Duration         { return &c.Retention }
+func clusterEvictMinIdle(c *cluster.Config) *time.Duration      { return &c.EvictMinIdle }
+func clusterRequestRate(c *cluster.Config) *int                 { return &c.RequestRate }
+func clusterRequestBurst(c *cluster.Config) *int                { return &c.RequestBurst }
+func clusterLease(c *cluster.Config) *time.Duration             { return &c.Lease }
+func clusterReportInterval(c *cluster.Config) *time.Duration    { return &c.ReportInterval }
+func clusterReportSlack(c *cluster.Config) *time.Duration       { return &c.ReportSlack }
+func clusterStoreTimeout(c *cluster.Config) *time.Duration      { return &c.StoreTimeout }
+
+func count(field func(*cluster.Config) *int) func(*Settings, []string) error {
+	return limit(field, parseCount)
+}
+
+func rate(field func(*cluster.Config) *int) func(*Settings, []string) error {
+	return limit(field, parseRate)
+}
+
+func duration(field func(*cluster.Config) *time.Duration) func(*Settings, []string) error {
+	return limit(field, ParseDuration)
+}
+
+// limit makes a setter for one field of the session limits. Ranges are cluster.Config's to check.
+func limit[T any](field func(*cluster.Config) *T, parse func(string) (T, error)) func(*Settings, []string) error {
+	return func(s *Settings, values []string) error {
+		v, err := parse(values[0])
+		if err == nil {
+			*field(&s.Cluster) = v
+		}
+		return err
+	}
+}

@@ -1,0 +1,131 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/v2"
+)
+
+// Sources are where values come from, beside the defaults. A flag wins over the environment, the environment over the
+// file.
+type Sources struct {
+	// Flags holds the command line's values by setting name: those of flags that were given, and no others. See [Flags].
+	Flags map[string][]string
+	// Environ is the environment as os.Environ returns it. Variables that do not begin with SHADOWCAT_ are not read.
+	Environ []string
+	// File is the path of a YAML file; empty: what SHADOWCAT_CONFIG names, and without that, none.
+	File string
+}
+
+// Load merges the sources and checks the result. Its error holds everything that is wrong, one problem a line, each with
+// the setting's name, and never a credential. It is always the user's mistake, or a file that cannot be read.
+//
+// What only the serve command needs is checked by [Settings.CheckServe].
+func Load(src Sources) (Settings, error) {
+	var (
+		merged = koanf.New(".")
+		origin = make(map[string]string) // setting name -> where its value comes from
+		errs   []error
+	)
+	layers, err := src.layers()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	for _, l := range layers {
+		errs = append(errs, l.errs...)
+		for name := range l.values {
+			origin[name] = l.origin(name)
+		}
+		// Values are merged whole: a list in the environment replaces the file's, it does not extend it.
+		if err := merged.Load(confmap.Provider(l.values, "."), nil); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", l.name, err))
+		}
+	}
+	s, clusterOK, setErrs := apply(merged, origin)
+	errs = append(errs, setErrs...)
+	if clusterOK {
+		errs = append(errs, s.Cluster.Validate())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Settings{}, err
+	}
+	return s, nil
+}
+
+// apply sets every setting of the table from the merged values. It reports whether all limits of sessions could be read:
+// if not, checking how they fit together would only add confusion.
+func apply(merged *koanf.Koanf, origin map[string]string) (s Settings, clusterOK bool, errs []error) {
+	clusterOK = true
+	for _, setting := range Table() {
+		values, given := merged.Get(setting.Name).([]string)
+		if !given {
+			continue
+		}
+		if err := setting.apply(&s, values); err != nil {
+			errs = append(errs, describe(setting.Name, origin[setting.Name], err)...)
+			clusterOK = clusterOK && !setting.limit()
+		}
+	}
+	return s, clusterOK, errs
+}
+
+// limit reports whether the setting is one of cluster.Config's, which are all numbers and durations.
+func (s Setting) limit() bool {
+	return s.Kind == KindCount || s.Kind == KindRate || s.Kind == KindDuration
+}
+
+// apply reads values into s.
+func (s Setting) apply(into *Settings, values []string) error {
+	switch {
+	case !s.Supported():
+		return errNotYet
+	case s.Repeatable():
+		return s.set(into, values)
+	case len(values) != 1:
+		return errors.New("takes one value, not a list")
+	case s.Kind == KindDuration && values[0] == "0" && s.Zero == "":
+		return fmt.Errorf(`"0" would turn it off, which is not possible; %s`, durationWant)
+	default:
+		return s.set(into, values)
+	}
+}
+
+var errNotYet = errors.New("not yet supported by this version")
+
+// describe names the setting, and where its value comes from, in each of possibly several joined errors.
+func describe(name, origin string, err error) []error {
+	suffix := ""
+	if origin != "" {
+		suffix = " (from " + origin + ")"
+	}
+	list := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list = joined.Unwrap()
+	}
+	described := make([]error, 0, len(list))
+	for _, e := range list {
+		described = append(described, fmt.Errorf("%s: %w%s", name, e, suffix))
+	}
+	return described
+}
+
+// CheckServe reports what the serve command lacks.
+func (s Settings) CheckServe() error {
+	if len(s.Upstreams) == 0 {
+		return errors.New("upstream: not set; name the MCP server to serve, such as --upstream http://127.0.0.1:9000/mcp")
+	}
+	return nil
+}
+
+// split cuts a text that holds several values: at spaces, and at commas where no value can hold one. An upstream may come
+// to be a list of URLs.
+func (s Setting) split(text string) []string {
+	separators := " \t\r\n"
+	if s.Kind == KindList {
+		separators += ","
+	}
+	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(separators, r) })
+}

@@ -1,0 +1,336 @@
+package settings_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+)
+
+// flags returns sources with one value for each flag, by setting name.
+func flags(nameAndValue ...string) settings.Sources {
+	values := make(map[string][]string)
+	for pair := range slices.Chunk(nameAndValue, 2) {
+		values[pair[0]] = append(values[pair[0]], pair[1])
+	}
+	return settings.Sources{Flags: values}
+}
+
+func yamlFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "shadowcat.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func load(t *testing.T, src settings.Sources) settings.Settings {
+	t.Helper()
+	s, err := settings.Load(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// refused loads src, which must fail, and returns the problems.
+func refused(t *testing.T, src settings.Sources) []string {
+	t.Helper()
+	_, err := settings.Load(src)
+	if err == nil {
+		t.Fatal("Load accepted it")
+	}
+	return strings.Split(err.Error(), "\n")
+}
+
+func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
+	t.Parallel()
+	got := load(t, settings.Sources{})
+	want := settings.Settings{
+		Listen:      "127.0.0.1:8081",
+		AdminListen: "127.0.0.1:9081",
+		Redis:       "redis://127.0.0.1:6379",
+		Prefix:      "shadowcat",
+		MaxBody:     4 << 20,
+		LogLevel:    slog.LevelInfo,
+		LogFormat:   settings.LogAuto,
+		Cluster:     cluster.DefaultConfig(),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEverySettingHasOneNameEverywhere(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]string)
+	for _, s := range settings.Table() {
+		for _, name := range []string{s.Name, s.Flag(), s.Env()} {
+			if other, taken := seen[name]; taken && other != s.Name {
+				t.Errorf("%s and %s share the name %s", s.Name, other, name)
+			}
+			seen[name] = s.Name
+		}
+		if s.Meaning == "" || !strings.HasSuffix(s.Meaning, ".") {
+			t.Errorf("%s has no sentence that tells what it means", s.Name)
+		}
+	}
+	if got := seen["max-sessions"]; got != "max_sessions" {
+		t.Errorf("--max-sessions is %q", got)
+	}
+	if got := seen["SHADOWCAT_AUTH_MODE"]; got != "auth.mode" {
+		t.Errorf("SHADOWCAT_AUTH_MODE is %q", got)
+	}
+}
+
+func TestFlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
+	t.Parallel()
+	src := settings.Sources{File: yamlFile(t, "max_sessions: 1\nidle_timeout: 1m\nmax_age: 1h\n")}
+	src.Environ = []string{"SHADOWCAT_MAX_SESSIONS=2", "SHADOWCAT_IDLE_TIMEOUT=2m"}
+	src.Flags = map[string][]string{"max_sessions": {"3"}}
+	got := load(t, src).Cluster
+	want := cluster.DefaultConfig()
+	want.MaxSessions, want.IdleTimeout, want.MaxAge = 3, 2*time.Minute, time.Hour
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEverySourceTakesEveryKindOfValue(t *testing.T) {
+	t.Parallel()
+	file := settings.Sources{File: yamlFile(t, `
+# a comment
+---
+listen: ":8443"
+admin_listen: off-to-be-overridden:1
+upstream: [http://a/mcp, "b=https://b:1/mcp?x=y"]
+allowed_origins: [https://x.example, "http://localhost:6274"]
+allowed_hosts: mcp.example
+max_body: 1MiB
+max_sessions: 5
+request_rate: 7/s
+request_burst: 9
+lease: 0
+retention: 7d
+auth: {mode: none}
+log_level: warn
+log_format: json
+replica_id: r-1
+prefix: "shadowcat:prod"
+redis: rediss://u:p@r:1/2
+`), Flags: map[string][]string{"admin_listen": {"off"}}}
+	environ := settings.Sources{Environ: []string{
+		"PATH=/bin", "SHADOWCAT_LISTEN=:8443", "SHADOWCAT_ADMIN_LISTEN=off",
+		"SHADOWCAT_UPSTREAM=http://a/mcp\n b=https://b:1/mcp?x=y ",
+		"SHADOWCAT_ALLOWED_ORIGINS=https://x.example, http://localhost:6274", "SHADOWCAT_ALLOWED_HOSTS=mcp.example",
+		"SHADOWCAT_MAX_BODY=1048576", "SHADOWCAT_MAX_SESSIONS=5", "SHADOWCAT_REQUEST_RATE=7", "SHADOWCAT_REQUEST_BURST=9",
+		"SHADOWCAT_LEASE=0", "SHADOWCAT_RETENTION=168h", "SHADOWCAT_AUTH_MODE=none", "SHADOWCAT_LOG_LEVEL=warn",
+		"SHADOWCAT_LOG_FORMAT=json", "SHADOWCAT_REPLICA_ID=r-1", "SHADOWCAT_PREFIX=shadowcat:prod",
+		"SHADOWCAT_REDIS=rediss://u:p@r:1/2",
+	}}
+	line := flags("listen", ":8443", "admin_listen", "off", "upstream", "http://a/mcp", "upstream", "b=https://b:1/mcp?x=y",
+		"allowed_origins", "https://x.example", "allowed_origins", "http://localhost:6274", "allowed_hosts", "mcp.example",
+		"max_body", "1024KiB", "max_sessions", "5", "request_rate", "7/s", "request_burst", "9", "lease", "0s",
+		"retention", "6d24h", "auth.mode", "none", "log_level", "warn", "log_format", "json", "replica_id", "r-1",
+		"prefix", "shadowcat:prod", "redis", "rediss://u:p@r:1/2")
+	want := load(t, line)
+	if len(want.Upstreams) != 2 || want.Upstreams[1].Name != "b" || want.Upstreams[1].URL.String() != "https://b:1/mcp?x=y" {
+		t.Errorf("upstreams are %v", want.Upstreams)
+	}
+	if want.AdminListen != "" || want.Cluster.Lease != 0 || want.MaxBody != 1<<20 || want.LogLevel != slog.LevelWarn {
+		t.Errorf("settings are %+v", want)
+	}
+	for name, src := range map[string]settings.Sources{"file": file, "environment": environ} {
+		if diff := cmp.Diff(want, load(t, src)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+func TestAListReplacesTheListOfAWeakerSource(t *testing.T) {
+	t.Parallel()
+	src := flags("upstream", "http://flag/mcp")
+	src.File = yamlFile(t, "upstream: [a=http://a/mcp, b=http://b/mcp]")
+	if got := load(t, src).Upstreams; len(got) != 1 || got[0].URL.Host != "flag" {
+		t.Errorf("upstreams are %v", got)
+	}
+}
+
+func TestTheEnvironmentCanNameTheFile(t *testing.T) {
+	t.Parallel()
+	path := yamlFile(t, "max_sessions: 77")
+	if got := load(t, settings.Sources{Environ: []string{"SHADOWCAT_CONFIG=" + path}}).Cluster.MaxSessions; got != 77 {
+		t.Errorf("max_sessions is %d", got)
+	}
+}
+
+func TestBadValuesAreRefusedByName(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, value, want string }{
+		{"listen", "8081", `listen: "8081" is no address to listen on`},
+		{"listen", "127.0.0.1:http", "listen: "},
+		{"listen", "127.0.0.1:70000", "listen: "},
+		{"admin_listen", "", "admin_listen: "},
+		{"redis", "", "redis: is empty"},
+		{"prefix", "", "prefix: "},
+		{"prefix", "a{b}", "prefix: "},
+		{"prefix", "a*", "prefix: "},
+		{"prefix", "a b", "prefix: "},
+		{"prefix", "a\nb", "prefix: "},
+		{"prefix", "ü", "prefix: "},
+		{"prefix", strings.Repeat("p", 65), "prefix: "},
+		{"replica_id", "a b", "replica_id: "},
+		{"upstream", "", "upstream: "},
+		{"upstream", "127.0.0.1:9000/mcp", "upstream: "},
+		{"upstream", "ftp://h/mcp", `"ftp://h/mcp" is not an http or https URL`},
+		{"upstream", "http:///mcp", "has no host"},
+		{"upstream", "Files=http://h/mcp", `the name "Files" is not`},
+		{"upstream", "=http://h/mcp", `the name "" is not`},
+		{"upstream", "a/b=http://h/mcp", "the name"},
+		{"upstream", strings.Repeat("n", 64) + "=http://h/mcp", "the name"},
+		{"upstream", "http://h/mcp#frag", "has a fragment"},
+		{"upstream", "http://a,b/mcp", "not yet supported by this version"},
+		{"allowed_origins", "inspector.example", "is no origin"},
+		{"allowed_origins", "https://x.example/", "is no origin"},
+		{"allowed_hosts", "https://x.example", "is no host"},
+		{"max_body", "0", "is not in 1KiB to 1GiB"},
+		{"max_body", "2GiB", "is not in 1KiB to 1GiB"},
+		{"max_body", "4MB", "unknown unit"},
+		{"max_sessions", "-1", `max_sessions: "-1" is negative`},
+		{"max_sessions", "1e3", `max_sessions: "1e3" is not a whole number`},
+		{"max_sessions", "99999999999999999999", "is too large"},
+		{"max_sessions", "1000000000", "max_sessions: 1000000000 is not in"},
+		{"request_rate", "50/m", `request_rate: "50/m" is not a rate a second`},
+		{"request_burst", "0", "request_burst: 0 lets no request through"},
+		{"idle_timeout", "5x", `idle_timeout: "5x" has the unknown unit "x"; want`},
+		{"initialize_timeout", "0", `initialize_timeout: "0" would turn it off`},
+		{"store_timeout", "0", "store_timeout: "},
+		{"store_timeout", "0s", "store_timeout: "},
+		{"lease", "500ms", "lease: 500ms must be 0 or longer than report_interval"},
+		{"report_slack", "10ms", "report_slack: "},
+		{"auth.mode", "jwt", `auth.mode: "jwt" is not yet supported by this version`},
+		{"auth.mode", "magic", `auth.mode: "magic" is not known`},
+		{"log_level", "INFO", `log_level: "INFO" is not known; want debug, info, warn or error`},
+		{"log_format", "xml", "log_format: "},
+		{"sweeper", "false", "sweeper: not yet supported by this version"},
+		{"create_rate", "5/s", "create_rate: not yet supported by this version"},
+	} {
+		problems := refused(t, flags(c.name, c.value))
+		if len(problems) != 1 || !strings.HasPrefix(problems[0], c.name+": ") || !strings.Contains(problems[0], c.want) {
+			t.Errorf("%s=%q: %q; want one problem with %q", c.name, c.value, problems, c.want)
+		}
+	}
+}
+
+func TestUpstreamNamesAreDistinct(t *testing.T) {
+	t.Parallel()
+	for want, values := range map[string][]string{
+		"two of them have no name":   {"http://a/mcp", "http://b/mcp"},
+		`the name "x" is used twice`: {"x=http://a/mcp", "x=http://b/mcp"},
+	} {
+		problems := refused(t, settings.Sources{Flags: map[string][]string{"upstream": values}})
+		if len(problems) != 1 || !strings.Contains(problems[0], want) {
+			t.Errorf("%q: %q", values, problems)
+		}
+	}
+}
+
+func TestAllMistakesAreReportedTogetherWithTheirSource(t *testing.T) {
+	t.Parallel()
+	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nrecover: true\nauth: {issuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
+	src := settings.Sources{
+		File:    path,
+		Environ: []string{"SHADOWCAT_LEASE=-1s", "SHADOWCAT_MAX_SESSION=5", "SHADOWCAT_EVENTS_MAX_AGE=5m"},
+		Flags:   map[string][]string{"upstream": {"ftp://a", "x=y"}},
+	}
+	got := strings.ReplaceAll(strings.Join(refused(t, src), "\n"), path, "FILE")
+	want := strings.TrimSpace(`
+auth.issuer: not yet supported by this version (from FILE)
+listen.a: unknown setting; did you mean listen? (from FILE)
+max_body: takes one value, not a list (from FILE)
+max_sesions: unknown setting; did you mean max_sessions? (from FILE)
+retention: has no value (from FILE)
+SHADOWCAT_MAX_SESSION: unknown setting; did you mean SHADOWCAT_MAX_SESSIONS?
+SHADOWCAT_EVENTS_MAX_AGE: not yet supported by this version
+upstream: "ftp://a" is not an http or https URL; want URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
+upstream: "y" is not an http or https URL; want URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
+max_age: "5x" has the unknown unit "x"; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from FILE)
+lease: "-1s" is negative; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from SHADOWCAT_LEASE)
+recover: not yet supported by this version (from FILE)
+`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestErrorsNeverShowCredentials(t *testing.T) {
+	t.Parallel()
+	for _, upstream := range []string{
+		"ftp://user:hunter2@h/mcp", "http://user:hunter2@/mcp", "http://user:hunter2@h:port/mcp", "x=http://user:hunter2@h/%zz",
+		"http://user:hunter2@h/mcp#x", "http://user:hunter2@a,b/mcp",
+	} {
+		if got := fmt.Sprint(refused(t, flags("upstream", upstream))); strings.Contains(got, "hunter2") {
+			t.Errorf("%s: the error shows the password: %s", upstream, got)
+		}
+	}
+}
+
+func TestUnreadableFilesAreRefused(t *testing.T) {
+	t.Parallel()
+	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	for path, want := range map[string]string{
+		missing:                             "no such file",
+		t.TempDir():                         "is a directory",
+		yamlFile(t, "a: b: c"):              "yaml",
+		yamlFile(t, "- a\n- b"):             "yaml",
+		yamlFile(t, "lease: 1s\nlease: 2s"): "already defined",
+		yamlFile(t, "lease: 5s\n---\nmax_sessions: 5\n"): "more than one YAML document",
+	} {
+		problems := refused(t, settings.Sources{File: path})
+		if len(problems) != 1 || !strings.Contains(problems[0], path) || !strings.Contains(problems[0], want) {
+			t.Errorf("%s: %q; want %q", path, problems, want)
+		}
+	}
+	load(t, settings.Sources{File: yamlFile(t, "")})
+}
+
+func TestVariablesThatKubernetesSetsForAServiceAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	load(t, settings.Sources{Environ: []string{
+		"SHADOWCAT_CLUSTER_SERVICE_HOST=10.0.0.1", "SHADOWCAT_CLUSTER_SERVICE_PORT=80", "SHADOWCAT_CLUSTER_SERVICE_PORT_HTTP=80",
+		"SHADOWCAT_CLUSTER_PORT=tcp://10.0.0.1:80", "SHADOWCAT_CLUSTER_PORT_80_TCP=tcp://10.0.0.1:80",
+		"SHADOWCAT_CLUSTER_PORT_80_TCP_ADDR=10.0.0.1", "SHADOWCAT_PORT=tcp://10.0.0.1:80",
+	}})
+	refused(t, settings.Sources{Environ: []string{"SHADOWCAT_SUPPORT=5"}})
+}
+
+func TestServeNeedsAnUpstream(t *testing.T) {
+	t.Parallel()
+	if err := load(t, settings.Sources{}).CheckServe(); err == nil || !strings.HasPrefix(err.Error(), "upstream: not set") {
+		t.Errorf("CheckServe: %v", err)
+	}
+	if err := load(t, flags("upstream", "http://a/mcp")).CheckServe(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheDocumentationIsCurrent(t *testing.T) {
+	t.Parallel()
+	written, err := os.ReadFile("../../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(settings.Document(), string(written)); diff != "" {
+		t.Errorf("docs/configuration.md is not what the table says; run go generate ./cmd/shadowcat-cluster/settings\n%s", diff)
+	}
+}

@@ -1,0 +1,72 @@
+package settings
+
+import (
+	"log/slog"
+	"net/url"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// Settings are the values of all supported settings, as [Load] returns them: complete and valid.
+type Settings struct {
+	Listen      string // host:port
+	AdminListen string // host:port, empty: no admin port
+	ReplicaID   string
+
+	Redis  string // a URL; it may hold a password and must not be logged
+	Prefix string
+
+	Upstreams      []Upstream // distinct names
+	AllowedOrigins []string
+	AllowedHosts   []string
+	MaxBody        int64 // bytes
+
+	LogLevel  slog.Level
+	LogFormat LogFormat
+
+	Cluster cluster.Config
+}
+
+// Upstream is one configured MCP server.
+type Upstream struct {
+	Name string // empty: served at /mcp; else at /<name>/mcp
+	URL  *url.URL
+}
+
+// LogFormat is how log lines are written.
+type LogFormat string
+
+// The log formats.
+const (
+	LogAuto LogFormat = "auto" // text on a terminal, else JSON
+	LogJSON LogFormat = "json"
+	LogText LogFormat = "text"
+)
+
+// Scope is the set of commands a setting matters to.
+type Scope int
+
+// The scopes. Every command accepts every setting from file and environment, so that one configuration serves them all;
+// the scope decides which flags a command has.
+const (
+	ScopeServe Scope = iota // the serve command
+	ScopeStore              // every command that talks to the store, serve included
+)
+
+// Kind is the form of a setting's value.
+type Kind string
+
+// The kinds of value.
+const (
+	KindText     Kind = "text"
+	KindAddress  Kind = "host:port"
+	KindURL      Kind = "URL"
+	KindUpstream Kind = "[name=]URL" // repeatable; in the environment separated by spaces
+	KindList     Kind = "list"       // repeatable; separated by commas or spaces
+	KindCount    Kind = "number"
+	KindRate     Kind = "rate"
+	KindSize     Kind = "size"
+	KindDuration Kind = "duration"
+	KindChoice   Kind = "choice"
+	KindSwitch   Kind = "switch" // true or false; the flag alone means true
+)

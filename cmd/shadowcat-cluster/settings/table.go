@@ -1,0 +1,203 @@
+package settings
+
+import (
+	"slices"
+	"strings"
+)
+
+// Setting is one row of the table.
+type Setting struct {
+	// Name is the setting's one name: lower-case words joined by underscores, with a dot for each level of nesting.
+	Name string
+	Kind Kind
+	// Default is the default as a user would write it, empty when there is none. A list has no other default than none.
+	Default string
+	// DefaultNote says what the default is when it is not a fixed text.
+	DefaultNote string
+	// Meaning says what the setting does, in one or two sentences.
+	Meaning string
+	// Zero says what a bare 0 means; empty when 0 is refused or nothing special.
+	Zero string
+	// Choices are the accepted values of a KindChoice.
+	Choices []string
+	Scope   Scope
+
+	// set reads values, of which there is at least one unless the kind is a list, into s. It is nil for a setting that
+	// this version does not support.
+	set func(s *Settings, values []string) error
+}
+
+// Supported reports whether this version supports the setting. One that it does not support is refused by name.
+func (s Setting) Supported() bool { return s.set != nil }
+
+// Flag returns the setting's command-line flag, without dashes.
+func (s Setting) Flag() string { return strings.NewReplacer("_", "-", ".", "-").Replace(s.Name) }
+
+// Env returns the setting's environment variable.
+func (s Setting) Env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.Name, ".", "_"))
+}
+
+// Repeatable reports whether the setting takes more than one value.
+func (s Setting) Repeatable() bool { return s.Kind == KindUpstream || s.Kind == KindList }
+
+// Table returns all settings, in the order of help texts and documentation.
+func Table() []Setting { return slices.Concat(supported, unsupported) }
+
+var supported = []Setting{
+	{
+		Name: "listen", Kind: KindAddress, Default: "127.0.0.1:8081", set: setListen,
+		Meaning: "Where MCP clients connect. Port 0 takes a free one, which the log names.",
+	},
+	{
+		Name: "admin_listen", Kind: KindAddress, Default: "127.0.0.1:9081", set: setAdminListen,
+		Meaning: "Where /healthz, /readyz and /metrics are served. The value off serves them nowhere.",
+	},
+	{
+		Name: "upstream", Kind: KindUpstream, set: setUpstreams,
+		Meaning: "An MCP server. A URL alone is served at /mcp, name=URL at /<name>/mcp. At least one; at most one without a name.",
+	},
+	{
+		Name: "redis", Kind: KindURL, Default: "redis://127.0.0.1:6379", Scope: ScopeStore, set: setRedis,
+		Meaning: "The store that all replicas share: redis://[user:password@]host:port[/database], or rediss:// for TLS; embedded: is a private one in this process, which only this process can see.",
+	},
+	{
+		Name: "prefix", Kind: KindText, Default: "shadowcat", Scope: ScopeStore, set: setPrefix,
+		Meaning: "What all keys in the store start with. Replicas with the same prefix are one cluster.",
+	},
+	{
+		Name: "replica_id", Kind: KindText, DefaultNote: "host name and a random suffix", set: setReplicaID,
+		Meaning: "What operators call this replica. Replicas must not share one.",
+	},
+	{
+		Name: "allowed_origins", Kind: KindList, set: setAllowedOrigins,
+		Meaning: "Origins whose browser pages may connect, such as https://inspector.example; they also get CORS headers. Unset: the Origin must match the Host.",
+	},
+	{
+		Name: "allowed_hosts", Kind: KindList, set: setAllowedHosts,
+		Meaning: "Host headers to answer to, such as mcp.example.com. Unset: any, but on a loopback listener only loopback names.",
+	},
+	{
+		Name: "max_body", Kind: KindSize, Default: "4MiB", set: setMaxBody,
+		Meaning: "The largest request body, 1KiB to 1GiB. A body is read whole before it is forwarded.",
+	},
+	{
+		Name: "max_sessions", Kind: KindCount, Default: "10000", Zero: "no cap", set: count(clusterMaxSessions),
+		Meaning: "Hard cap on live sessions over all replicas. At the cap the session idle the longest makes room for a new one.",
+	},
+	{
+		Name: "idle_timeout", Kind: KindDuration, Default: "30m", Zero: "never", set: duration(clusterIdleTimeout),
+		Meaning: "Ends a session this long after its last activity, plus report_slack.",
+	},
+	{
+		Name: "max_age", Kind: KindDuration, Default: "24h", Zero: "never", set: duration(clusterMaxAge),
+		Meaning: "Ends a session this long after its creation, however busy it is.",
+	},
+	{
+		Name: "initialize_timeout", Kind: KindDuration, Default: "30s", set: duration(clusterInitializeTimeout),
+		Meaning: "How long an upstream may take to answer initialize. At least 1s.",
+	},
+	{
+		Name: "retention", Kind: KindDuration, Default: "10m", Zero: "not at all", set: duration(clusterRetention),
+		Meaning: "How long the record of an ended session is kept.",
+	},
+	{
+		Name: "evict_min_idle", Kind: KindDuration, Default: "1m", Zero: "no protection", set: duration(clusterEvictMinIdle),
+		Meaning: "Protects a session that was active this recently from making room at the cap; without a candidate a new session is refused.",
+	},
+	{
+		Name: "request_rate", Kind: KindRate, Default: "50/s", Zero: "no limit", set: rate(clusterRequestRate),
+		Meaning: "How many requests a second one session may make, over all replicas.",
+	},
+	{
+		Name: "request_burst", Kind: KindCount, Default: "100", set: count(clusterRequestBurst),
+		Meaning: "How many requests one session may make at once.",
+	},
+	{
+		Name: "lease", Kind: KindDuration, Default: "3s", Zero: "every request asks the store", set: duration(clusterLease),
+		Meaning: "How long a replica serves a session from memory before it asks the store again, and so the longest a session that was ended elsewhere is still served. Longer than report_interval.",
+	},
+	{
+		Name: "report_interval", Kind: KindDuration, Default: "1s", set: duration(clusterReportInterval),
+		Meaning: "How often a replica writes activity and counters back to the store. At least 10ms.",
+	},
+	{
+		Name: "report_slack", Kind: KindDuration, Default: "2s", set: duration(clusterReportSlack),
+		Meaning: "Added to every idle end, so that activity still on its way to the store counts. At least report_interval.",
+	},
+	{
+		Name: "store_timeout", Kind: KindDuration, Default: "250ms", set: duration(clusterStoreTimeout),
+		Meaning: "Bounds every call to the store that a client waits for. At least 1ms.",
+	},
+	{
+		Name: "auth.mode", Kind: KindChoice, Default: "none", Choices: []string{"none"}, set: setAuthMode,
+		Meaning: "How clients prove who they are. This version supports none: whoever reaches the port may open a session.",
+	},
+	{
+		Name: "log_level", Kind: KindChoice, Default: "info", Choices: logLevels, set: setLogLevel,
+		Meaning: "The least important log lines to write.",
+	},
+	{
+		Name: "log_format", Kind: KindChoice, Default: "auto", Choices: logFormats, set: setLogFormat,
+		Meaning: "How log lines are written to stderr; auto is text on a terminal and JSON elsewhere.",
+	},
+}
+
+// unsupported are the settings that are planned. They are refused by name instead of being unknown, and their names are
+// taken.
+var unsupported = []Setting{
+	{Name: "max_pending", Kind: KindCount, Meaning: "Cap on the requests of one session in flight."},
+	{Name: "max_streams", Kind: KindCount, Meaning: "Cap on the open streams of one session."},
+	{Name: "max_sessions_per_principal", Kind: KindCount, Meaning: "Cap on the live sessions of one principal."},
+	{Name: "create_rate", Kind: KindRate, Meaning: "How many sessions a second may be created."},
+	{Name: "create_rate_per_principal", Kind: KindRate, Meaning: "The same, for one principal."},
+	{Name: "follow_interval", Kind: KindDuration, Meaning: "How often streams held by other replicas are followed."},
+	{Name: "recover", Kind: KindSwitch, Meaning: "Re-initialize a session whose upstream has lost it."},
+	{Name: "outage_grace", Kind: KindDuration, Meaning: "How long known sessions are served without the store."},
+	{Name: "drain_delay", Kind: KindDuration, Meaning: "How long a stopping replica serves on while not ready."},
+	{Name: "drain_timeout", Kind: KindDuration, Meaning: "How long stopping may take."},
+	{Name: "sweeper", Kind: KindSwitch, Meaning: "Whether this replica may be the one that cleans up."},
+	{Name: "sweep_interval", Kind: KindDuration, Meaning: "How often ended sessions are cleaned up."},
+	{Name: "sweep_batch", Kind: KindCount, Meaning: "How many sessions one cleanup step takes."},
+	{Name: "partitions", Kind: KindCount, Meaning: "Into how many slices a Redis Cluster's sessions are divided."},
+	{Name: "wait_replicas", Kind: KindCount, Meaning: "How many Redis replicas must have a change before it counts."},
+	{Name: "recording", Kind: KindChoice, Meaning: "Which messages are recorded: off, metadata or full."},
+	{Name: "audit", Kind: KindText, Meaning: "Where lifecycle changes are recorded."},
+}
+
+// unsupportedGroups are levels of nesting whose every key is refused as not yet supported, but for those in the table.
+var unsupportedGroups = []struct{ prefix, meaning string }{
+	{"auth.", "How clients prove who they are, beyond auth.mode none."},
+	{"events.", "How much is kept so that a broken stream can be resumed."},
+}
+
+// inUnsupportedGroup reports whether the name of a setting that is not in the table belongs to a planned group.
+func inUnsupportedGroup(name string) bool {
+	for _, g := range unsupportedGroups {
+		if strings.HasPrefix(name, g.prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// lookup finds a setting by name.
+func lookup(name string) (Setting, bool) {
+	for _, s := range Table() {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Setting{}, false
+}
+
+// Names returns the names of the settings, those that are supported or those that are not.
+func Names(isSupported bool) []string {
+	var names []string
+	for _, s := range Table() {
+		if s.Supported() == isSupported {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}

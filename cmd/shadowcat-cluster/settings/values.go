@@ -1,0 +1,146 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Bounds of max_body: large enough for any initialize message, small enough to be held in memory.
+const (
+	minBody = 1 << 10
+	maxBody = 1 << 30
+)
+
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{string(LogAuto), string(LogJSON), string(LogText)}
+)
+
+func setListen(s *Settings, values []string) (err error) {
+	s.Listen, err = parseAddress(values[0])
+	return err
+}
+
+func setAdminListen(s *Settings, values []string) (err error) {
+	if values[0] == "off" {
+		s.AdminListen = ""
+		return nil
+	}
+	s.AdminListen, err = parseAddress(values[0])
+	return err
+}
+
+// parseAddress checks a host:port to listen on. An empty host means every address of this machine.
+func parseAddress(text string) (string, error) {
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s is no address to listen on; want host:port, such as 127.0.0.1:8081 or :8081", quote(text))
+	}
+	return text, nil
+}
+
+// setRedis takes the URL as it is: what it may look like is the store's business. It is not quoted in errors, for it may
+// hold a password.
+func setRedis(s *Settings, values []string) error {
+	if values[0] == "" {
+		return errors.New("is empty; want a URL such as redis://127.0.0.1:6379")
+	}
+	s.Redis = values[0]
+	return nil
+}
+
+// Keys are <prefix>:{tag}:...: a brace would move the hash tag, a glob would make key patterns ambiguous.
+var prefixForm = regexp.MustCompile(`^[!-~]{1,64}$`)
+
+func setPrefix(s *Settings, values []string) error {
+	if p := values[0]; !prefixForm.MatchString(p) || strings.ContainsAny(p, `{}*?[]\^`) {
+		return fmt.Errorf("%s cannot start a key; want 1 to 64 visible ASCII characters without spaces and any of {}*?[]\\^", quote(p))
+	}
+	s.Prefix = values[0]
+	return nil
+}
+
+var replicaForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+
+func setReplicaID(s *Settings, values []string) error {
+	if !replicaForm.MatchString(values[0]) {
+		return fmt.Errorf("%s is no replica id; want 1 to 128 letters, digits, dots, hyphens and underscores", quote(values[0]))
+	}
+	s.ReplicaID = values[0]
+	return nil
+}
+
+func setAllowedOrigins(s *Settings, values []string) error {
+	for _, v := range values {
+		u, err := url.Parse(v)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Scheme+"://"+u.Host != v {
+			return fmt.Errorf("%s is no origin; want scheme://host or scheme://host:port, such as https://inspector.example", quote(v))
+		}
+	}
+	s.AllowedOrigins = values
+	return nil
+}
+
+func setAllowedHosts(s *Settings, values []string) error {
+	for _, v := range values {
+		u, err := url.Parse("//" + v)
+		if err != nil || u.Hostname() == "" || u.Host != v {
+			return fmt.Errorf("%s is no host; want host or host:port, such as mcp.example.com", quote(v))
+		}
+	}
+	s.AllowedHosts = values
+	return nil
+}
+
+func setMaxBody(s *Settings, values []string) error {
+	n, err := ParseSize(values[0])
+	if err != nil {
+		return err
+	}
+	if n < minBody || n > maxBody {
+		return fmt.Errorf("%s is not in %s to %s", quote(values[0]), FormatSize(minBody), FormatSize(maxBody))
+	}
+	s.MaxBody = n
+	return nil
+}
+
+func setAuthMode(_ *Settings, values []string) error {
+	switch v := values[0]; v {
+	case "none":
+		return nil
+	case "header", "jwt":
+		return fmt.Errorf("%q is not yet supported by this version; want none", v)
+	default:
+		return fmt.Errorf("%s is not known; want none", quote(v))
+	}
+}
+
+func setLogLevel(s *Settings, values []string) error {
+	if !slices.Contains(logLevels, values[0]) {
+		return fmt.Errorf("%s is not known; want %s", quote(values[0]), alternatives(logLevels))
+	}
+	return s.LogLevel.UnmarshalText([]byte(values[0]))
+}
+
+func setLogFormat(s *Settings, values []string) error {
+	if !slices.Contains(logFormats, values[0]) {
+		return fmt.Errorf("%s is not known; want %s", quote(values[0]), alternatives(logFormats))
+	}
+	s.LogFormat = LogFormat(values[0])
+	return nil
+}
+
+// alternatives writes "a, b or c".
+func alternatives(choices []string) string {
+	last := len(choices) - 1
+	return strings.Join(choices[:last], ", ") + " or " + choices[last]
+}
