@@ -58,6 +58,7 @@ type Session struct {
 	// DeadlineAt is when a live session ends unless something happens; for an ended one, when its record is purged. Zero
 	// means never: idle timeout and maximum age are both off.
 	DeadlineAt time.Time
+	EndedAt    time.Time // zero while the session lives
 
 	// Requests counts the client's HTTP requests that were admitted. A killed replica may lose one report interval of it.
 	Requests int64

@@ -1,0 +1,26 @@
+-- Included by scripts that answer with a record.
+
+-- The fields of a record, in the order of redisstore/codec.go.
+local function read(session)
+  return redis.call('HMGET', session, 's', 'd', 'p', 'v', 'u', 'e', 'x', 'r', 'n', 'w', 'c', 'a', 't', 'q', 'o', 'm', 'z')
+end
+
+-- Fills in the strings that are too long for the record and live in the hash `more`.
+local function complete(record, more)
+  if record[16] then
+    local long = redis.call('HMGET', more, 'e', 'x', 'n', 'w')
+    record[6], record[7] = long[1] or record[6], long[2] or record[7]
+    record[9], record[10] = long[3] or record[9], long[4] or record[10]
+  end
+  return record
+end
+
+-- The answer that all of them give: the store's clock, the moment of the session's end or purge ('' for never), the
+-- number of pending requests, and the record.
+local function answer(record, more, now, ends, pending)
+  local reply = complete(record, more)
+  table.insert(reply, 1, pending)
+  table.insert(reply, 1, ends or '')
+  table.insert(reply, 1, now)
+  return reply
+end

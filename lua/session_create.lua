@@ -1,0 +1,69 @@
+-- Makes an initializing session. Repeated with the same id and digest it answers with the stored record, whatever its
+-- status. Ends up to two sessions on the way: those past their end, then, at the cap, the least recently used.
+--
+-- KEYS[1] session     HASH  the new record
+-- KEYS[2] more        HASH  its long strings and the initialize message
+-- KEYS[3] lru         ZSET  live sessions by last activity
+-- KEYS[4] deadlines   ZSET  live sessions by their end
+-- KEYS[5] ended       ZSET  ended sessions by purge time
+-- KEYS[6] counts      HASH
+-- ARGV[1] session_prefix, ARGV[2] more_prefix, ARGV[3] pending_prefix: put before an id they give its keys
+-- ARGV[4] id, ARGV[5] digest
+-- ARGV[6] cap                 live sessions, 0: none
+-- ARGV[7] evict_min_idle ms
+-- ARGV[8] initialize_timeout ms
+-- ARGV[9] lifetime ms         the backstop TTL of a live session
+-- ARGV[10] retention ms, ARGV[11] backstop ms (added to it), ARGV[12] ended_cap (0: none)
+-- ARGV[13] n, then n fields and values of the record, then fields and values of more
+--
+-- Returns the answer of record.inc.lua; error EXISTS (another digest), FULL <ms until a retry may succeed>.
+-- Cost: O(log n).
+local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local session_prefix, more_prefix, pending_prefix = ARGV[1], ARGV[2], ARGV[3]
+local id, digest, cap, min_idle = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local initialize_timeout, lifetime = tonumber(ARGV[8]), tonumber(ARGV[9])
+local retention, backstop, ended_cap = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local last_field = 13 + 2 * tonumber(ARGV[13])
+
+--include clock
+--include record
+--include finish
+
+local now = clock()
+local known = read(session)
+if known[1] then
+  if known[2] ~= digest then
+    return redis.error_reply('EXISTS the id is taken')
+  end
+  local ends = redis.call('ZSCORE', deadlines, id) or redis.call('ZSCORE', ended, id)
+  return answer(known, more, now, ends, 0)
+end
+
+local retry = 0
+for _ = 1, 2 do
+  local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 1)
+  if due[1] then
+    finish(due[1], 'x', now)
+  elseif cap > 0 and redis.call('ZCARD', lru) >= cap then
+    local oldest = redis.call('ZRANGE', lru, 0, 0, 'WITHSCORES')
+    retry = tonumber(oldest[2]) + min_idle - now
+    if retry <= 0 then
+      finish(oldest[1], 'v', now)
+    end
+  end
+end
+if cap > 0 and redis.call('ZCARD', lru) >= cap then
+  return redis.error_reply('FULL ' .. math.max(retry, 1))
+end
+
+redis.call('HSET', session, 's', 'i', 'd', digest, 'v', 1, 'c', now, 'a', now, 'q', 0, unpack(ARGV, 14, last_field))
+redis.call('PEXPIREAT', session, now + lifetime)
+if #ARGV > last_field then
+  redis.call('HSET', more, unpack(ARGV, last_field + 1))
+  redis.call('PEXPIREAT', more, now + lifetime)
+end
+redis.call('ZADD', lru, now, id)
+redis.call('ZADD', deadlines, now + initialize_timeout, id)
+redis.call('HINCRBY', counts, 'i', 1)
+redis.call('HINCRBY', counts, 'created', 1)
+return answer(read(session), more, now, now + initialize_timeout, 0)

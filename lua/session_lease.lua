@@ -1,0 +1,63 @@
+-- Lets a replica serve a session: verifies the caller, enforces the end, touches, counts one request and takes request
+-- budget (GCRA, in whole microseconds).
+--
+-- KEYS[1] session     HASH  the record
+-- KEYS[2] more        HASH  its long strings
+-- KEYS[3] lru         ZSET  live sessions by last activity
+-- KEYS[4] deadlines   ZSET  live sessions by their end
+-- ARGV[1] id, ARGV[2] digest, ARGV[3] upstream, ARGV[4] principal ('' for none)
+-- ARGV[5] idle ms             idle timeout and slack, 0: never
+-- ARGV[6] max_age ms          0: never
+-- ARGV[7] lifetime ms         the backstop TTL of a live session
+-- ARGV[8] never               the score of a session without an end
+-- ARGV[9] interval us         between two requests at the full rate, 0: no limit
+-- ARGV[10] burst, ARGV[11] want: requests
+--
+-- Returns granted, ms to the session's end (-1: never), then the answer of record.inc.lua; error NOTFOUND,
+-- LIMITED <ms until a retry may succeed>. A refused call changes nothing. Cost: O(log n).
+local session, more, lru, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, digest, upstream, principal = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local idle, max_age, lifetime, never = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local interval, burst, granted = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+
+--include record
+
+local record = read(session)
+if record[1] ~= 'a' or record[2] ~= digest or record[5] ~= upstream or (record[3] or '') ~= principal then
+  return redis.error_reply('NOTFOUND no such session for this caller')
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends = redis.call('ZSCORE', deadlines, id)
+if ends and tonumber(ends) <= now then
+  return redis.error_reply('NOTFOUND the session is past its end')
+end
+
+local arrival = record[13] or '0'
+if interval > 0 then
+  local now_us = time[1] * 1000000 + time[2]
+  local from = math.max(tonumber(arrival), now_us)
+  granted = math.min(granted, math.floor((now_us + burst * interval - from) / interval))
+  if granted < 1 then
+    local wait = from + interval - burst * interval - now_us
+    return redis.error_reply('LIMITED ' .. math.ceil(wait / 1000))
+  end
+  arrival = string.format('%.0f', from + granted * interval)
+end
+
+local activity = math.max(now, tonumber(record[12]))
+ends = never
+if idle > 0 then ends = activity + idle end
+if max_age > 0 then ends = math.min(ends, tonumber(record[11]) + max_age) end
+redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
+if max_age == 0 then redis.call('PEXPIREAT', more, now + lifetime) end
+record[12], record[13], record[14] = activity, arrival, tonumber(record[14]) + 1
+redis.call('HSET', session, 'a', activity, 't', arrival, 'q', record[14])
+redis.call('ZADD', lru, activity, id)
+local score = string.format('%.0f', ends)
+redis.call('ZADD', deadlines, score, id)
+
+local reply = answer(record, more, now, score, 0)
+table.insert(reply, 1, ends == never and -1 or ends - now)
+table.insert(reply, 1, granted)
+return reply

@@ -1,0 +1,207 @@
+package redisstore
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// maxInline is the longest value a record holds, in bytes. One longer value would turn the whole hash from a listpack
+// into a hash table, at three to five times the memory; such values live in the hash `more`.
+const maxInline = 64
+
+// The fields of a record, in the order in which lua/record.inc.lua reads them. Names are short because every session
+// stores them.
+const (
+	fieldStatus          = iota // s: one letter, see statusCodes
+	fieldDigest                 // d: SHA-256 of the token's secret, raw
+	fieldPrincipal              // p: absent without authentication
+	fieldVersion                // v
+	fieldUpstream               // u: its configured name
+	fieldEndpoint               // e: URL
+	fieldUpstreamSession        // x: the upstream's own session id
+	fieldRevision               // r: protocol revision
+	fieldClientName             // n
+	fieldClientVersion          // w
+	fieldCreated                // c: ms since 1970
+	fieldActivity               // a: ms since 1970
+	fieldArrival                // t: theoretical arrival time of the request rate, us since 1970
+	fieldRequests               // q
+	fieldWriter                 // o: who changed the mapping last
+	fieldMore                   // m: 1 when some strings live in `more`
+	fieldEnded                  // z: ms since 1970
+	numFields
+)
+
+var statusCodes = map[cluster.Status]string{
+	cluster.StatusInitializing: "i",
+	cluster.StatusActive:       "a",
+	cluster.StatusClosed:       "c",
+	cluster.StatusExpired:      "x",
+	cluster.StatusEvicted:      "v",
+	cluster.StatusTerminated:   "t",
+	cluster.StatusFailed:       "f",
+}
+
+var statusByCode = func() map[string]cluster.Status {
+	m := make(map[string]cluster.Status, len(statusCodes))
+	for status, code := range statusCodes {
+		m[code] = status
+	}
+	return m
+}()
+
+// never is the score of a session without an end: later than any time in ms, and exact as a double.
+const never = 9_000_000_000_000_000
+
+var errMalformedReply = errors.New("malformed reply of the store")
+
+// record collects the fields to store of a session: short ones for the hash `session`, long ones for `more`.
+type record struct {
+	short, long []any
+}
+
+// set stores a value, where its length allows. Empty values are not stored.
+func (r *record) set(field, value string) {
+	switch {
+	case value == "":
+	case len(value) <= maxInline:
+		r.short = append(r.short, field, value)
+	default:
+		if len(r.long) == 0 {
+			r.short = append(r.short, "m", "1")
+		}
+		r.long = append(r.long, field, value)
+	}
+}
+
+// args returns the tail of a script's ARGV: the number of short fields, then all fields and values.
+func (r *record) args() []any {
+	return append(append([]any{len(r.short) / 2}, r.short...), r.long...)
+}
+
+func encodeCreation(c cluster.Creation) []any {
+	var r record
+	r.set("p", string(c.Principal))
+	r.set("u", c.Upstream)
+	r.set("e", c.Endpoint)
+	r.set("n", c.ClientName)
+	r.set("w", c.ClientVersion)
+	if len(c.Initialize) > 0 { // never in the record, and not read back with it: no mark in field m
+		r.long = append(r.long, "i", c.Initialize)
+	}
+	return r.args()
+}
+
+func encodeChange(c cluster.Change) []any {
+	var r record
+	r.set("e", c.Endpoint)
+	r.set("x", c.UpstreamSession)
+	r.set("r", c.Revision)
+	return r.args()
+}
+
+// decodeAnswer reads the answer that lua/record.inc.lua builds: the store's clock, the session's end, the number of
+// pending requests, and the fields.
+func decodeAnswer(id cluster.ID, reply []any) (cluster.Session, time.Time, error) {
+	if len(reply) != 3+numFields {
+		return cluster.Session{}, time.Time{}, fmt.Errorf("%w: session %s has %d parts, not %d", errMalformedReply, id, len(reply), 3+numFields)
+	}
+	var d decoder
+	now := d.moment(reply[0])
+	s := d.session(id, reply[3:])
+	s.Pending = int(d.number(reply[2]))
+	s.DeadlineAt = d.moment(reply[1])
+	if d.err != nil {
+		return cluster.Session{}, time.Time{}, fmt.Errorf("session %s: %w", id, d.err)
+	}
+	return s, now, nil
+}
+
+// decoder reads values and keeps the first error.
+type decoder struct{ err error }
+
+func (d *decoder) session(id cluster.ID, fields []any) cluster.Session {
+	status, known := statusByCode[d.text(fields[fieldStatus])]
+	if !known && d.err == nil {
+		d.err = fmt.Errorf("%w: unknown status code %q", errMalformedReply, d.text(fields[fieldStatus]))
+	}
+	return cluster.Session{
+		ID:              id,
+		Status:          status,
+		Principal:       cluster.Principal(d.text(fields[fieldPrincipal])),
+		Version:         d.number(fields[fieldVersion]),
+		Upstream:        d.text(fields[fieldUpstream]),
+		Endpoint:        d.text(fields[fieldEndpoint]),
+		UpstreamSession: d.text(fields[fieldUpstreamSession]),
+		Revision:        d.text(fields[fieldRevision]),
+		ClientName:      d.text(fields[fieldClientName]),
+		ClientVersion:   d.text(fields[fieldClientVersion]),
+		CreatedAt:       d.moment(fields[fieldCreated]),
+		LastActivityAt:  d.moment(fields[fieldActivity]),
+		EndedAt:         d.moment(fields[fieldEnded]),
+		Requests:        d.number(fields[fieldRequests]),
+	}
+}
+
+// text reads a string; nothing is the empty one.
+func (d *decoder) text(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return strings.Clone(v) // do not keep the whole reply alive
+	case int64:
+		return strconv.FormatInt(v, 10)
+	default:
+		d.fail("a string", v)
+		return ""
+	}
+}
+
+// number reads an integer; nothing is zero. Scores may come as doubles.
+func (d *decoder) number(v any) int64 {
+	switch v := v.(type) {
+	case nil:
+		return 0
+	case int64:
+		return v
+	case string:
+		if v == "" {
+			return 0
+		}
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			f, ferr := strconv.ParseFloat(v, 64)
+			if ferr != nil || f < -never || f > never {
+				d.fail("a number", v)
+				return 0
+			}
+			n = int64(f)
+		}
+		return n
+	default:
+		d.fail("a number", v)
+		return 0
+	}
+}
+
+// moment reads a time in ms since 1970; nothing and never are the zero time.
+func (d *decoder) moment(v any) time.Time {
+	ms := d.number(v)
+	if ms == 0 || ms == never {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// fail keeps the type of what was found, not its text: a record holds secrets.
+func (d *decoder) fail(want string, got any) {
+	if d.err == nil {
+		d.err = fmt.Errorf("%w: want %s, got a %T", errMalformedReply, want, got)
+	}
+}

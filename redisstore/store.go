@@ -1,0 +1,133 @@
+package redisstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// backstop is how long a key outlives the moment by which a sweeper should have removed it.
+const backstop = time.Hour
+
+// Options configures a Store.
+type Options struct {
+	// Prefix begins every key. Default [DefaultPrefix].
+	Prefix string
+	// Config holds the session limits. All replicas of a cluster must use the same.
+	Config cluster.Config
+	// Logger default: discards.
+	Logger *slog.Logger
+}
+
+// Store keeps sessions in one Redis server. It is safe for concurrent use and implements [cluster.Store].
+type Store struct {
+	client    redis.UniversalClient
+	cfg       cluster.Config
+	log       *slog.Logger
+	partition partition
+	close     func() error
+}
+
+var _ cluster.Store = (*Store)(nil)
+
+// Open returns a store at a URL. It does not connect: a server that is away is noticed by the first call, or by
+// [Store.Ping]. The caller closes the store.
+//
+// Errors: a malformed URL, a bad prefix, bad limits; [cluster.ErrNotSupported] for Sentinel and Cluster. No error holds
+// the URL's password.
+func Open(rawURL string, opts Options) (*Store, error) {
+	if rawURL == EmbeddedURL {
+		return openEmbedded(opts)
+	}
+	clientOptions, err := parseURL(rawURL, opts.Config.StoreTimeout)
+	if err != nil {
+		return nil, err
+	}
+	client := redis.NewClient(clientOptions)
+	s, err := New(client, opts)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	s.close = client.Close
+	return s, nil
+}
+
+func openEmbedded(opts Options) (*Store, error) {
+	server, err := StartEmbedded()
+	if err != nil {
+		return nil, err
+	}
+	s, err := Open(server.URL(), opts)
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	closeClient := s.close
+	s.close = func() error { return errors.Join(closeClient(), server.Close()) }
+	return s, nil
+}
+
+// New returns a store on a client of the caller's, who also closes it. The client must not retry by itself (MaxRetries
+// -1), or a lost reply would run a script twice, and should have ContextTimeoutEnabled. Errors: a bad prefix, bad limits.
+func New(client redis.UniversalClient, opts Options) (*Store, error) {
+	prefix := cmp.Or(opts.Prefix, DefaultPrefix)
+	if err := errors.Join(checkPrefix(prefix), opts.Config.Validate()); err != nil {
+		return nil, err
+	}
+	return &Store{
+		client:    client,
+		cfg:       opts.Config,
+		log:       cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
+		partition: newPartition(prefix, 0),
+		close:     func() error { return nil },
+	}, nil
+}
+
+// Ping asks the server for a sign of life. The error is a [cluster.ErrStoreUnavailable].
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.client.Ping(ctx).Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// MemoryPolicy returns the server's maxmemory-policy. Managed servers often refuse to tell: then the error says so.
+func (s *Store) MemoryPolicy(ctx context.Context) (string, error) {
+	values, err := s.client.ConfigGet(ctx, "maxmemory-policy").Result()
+	if err != nil {
+		return "", fmt.Errorf("reading maxmemory-policy: %w", err)
+	}
+	return values["maxmemory-policy"], nil
+}
+
+// Close releases the connections.
+func (s *Store) Close() error { return s.close() }
+
+// idleMillis is the time from a session's last activity to its end; 0: never.
+func (s *Store) idleMillis() int64 {
+	if s.cfg.IdleTimeout == 0 {
+		return 0
+	}
+	return (s.cfg.IdleTimeout + s.cfg.ReportSlack).Milliseconds()
+}
+
+// lifetimeMillis is the TTL of a live session's keys, in case nobody ever cleans up.
+func (s *Store) lifetimeMillis() int64 {
+	return (cmp.Or(s.cfg.MaxAge, cluster.MaxDuration) + s.cfg.Retention + backstop).Milliseconds()
+}
+
+// intervalMicros is the time between two requests at the full rate, rounded so that the rate is never exceeded; 0: no
+// limit.
+func (s *Store) intervalMicros() int64 {
+	if s.cfg.RequestRate == 0 {
+		return 0
+	}
+	rate := int64(s.cfg.RequestRate)
+	return (time.Second.Microseconds() + rate - 1) / rate
+}
