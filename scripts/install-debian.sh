@@ -14,7 +14,10 @@ command=$1
 shift
 packages=("$@")
 
-if command -v "$command" >/dev/null; then
+# "command -v" alone is also content with a file that cannot be executed.
+found() { [[ -x $(command -v "$command") ]]; }
+
+if found; then
   exit 0
 fi
 if ((EUID != 0)); then
@@ -47,7 +50,7 @@ if ! { apt-get update && apt-get install --yes --no-install-recommends "${packag
 fi
 rm -f "$log"
 
-if ! command -v "$command" >/dev/null; then
+if ! found; then
   echo "${packages[*]}: installed, yet $command is not on PATH ($PATH)." >&2
   exit 1
 fi
