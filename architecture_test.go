@@ -94,12 +94,9 @@ func TestEachPackageHasOnePackageComment(t *testing.T) {
 				continue
 			}
 			commented = append(commented, file.path)
-			opening := "Package " + file.packageName
-			if file.packageName == "main" {
-				opening = "Command " + path.Base(folder)
-			}
-			if !strings.HasPrefix(file.comment, opening+" ") {
-				t.Errorf("%s: the package comment must open with %q, so that documentation lists read well.", file.path, opening)
+			if openings := commentOpenings(file); !slices.ContainsFunc(openings, opens(file.comment)) {
+				t.Errorf("%s: the package comment must open with %q, so that documentation lists read well.",
+					file.path, strings.Join(openings, " or "))
 			}
 		}
 		switch len(commented) {
@@ -111,6 +108,21 @@ func TestEachPackageHasOnePackageComment(t *testing.T) {
 				folder, len(commented), strings.Join(commented, ", "))
 		}
 	}
+}
+
+// commentOpenings are the ways Go's documentation opens: with a package's name, or
+// with a command's, which may start the sentence itself.
+func commentOpenings(file goFile) []string {
+	if file.packageName != "main" {
+		return []string{"Package " + file.packageName}
+	}
+	command := path.Base(file.folder())
+	return []string{"Command " + command, strings.ToUpper(command[:1]) + command[1:]}
+}
+
+// opens reports whether a comment opens with the given words.
+func opens(comment string) func(opening string) bool {
+	return func(opening string) bool { return strings.HasPrefix(comment, opening+" ") }
 }
 
 // list names folders in a sentence.
