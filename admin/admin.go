@@ -1,0 +1,102 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// ProbeInterval is how often the store is probed: the longest that /readyz may lag behind, beside the timeout.
+const ProbeInterval = 500 * time.Millisecond
+
+// Scrapes are answered one after another beyond this many, and given up after this long.
+const (
+	maxScrapes    = 4
+	scrapeTimeout = 10 * time.Second
+)
+
+// Config is what an [Admin] tells about. Store, Sessions and Metrics are required.
+type Config struct {
+	ReplicaID string
+	// Store is probed. Its errors are shown by /readyz, so they must not hold credentials.
+	Store Pinger
+	// Sessions are counted at each scrape.
+	Sessions Sessions
+	// Metrics collects what the replica does. It belongs to this Admin alone.
+	Metrics *Metrics
+	// StoreTimeout bounds each probe and each count. Default 250ms.
+	StoreTimeout time.Duration
+	// Logger is told when the store goes away and comes back, once each. Default: discards.
+	Logger *slog.Logger
+}
+
+// Pinger is a store that can be probed.
+type Pinger interface {
+	Ping(ctx context.Context) error
+}
+
+// Sessions is a replica's view of the sessions. [cluster.Manager] is one.
+type Sessions interface {
+	Stats(ctx context.Context) (cluster.Stats, error)
+	Held() int
+}
+
+// Admin answers for one replica.
+type Admin struct {
+	replicaID string
+	probe     *probe
+	serving   atomic.Bool
+	handler   http.Handler
+}
+
+// New returns the admin side of one replica. It is not ready until [Admin.Run] has reached the store and
+// [Admin.SetServing] was called.
+func New(cfg Config) (*Admin, error) {
+	if cfg.Store == nil || cfg.Sessions == nil || cfg.Metrics == nil {
+		return nil, errors.New("admin: Store, Sessions and Metrics are required")
+	}
+	timeout := cmp.Or(cfg.StoreTimeout, 250*time.Millisecond)
+	a := &Admin{
+		replicaID: cfg.ReplicaID,
+		probe: &probe{
+			store:   cfg.Store,
+			timeout: timeout,
+			log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
+		},
+	}
+	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up}
+	if err := cfg.Metrics.registry.Register(shared); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", a.serveHealth)
+	mux.HandleFunc("GET /readyz", a.serveReady)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics.registry, promhttp.HandlerOpts{
+		Registry:            cfg.Metrics.registry,
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: maxScrapes,
+		Timeout:             scrapeTimeout,
+	}))
+	a.handler = mux
+	return a, nil
+}
+
+// Handler serves the admin port.
+func (a *Admin) Handler() http.Handler { return a.handler }
+
+// Run probes the store until ctx ends, and then returns nil.
+func (a *Admin) Run(ctx context.Context) error {
+	a.probe.run(ctx)
+	return nil
+}
+
+// SetServing says whether the replica accepts requests. A replica that does not is not ready.
+func (a *Admin) SetServing(serving bool) { a.serving.Store(serving) }

@@ -1,0 +1,59 @@
+package admin
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// readiness is the body of /readyz.
+type readiness struct {
+	Ready   bool             `json:"ready"`
+	Replica string           `json:"replica,omitempty"`
+	Checks  map[string]check `json:"checks"`
+}
+
+// check is one condition of readiness.
+type check struct {
+	OK    bool       `json:"ok"`
+	Error string     `json:"error,omitempty"`
+	Since *time.Time `json:"since,omitempty"` // of the present state, by this replica's clock
+}
+
+func (a *Admin) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+func (a *Admin) serveReady(w http.ResponseWriter, _ *http.Request) {
+	r := a.readiness()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if !r.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(r) // fails only when the client is gone
+}
+
+func (a *Admin) readiness() readiness {
+	state := a.probe.state()
+	store := check{OK: state.err == nil}
+	if state.err != nil {
+		store.Error = state.err.Error()
+	}
+	if !state.since.IsZero() {
+		since := state.since.UTC().Truncate(time.Millisecond)
+		store.Since = &since
+	}
+	serving := check{OK: a.serving.Load()}
+	if !serving.OK {
+		serving.Error = "the replica is starting or stopping"
+	}
+	return readiness{
+		Ready:   store.OK && serving.OK,
+		Replica: a.replicaID,
+		Checks:  map[string]check{"store": store, "serving": serving},
+	}
+}

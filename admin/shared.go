@@ -1,0 +1,67 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+const sharedHelp = " Counted by the store, the same at every replica: do not sum over replicas."
+
+// sharedCollector asks, at each scrape, for the numbers that live elsewhere: in the store, in the manager.
+type sharedCollector struct {
+	sessions Sessions
+	timeout  time.Duration
+	up       func() bool
+}
+
+var (
+	storeUpDesc    = prometheus.NewDesc("shadowcat_store_up", "1 when this replica's last probe of the store was answered, else 0.", nil, nil)
+	heldDesc       = prometheus.NewDesc("shadowcat_leases_held", "Sessions this replica holds a lease of.", nil, nil)
+	byStatusDesc   = prometheus.NewDesc("shadowcat_sessions", "Session records by status; initializing and active ones are live."+sharedHelp, []string{"status"}, nil)
+	dueDesc        = prometheus.NewDesc("shadowcat_sessions_due", "Live sessions past their end that nobody has ended yet."+sharedHelp, nil, nil)
+	createdDesc    = prometheus.NewDesc("shadowcat_sessions_created_total", "Sessions created since the store was first used."+sharedHelp, nil, nil)
+	endedTotalDesc = prometheus.NewDesc("shadowcat_sessions_ended_total", "Sessions ended since the store was first used, by final status."+sharedHelp, []string{"status"}, nil)
+)
+
+// Describe tells the registry which metrics there are.
+func (c *sharedCollector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{storeUpDesc, heldDesc, byStatusDesc, dueDesc, createdDesc, endedTotalDesc} {
+		descs <- d
+	}
+}
+
+// Collect asks the store once. While it is away its numbers are left out: a gap in a graph is true, a zero is not.
+func (c *sharedCollector) Collect(metrics chan<- prometheus.Metric) {
+	up := c.up()
+	metrics <- prometheus.MustNewConstMetric(storeUpDesc, prometheus.GaugeValue, number(up))
+	metrics <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(c.sessions.Held()))
+	if !up {
+		return // the answer is known, and asking would cost the whole timeout
+	}
+	// A collector is given no context; the timeout alone bounds the call.
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+	defer cancel()
+	stats, err := c.sessions.Stats(ctx)
+	if err != nil {
+		return
+	}
+	metrics <- prometheus.MustNewConstMetric(dueDesc, prometheus.GaugeValue, float64(stats.Due))
+	metrics <- prometheus.MustNewConstMetric(createdDesc, prometheus.CounterValue, float64(stats.Created))
+	for _, status := range cluster.Statuses() {
+		metrics <- prometheus.MustNewConstMetric(byStatusDesc, prometheus.GaugeValue, float64(stats.ByStatus[status]), string(status))
+		if status.Ended() {
+			metrics <- prometheus.MustNewConstMetric(endedTotalDesc, prometheus.CounterValue, float64(stats.Ended[status]), string(status))
+		}
+	}
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
