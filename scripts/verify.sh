@@ -47,7 +47,7 @@ echo 'verify: go mod tidy'
 while IFS= read -r -d '' mod; do
   folder=$(dirname "$mod")
   if ! (cd "$folder" && go mod tidy -diff); then
-    fail "$mod is not tidy: run 'go mod tidy' in $folder."
+    fail "$mod is not tidy: run 'go mod tidy' beside it."
   fi
 done < <(git ls-files --cached --others --exclude-standard -z -- go.mod '*/go.mod')
 
