@@ -32,7 +32,7 @@ var httpClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true
 // initializeBody is an initialize request of the given revision.
 func initializeBody(revision string) string {
 	return fmt.Sprintf(`{"jsonrpc":"2.0","id":"init-1","method":"initialize","params":{"protocolVersion":%q,`+
-		`"capabilities":{},"clientInfo":{"name":"raw","version":"1"}}}`, revision)
+		`"capabilities":{"sampling":{}},"clientInfo":{"name":"raw","version":"1"}}}`, revision)
 }
 
 // rawRequest is an HTTP request as a client may send it, or should not.

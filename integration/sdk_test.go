@@ -19,7 +19,11 @@ func TestSDKClientDirect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	exerciseFeatures(t, connect(t, newFront(t, upstream.Host).URL(), ""))
+	c := connect(t, newFront(t, upstream.Host).URL(), "")
+	exerciseFeatures(t, c)
+	if err := c.Close(); err != nil {
+		t.Errorf("close the session (DELETE): %v", err)
+	}
 }
 
 func TestSDKClientThroughThreeReplicas(t *testing.T) {

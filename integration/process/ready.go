@@ -26,6 +26,7 @@ type giveUp struct{ error }
 func Poll(ctx context.Context, probe Probe) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
+	var last error
 	for {
 		look, cancel := context.WithTimeout(ctx, probeTimeout)
 		err := probe(look)
@@ -34,9 +35,13 @@ func Poll(ctx context.Context, probe Probe) error {
 		if err == nil || errors.As(err, &ended) {
 			return err
 		}
+		// A look that was cut short by the end of ctx has less to say than the one before.
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w: %w", context.Cause(ctx), last)
 		case <-ticker.C:
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -92,6 +93,8 @@ func (f *Front) handler() http.Handler {
 		Transport:     f,
 		FlushInterval: -1,
 		ErrorHandler:  refuse,
+		// Streams that break off are what tests make; who wants to know asks Trace.
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, request.Body, maxBody))
