@@ -1,0 +1,288 @@
+package demo
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/replica"
+	"github.com/tapwire/shadowcat-cluster/proxy"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+const (
+	// MaxReplicas is the most replicas that a demo runs.
+	MaxReplicas = 16
+
+	// maxBody is the longest body of a request, in bytes: the default of a replica.
+	maxBody = 4 << 20
+
+	// externalPrefix keeps a demo on somebody's own Redis apart from what else is there.
+	externalPrefix = "shadowcat-demo"
+
+	// pingTimeout is how long a Redis of the user's own may take to answer at start.
+	pingTimeout = 5 * time.Second
+
+	// loopback is the address of every part but the front: any free port, for this machine only.
+	loopback = "127.0.0.1:0"
+)
+
+// inspectorOrigins are where the MCP Inspector's web page comes from when it connects without its own proxy.
+var inspectorOrigins = []string{"http://localhost:6274", "http://127.0.0.1:6274"}
+
+// Config says how the demo runs. The zero value of a field that has a default means the default.
+type Config struct {
+	Listen   string       // the front's address, host:port; port 0 takes a free one
+	Replicas int          // 1 to [MaxReplicas]
+	Redis    string       // a Redis URL; default: a Redis of its own, inside this process
+	Version  string       // the version that the example server tells; default: dev
+	Program  string       // how the user called this program; default: shadowcat-cluster
+	Out      io.Writer    // where the welcome and the lines go; required
+	Columns  int          // the width of the terminal that Out is; 0: it is none
+	Colour   bool         // whether to write colours
+	Logger   *slog.Logger // default: discards
+}
+
+// Validate reports everything that is wrong with c, by the names of the flags.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Replicas < 1 || c.Replicas > MaxReplicas {
+		errs = append(errs, fmt.Errorf("--replicas: %d is not in 1 to %d", c.Replicas, MaxReplicas))
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen: %q is not host:port, such as 127.0.0.1:8080", c.Listen))
+	}
+	return errors.Join(errs...)
+}
+
+// Demo is a demo whose addresses are taken and whose store answers. Its owner must call [Demo.Run] or [Demo.Close].
+type Demo struct {
+	config   Config
+	style    style
+	printer  *printer
+	example  *example
+	embedded *redisstore.Embedded // nil with a Redis of the user's own
+	redisURL string
+
+	front     net.Listener
+	upstream  net.Listener
+	replicas  []replicaParts
+	closeWith []func() error // what was opened, in that order
+}
+
+// replicaParts is one replica and what it needs.
+type replicaParts struct {
+	replica  *replica.Replica
+	store    *redisstore.Store
+	listener net.Listener
+	admin    net.Listener
+}
+
+// New takes every address and opens the store, so that what can go wrong at start goes wrong here. It fails, naming the
+// flag to change, if the configuration is invalid, the address is taken, or the Redis does not answer.
+func New(ctx context.Context, config Config) (*Demo, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	config.Version = cmp.Or(config.Version, "dev")
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	style := styleFor(config.Columns, config.Colour)
+	d := &Demo{config: config, style: style, printer: newPrinter(config.Out, style), example: newExample(config.Version)}
+	if err := d.open(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// open takes the addresses, the front's first: it is the one that may be in use.
+func (d *Demo) open(ctx context.Context) error {
+	var err error
+	if d.front, err = d.listen(ctx, d.config.Listen); err != nil {
+		return fmt.Errorf("--listen: %w; choose another address, such as --listen 127.0.0.1:0 for any free port", err)
+	}
+	if d.upstream, err = d.listen(ctx, loopback); err != nil {
+		return fmt.Errorf("the example server's address: %w", err)
+	}
+	if err := d.openRedis(); err != nil {
+		return err
+	}
+	for i := range d.config.Replicas {
+		if err := d.openReplica(ctx, i); err != nil {
+			return fmt.Errorf("%s: %w", replicaName(i), err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	if err := d.replicas[0].store.Ping(ctx); err != nil {
+		return fmt.Errorf("--redis %s does not answer; leave the flag out for an embedded one: %w", redisstore.RedactURL(d.redisURL), err)
+	}
+	return nil
+}
+
+func (d *Demo) listen(ctx context.Context, address string) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	d.closeWith = append(d.closeWith, func() error {
+		if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil // its server has closed it
+	})
+	return listener, nil
+}
+
+func (d *Demo) openRedis() error {
+	if d.redisURL = d.config.Redis; d.redisURL != "" && d.redisURL != "embedded:" {
+		return nil
+	}
+	embedded, err := redisstore.StartEmbedded()
+	if err != nil {
+		return fmt.Errorf("starting the embedded Redis: %w", err)
+	}
+	d.embedded, d.redisURL = embedded, embedded.URL()
+	d.closeWith = append(d.closeWith, embedded.Close)
+	return nil
+}
+
+// openReplica makes one replica with a store of its own, as if it were a process of its own.
+func (d *Demo) openReplica(ctx context.Context, index int) error {
+	limits := cluster.DefaultConfig()
+	store, err := redisstore.Open(d.redisURL, redisstore.Options{Prefix: d.prefix(), Config: limits, Logger: d.config.Logger})
+	if err != nil {
+		return fmt.Errorf("--redis: %w", err)
+	}
+	d.closeWith = append(d.closeWith, store.Close)
+	parts := replicaParts{store: store}
+	if parts.listener, err = d.listen(ctx, loopback); err != nil {
+		return err
+	}
+	if parts.admin, err = d.listen(ctx, loopback); err != nil {
+		return err
+	}
+	parts.replica, err = replica.New(replica.Config{
+		ID:      replicaName(index),
+		Store:   store,
+		Cluster: limits,
+		Proxy: proxy.Config{
+			Upstreams:      []proxy.Upstream{{URL: &url.URL{Scheme: "http", Host: d.upstream.Addr().String(), Path: "/mcp"}}},
+			AllowedOrigins: inspectorOrigins,
+			Listen:         d.front.Addr().String(), // what clients connect to
+			MaxBody:        maxBody,
+		},
+		Logger:        d.config.Logger,
+		ProxyObserver: lineObserver{printer: d.printer, replica: index},
+	})
+	if err != nil {
+		return err
+	}
+	d.replicas = append(d.replicas, parts)
+	return nil
+}
+
+// prefix is what the store's keys start with; empty for the default.
+func (d *Demo) prefix() string {
+	if d.embedded != nil {
+		return ""
+	}
+	return externalPrefix
+}
+
+// Endpoint is the URL that clients connect to.
+func (d *Demo) Endpoint() string { return "http://" + d.front.Addr().String() + "/mcp" }
+
+// Close gives back what New took. It is for a demo that does not run; Run ends with it.
+func (d *Demo) Close() error {
+	errs := []error{d.example.close()}
+	for i := len(d.closeWith) - 1; i >= 0; i-- {
+		errs = append(errs, d.closeWith[i]())
+	}
+	d.closeWith = nil
+	return errors.Join(errs...)
+}
+
+// Run prints the welcome and serves until ctx ends; then it ends requests and streams in flight, stops every part and
+// returns nil. It fails when a part does. It must be called once.
+func (d *Demo) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := d.welcome().write(d.config.Out, d.style); err != nil {
+		return fmt.Errorf("printing the welcome: %w", err)
+	}
+	if _, err := fmt.Fprintln(d.config.Out, d.style.header()); err != nil {
+		return fmt.Errorf("printing the header: %w", err)
+	}
+	replicas := make([]part, len(d.replicas))
+	for i, r := range d.replicas {
+		replicas[i] = part{name: replicaName(i), run: func(ctx context.Context) error {
+			return r.replica.Run(ctx, r.listener, r.admin)
+		}}
+	}
+	return runParts(ctx,
+		part{name: "printing", run: d.printer.run},
+		part{name: "example server", run: d.runExample},
+		together("replicas", replicas...),
+		part{name: "front", run: d.runFront},
+	)
+}
+
+func (d *Demo) runExample(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("/mcp", d.example.handler())
+	return serveUntil(ctx, proxy.NewServer(mux), d.upstream, d.example.close)
+}
+
+func (d *Demo) runFront(ctx context.Context) error {
+	addresses := make([]string, len(d.replicas))
+	for i, r := range d.replicas {
+		addresses[i] = r.listener.Addr().String()
+	}
+	front := newFront(addresses, maxBody, d.config.Logger)
+	defer front.close()
+	return serveUntil(ctx, proxy.NewServer(front), d.front, func() error { return nil })
+}
+
+func (d *Demo) welcome() welcome {
+	w := welcome{
+		endpoint: d.Endpoint(),
+		redis:    redisstore.RedactURL(d.redisURL),
+		embedded: d.embedded != nil,
+		prefix:   d.prefix(),
+		program:  cmp.Or(d.config.Program, "shadowcat-cluster"),
+	}
+	for _, r := range d.replicas {
+		w.replicas = append(w.replicas, replicaPlace{
+			mcp:     "http://" + r.listener.Addr().String() + "/mcp",
+			metrics: "http://" + r.admin.Addr().String() + "/metrics",
+		})
+	}
+	return w
+}
+
+// lineObserver turns what one replica's proxy reports into lines.
+type lineObserver struct {
+	printer *printer
+	replica int
+}
+
+// RequestDone shows one finished request.
+func (o lineObserver) RequestDone(info proxy.RequestInfo) {
+	l := line{
+		at: time.Now(), replica: o.replica,
+		verb: info.Method, rpc: info.RPCMethod, status: info.Status, duration: info.Duration,
+	}
+	if info.Session != (cluster.ID{}) {
+		l.session = info.Session.String()
+	}
+	o.printer.add(l)
+}
