@@ -3,6 +3,7 @@ package redisstore
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -55,8 +56,9 @@ var statusByCode = func() map[string]cluster.Status {
 	return m
 }()
 
-// never is the score of a session without an end: later than any time in ms, and exact as a double.
-const never = 9_000_000_000_000_000
+// never is the score of a session without an end: the year 5138 in ms. It has 14 digits, because a longer score would
+// not survive being turned into text and back by every Lua.
+const never = 99_999_999_999_999
 
 var errMalformedReply = errors.New("malformed reply of the store")
 
@@ -177,7 +179,7 @@ func (d *decoder) number(v any) int64 {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
 			f, ferr := strconv.ParseFloat(v, 64)
-			if ferr != nil || f < -never || f > never {
+			if ferr != nil || math.Abs(f) > 1<<53 {
 				d.fail("a number", v)
 				return 0
 			}

@@ -1,0 +1,69 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/cluster/storetest"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestContractOnEmbeddedRedis(t *testing.T) {
+	server := miniredis.RunT(t)
+	server.ClockTTL(true)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	server.SetTime(now)
+	runContract(t, server.Addr(), func(d time.Duration) {
+		now = now.Add(d)
+		server.SetTime(now)
+	})
+}
+
+// runContract runs the suite on the server at addr, each test under a prefix of its own.
+func runContract(t *testing.T, addr string, advance func(time.Duration)) {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, ContextTimeoutEnabled: true, DisableIdentity: true})
+	t.Cleanup(func() { _ = client.Close() })
+	var (
+		prefix string
+		stores int
+		last   *redisstore.Store
+	)
+	reopen := func(t *testing.T, cfg cluster.Config) cluster.Store {
+		t.Helper()
+		store, err := redisstore.New(client, redisstore.Options{Prefix: prefix, Config: cfg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = store
+		return store
+	}
+	storetest.Run(t, storetest.Backend{
+		Open: func(t *testing.T, cfg cluster.Config) cluster.Store {
+			t.Helper()
+			stores++
+			prefix = fmt.Sprintf("test-%d", stores)
+			return reopen(t, cfg)
+		},
+		Reopen:  reopen,
+		Advance: advance,
+		Verify: func(t *testing.T) {
+			t.Helper()
+			violations, err := last.Violations(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range violations {
+				t.Error(v)
+			}
+		},
+	})
+}

@@ -1,0 +1,135 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Violations looks for disagreement between records, indexes and counts, and describes each in a line: a live session
+// that is not in both its indexes, an ended one in a wrong one, an index entry or key without a record, a count that
+// differs from a recount, a record that has outgrown the compact encoding. None is what the store guarantees.
+//
+// It reads every key of the store and is not atomic: it is for tests and for diagnosis of a quiet store.
+func (s *Store) Violations(ctx context.Context) ([]string, error) {
+	v := verifier{ctx: ctx, client: s.client, p: s.partition, records: make(map[string]string)}
+	if err := v.readKeys(); err != nil {
+		return nil, unavailable(err)
+	}
+	for _, check := range []func() error{v.checkIndexes, v.checkCounts, v.checkOwned, v.checkEncoding} {
+		if err := check(); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	return v.found, nil
+}
+
+type verifier struct {
+	ctx     context.Context
+	client  redis.UniversalClient
+	p       partition
+	records map[string]string // id -> status code
+	owned   []string          // keys that belong to a session besides its record
+	found   []string
+}
+
+func (v *verifier) violation(format string, args ...any) {
+	v.found = append(v.found, fmt.Sprintf(format, args...))
+}
+
+func (v *verifier) readKeys() error {
+	iter := v.client.Scan(v.ctx, 0, string(v.p)+"*", 1000).Iterator()
+	known := map[string]bool{v.p.lru(): true, v.p.deadlines(): true, v.p.ended(): true, v.p.counts(): true}
+	for iter.Next(v.ctx) {
+		key := iter.Val()
+		id, isRecord := strings.CutPrefix(key, v.p.sessionPrefix())
+		switch {
+		case isRecord:
+			status, err := v.client.HGet(v.ctx, key, "s").Result()
+			if err != nil && err != redis.Nil { //nolint:errorlint // go-redis returns exactly this value
+				return err
+			}
+			v.records[id] = status
+		case strings.HasPrefix(key, v.p.morePrefix()), strings.HasPrefix(key, v.p.pendingPrefix()):
+			v.owned = append(v.owned, key)
+		case !known[key]:
+			v.violation("key %s is none of the store's", key)
+		}
+	}
+	return iter.Err()
+}
+
+func (v *verifier) checkIndexes() error {
+	for _, index := range []struct {
+		key  string
+		live bool
+	}{{v.p.lru(), true}, {v.p.deadlines(), true}, {v.p.ended(), false}} {
+		members, err := v.client.ZRange(v.ctx, index.key, 0, -1).Result()
+		if err != nil {
+			return err
+		}
+		in := make(map[string]bool, len(members))
+		for _, id := range members {
+			in[id] = true
+			if _, exists := v.records[id]; !exists {
+				v.violation("%s holds %s, which has no record", index.key, id)
+			}
+		}
+		for id, code := range v.records {
+			if belongs := statusByCode[code].Live() == index.live; belongs != in[id] {
+				v.violation("session %s is %s; in %s: %v, want %v", id, statusByCode[code], index.key, in[id], belongs)
+			}
+		}
+	}
+	return nil
+}
+
+func (v *verifier) checkCounts() error {
+	counts, err := v.client.HGetAll(v.ctx, v.p.counts()).Result()
+	if err != nil {
+		return err
+	}
+	recount := make(map[string]int)
+	for _, code := range v.records {
+		recount[code]++
+	}
+	for code, status := range statusByCode {
+		counted := counts[code]
+		if want := fmt.Sprint(recount[code]); counted != want && (counted != "" || want != "0") {
+			v.violation("counts say %q %s sessions, there are %s", counted, status, want)
+		}
+	}
+	return nil
+}
+
+func (v *verifier) checkOwned() error {
+	for _, key := range v.owned {
+		id := key[strings.LastIndex(key, ":")+1:]
+		code, exists := v.records[id]
+		if !exists {
+			v.violation("key %s has outlived its session", key)
+		} else if statusByCode[code].Ended() && strings.HasPrefix(key, v.p.pendingPrefix()) {
+			v.violation("key %s belongs to an ended session", key)
+		}
+	}
+	return nil
+}
+
+func (v *verifier) checkEncoding() error {
+	for id := range v.records {
+		key := v.p.sessionPrefix() + id
+		encoding, err := v.client.ObjectEncoding(v.ctx, key).Result()
+		if err != nil { // the embedded Redis has no encodings
+			return nil //nolint:nilerr // nothing to check there
+		}
+		if encoding != "listpack" && encoding != "ziplist" {
+			v.violation("record %s is encoded as %s, not as a listpack", key, encoding)
+		}
+		if ttl, err := v.client.PTTL(v.ctx, key).Result(); err != nil || ttl < 0 {
+			v.violation("record %s has no TTL: %v, %v", key, ttl, err)
+		}
+	}
+	return nil
+}
