@@ -100,12 +100,6 @@ func (c *client) mustCall(t *testing.T, tool string, arguments map[string]any) s
 	return answer
 }
 
-// id is the part of the session's token that operators see.
-func (c *client) id() string {
-	id, _, _ := strings.Cut(c.ID(), ".")
-	return id
-}
-
 // text joins the texts among the parts of a result.
 func text(parts []mcp.Content) string {
 	var texts []string

@@ -93,11 +93,11 @@ func TestDiffIgnoresTheOrderOfChecks(t *testing.T) {
 
 func TestReportNamesTheScenarioThatDiffers(t *testing.T) {
 	t.Parallel()
-	direct := results{"ping": {{"ping", success}}, "tools": {{"list", success}}}
-	proxied := results{"ping": {{"ping", failure}}, "tools": {{"list", success}}}
+	direct := results{"ping": {{"answered", success}}, "tools": {{"list", success}}}
+	proxied := results{"ping": {{"answered", failure}}, "tools": {{"list", success}}}
 	var out bytes.Buffer
 	report(&out, revisions[0], direct, proxied, diff(direct, proxied))
-	for _, want := range []string{"DIFFERENT", "ping: ping: SUCCESS directly, FAILURE through replicas", "2 passed, 0 failed", "1 passed, 1 failed"} {
+	for _, want := range []string{"DIFFERENT", "ping: answered: SUCCESS directly, FAILURE through replicas", "2 passed, 0 failed", "1 passed, 1 failed"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report lacks %q:\n%s", want, &out)
 		}

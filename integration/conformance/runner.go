@@ -82,7 +82,8 @@ func installInto(ctx context.Context, target string) error {
 	if err != nil {
 		return fmt.Errorf("make the cache: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	// After the move below there is nothing left to remove.
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := os.CopyFS(dir, manifest); err != nil {
 		return fmt.Errorf("copy the manifest to the cache: %w", err)
 	}

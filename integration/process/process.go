@@ -54,7 +54,7 @@ func Start(command Command) (*Process, error) {
 		name = command.Path
 	}
 	p := &Process{name: name, output: &tail{}, done: make(chan struct{})}
-	// The process outlives the call that starts it; Stop and Kill end it, not a context.
+	//nolint:noctx // The process outlives the call that starts it: Stop and Kill end it, not a context.
 	p.cmd = exec.Command(command.Path, command.Args...)
 	p.cmd.Dir = command.Dir
 	p.cmd.Env = command.Env
@@ -163,11 +163,11 @@ func (p *Process) exited() error {
 func (p *Process) WaitReady(ctx context.Context, probe Probe) error {
 	err := Poll(ctx, func(ctx context.Context) error {
 		if !p.Running() {
-			return giveUp{p.exited()}
+			return finalError{p.exited()}
 		}
 		return probe(ctx)
 	})
-	var ended giveUp
+	var ended finalError
 	switch {
 	case err == nil:
 		return nil

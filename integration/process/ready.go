@@ -18,8 +18,8 @@ const probeTimeout = time.Second
 // Probe looks once whether something is so. Its error says what is not.
 type Probe func(ctx context.Context) error
 
-// giveUp is an error that ends polling at once.
-type giveUp struct{ error }
+// finalError is an error that ends polling at once.
+type finalError struct{ error }
 
 // Poll calls probe every 20 ms until it returns nil or ctx ends; the error then joins the reason and what probe said last.
 // Each call of probe gets at most a second.
@@ -31,7 +31,7 @@ func Poll(ctx context.Context, probe Probe) error {
 		look, cancel := context.WithTimeout(ctx, probeTimeout)
 		err := probe(look)
 		cancel()
-		var ended giveUp
+		var ended finalError
 		if err == nil || errors.As(err, &ended) {
 			return err
 		}

@@ -97,7 +97,13 @@ func (s *Server) Start(ctx context.Context) error {
 	defer cancel()
 	client := s.Client()
 	defer client.Close()
-	return started.WaitReady(ctx, func(ctx context.Context) error { return client.Ping(ctx).Err() })
+	return started.WaitReady(ctx, func(ctx context.Context) error {
+		// Asked only once something listens: the Redis client logs each failed dial.
+		if err := process.Listening(s.address)(ctx); err != nil {
+			return err
+		}
+		return client.Ping(ctx).Err()
+	})
 }
 
 func (s *Server) arguments() []string {
@@ -125,7 +131,7 @@ func (s *Server) URL() string { return "redis://" + s.address }
 // Client returns a new client of the server. The caller must close it.
 func (s *Server) Client() *redis.Client {
 	// Without retries a test sees what the server does, not what the client makes of it.
-	return redis.NewClient(&redis.Options{Addr: s.address, MaxRetries: -1, DisableIdentity: true})
+	return redis.NewClient(&redis.Options{Addr: s.address, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true})
 }
 
 // Keys returns the names of all keys in the server that match pattern, such as "shadowcat:*".

@@ -95,7 +95,7 @@ func TestASuspendedServerHangsAndGoesOnWithAllItHeld(t *testing.T) {
 
 func TestAFullServerRefusesWritesAndEvictsNothing(t *testing.T) {
 	t.Parallel()
-	server := start(t, redisserver.Options{MaxMemory: "1mb"}) // less than an empty server takes
+	server := start(t, redisserver.Options{MaxMemory: "100kb"}) // less than an empty server takes
 	if err := set(t, server, "key", "value"); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("got %v, want OOM", err)
 	}

@@ -46,9 +46,18 @@ func start(t *testing.T, backends ...string) *roundrobin.Front {
 
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
+func send(t *testing.T, front *roundrobin.Front, method, body string) (*http.Response, error) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, front.URL(), strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.Do(request)
+}
+
 func post(t *testing.T, front *roundrobin.Front, body string) string {
 	t.Helper()
-	response, err := client.Post(front.URL(), "application/json", strings.NewReader(body))
+	response, err := send(t, front, http.MethodPost, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +123,7 @@ func TestWithoutABackendTheConnectionIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	front := start(t, dead)
-	response, err := client.Get(front.URL())
+	response, err := send(t, front, http.MethodGet, "")
 	if err == nil {
 		response.Body.Close()
 		t.Fatalf("got %s, want a closed connection", response.Status)
