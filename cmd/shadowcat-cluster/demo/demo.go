@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/tapwire/shadowcat-cluster/admin"
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/replica"
 	"github.com/tapwire/shadowcat-cluster/proxy"
@@ -43,7 +44,7 @@ type Config struct {
 	Listen   string       // the front's address, host:port; port 0 takes a free one
 	Replicas int          // 1 to [MaxReplicas]
 	Redis    string       // a Redis URL; default: a Redis of its own, inside this process
-	Version  string       // the version that the example server tells; default: dev
+	Version  string       // shown by the example server and the metrics; default: dev
 	Program  string       // how the user called this program; default: shadowcat-cluster
 	Out      io.Writer    // where the welcome and the lines go; required
 	Columns  int          // the width of the terminal that Out is; 0: it is none
@@ -181,6 +182,7 @@ func (d *Demo) openReplica(ctx context.Context, index int) error {
 			Listen:         d.front.Addr().String(), // what clients connect to
 			MaxBody:        maxBody,
 		},
+		Build:         admin.Build{Version: d.config.Version},
 		Logger:        d.config.Logger,
 		ProxyObserver: lineObserver{printer: d.printer, replica: index},
 	})
@@ -249,7 +251,9 @@ func (d *Demo) runFront(ctx context.Context) error {
 	}
 	front := newFront(addresses, maxBody, d.config.Logger)
 	defer front.close()
-	return serveUntil(ctx, proxy.NewServer(front), d.front, func() error { return nil })
+	// A replica carries a call to its end even when the client has gone, so the calls must end for the replicas to.
+	endCalls := func() error { d.example.stop(); return nil }
+	return serveUntil(ctx, proxy.NewServer(front), d.front, endCalls)
 }
 
 func (d *Demo) welcome() welcome {
