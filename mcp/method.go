@@ -1,0 +1,45 @@
+package mcp
+
+// Methods that a proxy must tell from the others.
+const (
+	MethodInitialize  = "initialize"
+	MethodInitialized = "notifications/initialized"
+)
+
+// knownMethods are the methods a client may send in any revision.
+var knownMethods = map[string]bool{
+	MethodInitialize:                   true,
+	MethodInitialized:                  true,
+	"completion/complete":              true,
+	"logging/setLevel":                 true,
+	"notifications/cancelled":          true,
+	"notifications/progress":           true,
+	"notifications/roots/list_changed": true,
+	"notifications/tasks/status":       true,
+	"ping":                             true,
+	"prompts/get":                      true,
+	"prompts/list":                     true,
+	"resources/list":                   true,
+	"resources/read":                   true,
+	"resources/subscribe":              true,
+	"resources/templates/list":         true,
+	"resources/unsubscribe":            true,
+	"server/discover":                  true,
+	"subscriptions/listen":             true,
+	"tasks/cancel":                     true,
+	"tasks/get":                        true,
+	"tasks/list":                       true,
+	"tasks/result":                     true,
+	"tasks/update":                     true,
+	"tools/call":                       true,
+	"tools/list":                       true,
+}
+
+// MethodLabel returns method when it is one that the protocol defines for clients, "other" when not, and "" for "". Its
+// results are a small fixed set, whatever clients send: fit for a metric's label.
+func MethodLabel(method string) string {
+	if method == "" || knownMethods[method] {
+		return method
+	}
+	return "other"
+}

@@ -1,0 +1,346 @@
+package mcp
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// Bounds of what Peek takes out of a message.
+const (
+	maxIDLen     = 1024 // bytes of JSON text; longer ids are refused
+	maxStringLen = 256  // bytes; a longer method is refused, other strings are cut
+	maxBatchLen  = 100  // messages; longer batches are refused
+)
+
+// ID is the id of a JSON-RPC request as JSON text, so that the number 1 and the string "1" differ. Two equal ids are the
+// same text: strings are in their shortest form. Empty means that there is none.
+type ID string
+
+// Kind is what a JSON-RPC body is.
+type Kind uint8
+
+// The kinds.
+const (
+	KindRequest      Kind = iota + 1 // has a method and an id: an answer is due
+	KindNotification                 // has a method, no id
+	KindResponse                     // answers a request of the other side
+	KindBatch                        // an array of the others
+)
+
+// Message is what a proxy must know of a JSON-RPC body. The rest of the body is not kept.
+type Message struct {
+	Kind   Kind
+	Method string // of requests and notifications, at most 256 bytes
+	ID     ID     // of requests and responses
+
+	// MetaVersion is the protocol version in params._meta, empty when there is none. In a batch it is the first one found.
+	MetaVersion string
+
+	// Failed says of a response that it holds an error, not a result.
+	Failed bool
+	// Version, ClientName and ClientVersion are those of an initialize request's params; of a response, Version is the
+	// result's protocolVersion. Each is cut to 256 bytes.
+	Version       string
+	ClientName    string
+	ClientVersion string
+
+	// Initializes says that the message is, or for a batch contains, an initialize request.
+	Initializes bool
+}
+
+// MessageError says why a body is no JSON-RPC message. It never holds any of the body.
+type MessageError struct {
+	Code   int // CodeParseError or CodeInvalidRequest
+	Reason string
+}
+
+// Error says what is wrong with the body.
+func (e *MessageError) Error() string { return e.Reason }
+
+// Peek looks at a body in one pass, without decoding what it does not return. A body that two decoders might read
+// differently (an important key twice, or in the wrong case) is refused.
+//
+// The error is a *MessageError. For one with CodeInvalidRequest the message returned still holds the id, if it has one.
+func Peek(body []byte) (Message, error) {
+	s := &scanner{data: body}
+	var found finding
+	batch := s.peek() == '['
+	err := s.text(func() error {
+		if batch {
+			return found.batch(s)
+		}
+		return found.message(s)
+	})
+	if err != nil {
+		return Message{}, &MessageError{CodeParseError, "the body is not valid JSON: " + err.Error()}
+	}
+	if found.invalid != "" {
+		return Message{ID: found.msg.ID}, &MessageError{CodeInvalidRequest, "the body is not a JSON-RPC message: " + found.invalid}
+	}
+	return found.msg, nil
+}
+
+// finding collects what one message says, in whatever order it says it.
+type finding struct {
+	msg     Message
+	invalid string // the first thing that is wrong with it
+
+	seen                                       field
+	version, method                            []byte
+	metaVersion                                []byte
+	protocolVersion, clientName, clientVersion []byte // texts of values
+}
+
+// field marks the keys that were seen, those whose meaning must be unambiguous.
+type field uint16
+
+const (
+	fieldVersion field = 1 << iota
+	fieldID
+	fieldMethod
+	fieldParams
+	fieldResult
+	fieldError
+	fieldMeta
+	fieldMetaVersion
+	fieldProtocolVersion
+	fieldClientInfo
+	fieldClientName
+	fieldClientVersion
+)
+
+// Keys by the object they are looked for in.
+var (
+	envelopeKeys = map[string]field{
+		"jsonrpc": fieldVersion, "id": fieldID, "method": fieldMethod,
+		"params": fieldParams, "result": fieldResult, "error": fieldError,
+	}
+	paramsKeys = map[string]field{"_meta": fieldMeta, "protocolVersion": fieldProtocolVersion, "clientInfo": fieldClientInfo}
+	resultKeys = map[string]field{"protocolVersion": fieldProtocolVersion}
+	metaKeys   = map[string]field{"io.modelcontextprotocol/protocolVersion": fieldMetaVersion}
+	clientKeys = map[string]field{"name": fieldClientName, "version": fieldClientVersion}
+)
+
+func (f *finding) refuse(format string, args ...any) {
+	if f.invalid == "" {
+		f.invalid = fmt.Sprintf(format, args...)
+	}
+}
+
+// message scans one message.
+func (f *finding) message(s *scanner) error {
+	if s.peek() != '{' {
+		f.refuse("it is not an object")
+		return s.skip()
+	}
+	if err := f.object(s, envelopeKeys, f.envelope); err != nil {
+		return err
+	}
+	f.conclude()
+	return nil
+}
+
+// object scans an object: keys of the table go to known, once each, the others are skipped.
+func (f *finding) object(s *scanner, keys map[string]field, known func(*scanner, field) error) error {
+	return s.object(func(key []byte) error {
+		k, ok := keys[string(key)]
+		if !ok {
+			f.checkCase(key, keys)
+			return s.skip()
+		}
+		if f.seen&k != 0 {
+			f.refuse("it has the key %q twice", key)
+			return s.skip()
+		}
+		f.seen |= k
+		return known(s, k)
+	})
+}
+
+// checkCase refuses keys that differ from an important one in case only: some decoders take them for the same.
+func (f *finding) checkCase(key []byte, keys map[string]field) {
+	for name := range keys {
+		if bytes.EqualFold(key, []byte(name)) {
+			f.refuse("it has a key that differs from %q in case only", name)
+		}
+	}
+}
+
+// envelope scans the value of a key of the message itself.
+func (f *finding) envelope(s *scanner, k field) error {
+	switch {
+	case k == fieldParams && s.peek() == '{':
+		return f.object(s, paramsKeys, f.param)
+	case k == fieldResult && s.peek() == '{':
+		return f.object(s, resultKeys, f.keep)
+	}
+	return f.keep(s, k)
+}
+
+// param scans the value of a key of params.
+func (f *finding) param(s *scanner, k field) error {
+	switch {
+	case k == fieldMeta && s.peek() == '{':
+		return f.object(s, metaKeys, f.keep)
+	case k == fieldClientInfo && s.peek() == '{':
+		return f.object(s, clientKeys, f.keep)
+	}
+	return f.keep(s, k)
+}
+
+// keep scans a value and remembers where it is.
+func (f *finding) keep(s *scanner, k field) error {
+	text, err := s.value()
+	if err != nil {
+		return err
+	}
+	switch k {
+	case fieldVersion:
+		f.version = text
+	case fieldID:
+		f.id(text)
+	case fieldMethod:
+		f.method = text
+	case fieldMetaVersion:
+		f.metaVersion = text
+	case fieldProtocolVersion:
+		f.protocolVersion = text
+	case fieldClientName:
+		f.clientName = text
+	case fieldClientVersion:
+		f.clientVersion = text
+	}
+	return nil
+}
+
+// id checks an id and brings it into its one form.
+func (f *finding) id(text []byte) {
+	switch {
+	case len(text) > maxIDLen:
+		f.refuse("its id is longer than %d bytes", maxIDLen)
+	case text[0] == '"' && bytes.IndexByte(text, '\\') < 0:
+		f.msg.ID = ID(text)
+	case text[0] == '"':
+		f.msg.ID = shortest(unquote(text))
+	case bytes.Equal(text, []byte("null")):
+		// The protocol forbids it, but JSON-RPC answers a request that could not be read with it: see conclude.
+	case isInteger(text):
+		f.msg.ID = ID(text)
+	default:
+		f.refuse("its id is neither a string nor an integer")
+	}
+}
+
+// shortest writes a string as JSON with as few escapes as JSON allows.
+func shortest(s []byte) ID {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(string(s)); err != nil {
+		return "" // not reached: strings can be encoded
+	}
+	return ID(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
+}
+
+func isInteger(number []byte) bool {
+	digits := bytes.TrimPrefix(number, []byte("-"))
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(digits) > 0
+}
+
+// conclude decides what the message is, now that all of it was seen.
+func (f *finding) conclude() {
+	has := func(k field) bool { return f.seen&k != 0 }
+	if string(f.version) != `"2.0"` {
+		f.refuse(`it does not say "jsonrpc": "2.0"`)
+	}
+	f.msg.MetaVersion = stringOr(f.metaVersion, f.metaVersion)
+	switch {
+	case has(fieldMethod):
+		f.concludeCall(has)
+	case has(fieldResult) && has(fieldError):
+		f.refuse("it has both a result and an error")
+	case has(fieldResult) || has(fieldError):
+		f.msg.Kind = KindResponse
+		f.msg.Failed = has(fieldError)
+		f.msg.Version = stringOr(f.protocolVersion, nil)
+		if f.msg.ID == "" && !f.msg.Failed {
+			f.refuse("it has a result but no id")
+		}
+	default:
+		f.refuse("it has neither a method nor a result nor an error")
+	}
+}
+
+func (f *finding) concludeCall(has func(field) bool) {
+	if has(fieldResult) || has(fieldError) {
+		f.refuse("it has both a method and a result or error")
+	}
+	method := f.method
+	if method[0] != '"' || len(method) > maxStringLen+2 || len(method) == 2 {
+		f.refuse("its method is not a string of 1 to %d bytes", maxStringLen)
+		return
+	}
+	f.msg.Method = string(unquote(method))
+	f.msg.Kind = KindNotification
+	if has(fieldID) {
+		f.msg.Kind = KindRequest
+		if f.msg.ID == "" {
+			f.refuse("its id is null")
+		}
+	}
+	if f.msg.Method != MethodInitialize {
+		return
+	}
+	if f.msg.Kind != KindRequest {
+		f.refuse("initialize needs an id")
+	}
+	f.msg.Initializes = true
+	f.msg.Version = stringOr(f.protocolVersion, nil)
+	f.msg.ClientName = stringOr(f.clientName, nil)
+	f.msg.ClientVersion = stringOr(f.clientVersion, nil)
+}
+
+// stringOr returns what the JSON string text says, or other when text is no string; cut to maxStringLen.
+func stringOr(text, other []byte) string {
+	if len(text) > 0 && text[0] == '"' {
+		other = unquote(text)
+	}
+	if len(other) > maxStringLen {
+		other = bytes.ToValidUTF8(other[:maxStringLen], nil)
+	}
+	return string(other)
+}
+
+// batch scans an array of messages.
+func (f *finding) batch(s *scanner) error {
+	f.msg.Kind = KindBatch
+	count := 0
+	err := s.array(func() error {
+		count++
+		var one finding
+		if err := one.message(s); err != nil {
+			return err
+		}
+		if one.invalid != "" {
+			f.refuse("message %d of the batch: %s", count, one.invalid)
+		}
+		f.msg.Initializes = f.msg.Initializes || one.msg.Initializes
+		if f.msg.MetaVersion == "" {
+			f.msg.MetaVersion = one.msg.MetaVersion
+		}
+		return nil
+	})
+	switch {
+	case count == 0:
+		f.refuse("the batch is empty")
+	case count > maxBatchLen:
+		f.refuse("the batch has %d messages, more than %d", count, maxBatchLen)
+	}
+	return err
+}

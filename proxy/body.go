@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// limitBody gives the client time to send the body, also to those parts of net/http that read what a refusal left over.
+func (x *exchange) limitBody() {
+	if x.r.ContentLength != 0 {
+		_ = x.w.control.SetReadDeadline(time.Now().Add(x.p.cfg.BodyTimeout))
+	}
+}
+
+// readBody reads the request's body whole. Forwarding starts after that: net/http closes the inbound body once the answer
+// begins, so a body still being streamed would break an answer that starts early. When readBody returns false, the request
+// is answered.
+func (x *exchange) readBody() bool { return x.readBodyUpTo(x.p.cfg.MaxBody) }
+
+func (x *exchange) readBodyUpTo(limit int64) bool {
+	if x.r.ContentLength > limit {
+		x.refuseBody(limit)
+		return false
+	}
+	body, err := readAll(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, limit), x.r.ContentLength)
+	if err == nil {
+		// The deadline would otherwise also end net/http's watch over the connection, and with it the request.
+		_ = x.w.control.SetReadDeadline(time.Time{})
+		x.body = body
+		return true
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		x.refuseBody(limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.w.Header().Set("Connection", "close")
+		x.refuse(refusal{
+			status:  http.StatusRequestTimeout,
+			message: fmt.Sprintf("the request's body did not arrive within %v", x.p.cfg.BodyTimeout),
+		})
+	default:
+		x.refuse(refusal{status: http.StatusBadRequest, message: "the request's body could not be read to its end"})
+	}
+	return false
+}
+
+func (x *exchange) refuseBody(limit int64) {
+	x.w.Header().Set("Connection", "close") // reading the rest would be the work that the limit is there to avoid
+	x.refuse(refusal{
+		status:  http.StatusRequestEntityTooLarge,
+		reason:  mcp.ReasonBodyTooLarge,
+		limit:   "max_body",
+		message: fmt.Sprintf("the request's body is over %d bytes", limit),
+	})
+}
+
+// readAll reads r to its end. A known size saves copying; it is not trusted beyond that.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	const trusted = 64 << 10
+	if size < 0 || size > trusted {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, err
+	}
+	// Reading the end as well tells net/http that it may watch for the client's departure.
+	_, err := io.Copy(io.Discard, r)
+	return body, err
+}

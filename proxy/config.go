@@ -1,0 +1,178 @@
+package proxy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxBody           = 4 << 20
+	DefaultInitializeTimeout = 30 * time.Second
+	DefaultBodyTimeout       = 30 * time.Second
+	DefaultWriteTimeout      = 30 * time.Second
+	DefaultDialTimeout       = 5 * time.Second
+	DefaultEndTimeout        = 3 * time.Second
+)
+
+// Upstream is an MCP server.
+type Upstream struct {
+	// Name is the first part of the path it is served at: /<name>/mcp. The one upstream without a name is served at /mcp.
+	// Letters, digits, dash, underscore and dot, at most 63.
+	Name string
+	// URL is the server's MCP endpoint: http or https, without user, password and fragment. A query is kept.
+	URL *url.URL
+}
+
+// Config configures a Proxy. Everything but Upstreams may be left zero; a negative number or duration is an error.
+type Config struct {
+	Upstreams []Upstream
+
+	// AllowedOrigins are the web origins (such as https://app.example) whose pages may use the proxy; they also get CORS
+	// headers. "*" allows all. When empty, a request that names an origin must name that of its own Host.
+	AllowedOrigins []string
+	// AllowedHosts are the values of Host that are served, without port for any port. "*" allows all. When empty, all are,
+	// unless Listen is a loopback address: then Host must be one too, which stops DNS rebinding.
+	AllowedHosts []string
+	// Listen is the address that clients connect to. It is only looked at, for the rule above.
+	Listen string
+
+	// MaxBody is the most bytes a request's body may have, and the most that is read of an upstream's answer to
+	// initialize. Default 4 MiB.
+	MaxBody int64
+	// InitializeTimeout bounds initialize, from the first byte forwarded to the end of the answer. Default 30s.
+	InitializeTimeout time.Duration
+	// BodyTimeout is how long a client may take to send a request's body. Default 30s.
+	BodyTimeout time.Duration
+	// WriteTimeout is how long a client may take to accept one piece of an answer. An idle stream never exceeds it.
+	// Default 30s.
+	WriteTimeout time.Duration
+	// DialTimeout bounds connecting to an upstream, and once more its TLS handshake. Default 5s.
+	DialTimeout time.Duration
+	// EndTimeout bounds the attempt to end a session at its upstream. Default 3s.
+	EndTimeout time.Duration
+
+	// Logger default: discards.
+	Logger *slog.Logger
+	// Observer is told of each finished request. Default: none.
+	Observer Observer
+	// ReplicaID names this replica in logs. Default: none.
+	ReplicaID string
+}
+
+// withDefaults returns c with defaults for what is zero.
+func (c Config) withDefaults() Config {
+	c.MaxBody = cmp.Or(c.MaxBody, DefaultMaxBody)
+	c.InitializeTimeout = cmp.Or(c.InitializeTimeout, DefaultInitializeTimeout)
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, DefaultBodyTimeout)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
+	c.DialTimeout = cmp.Or(c.DialTimeout, DefaultDialTimeout)
+	c.EndTimeout = cmp.Or(c.EndTimeout, DefaultEndTimeout)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	if c.ReplicaID != "" {
+		c.Logger = c.Logger.With("replica", c.ReplicaID)
+	}
+	if c.Observer == nil {
+		c.Observer = noObserver{}
+	}
+	return c
+}
+
+// Validate reports everything that is wrong with c. It never prints an upstream's URL.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Upstreams) == 0 {
+		errs = append(errs, errors.New("upstream: none is configured, at least one is needed"))
+	}
+	names := make(map[string]bool)
+	for _, u := range c.Upstreams {
+		if names[u.Name] {
+			errs = append(errs, fmt.Errorf("upstream %q: configured twice", u.Name))
+		}
+		names[u.Name] = true
+		errs = append(errs, u.validate())
+	}
+	for _, origin := range c.AllowedOrigins {
+		if origin != "*" && !isOrigin(origin) {
+			errs = append(errs, fmt.Errorf("allowed_origins: %q is no origin: want * or scheme://host[:port], such as https://app.example", origin))
+		}
+	}
+	for _, host := range c.AllowedHosts {
+		if host != "*" && !isHost(host) {
+			errs = append(errs, fmt.Errorf("allowed_hosts: %q is no host: want *, host or host:port, such as mcp.example", host))
+		}
+	}
+	if c.MaxBody < 0 {
+		errs = append(errs, fmt.Errorf("max_body: %d is negative", c.MaxBody))
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"initialize_timeout", c.InitializeTimeout}, {"body_timeout", c.BodyTimeout}, {"write_timeout", c.WriteTimeout},
+		{"dial_timeout", c.DialTimeout}, {"end_timeout", c.EndTimeout},
+	} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s: %v is negative", d.name, d.value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}$`)
+
+func (u Upstream) validate() error {
+	switch {
+	case u.Name != "" && !validName.MatchString(u.Name):
+		return fmt.Errorf("upstream %q: a name has 1 to 63 letters, digits, dashes, underscores and dots, no dot first", u.Name)
+	case u.URL == nil || u.URL.Host == "" || (u.URL.Scheme != "http" && u.URL.Scheme != "https"):
+		return fmt.Errorf("upstream %q: its URL must be http://host[:port]/path or https://…", u.Name)
+	case u.URL.User != nil:
+		return fmt.Errorf("upstream %q: a user or password in its URL is not supported", u.Name)
+	case u.URL.Fragment != "":
+		return fmt.Errorf("upstream %q: its URL has a fragment, which no server sees", u.Name)
+	}
+	return nil
+}
+
+// path is where the upstream is served.
+func (u Upstream) path() string {
+	if u.Name == "" {
+		return "/mcp"
+	}
+	return "/" + u.Name + "/mcp"
+}
+
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme != "" && u.Host != "" && s == u.Scheme+"://"+u.Host
+}
+
+func isHost(s string) bool {
+	return s != "" && !strings.ContainsAny(s, "/ @?#*") && hostOnly(s) != ""
+}
+
+// hostOnly returns a host without port and brackets.
+func hostOnly(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]")
+}
+
+// lower returns the values in lower case.
+func lower(values []string) []string {
+	values = slices.Clone(values)
+	for i, v := range values {
+		values[i] = strings.ToLower(v)
+	}
+	return values
+}

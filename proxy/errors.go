@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// retryAfter is what clients are told when nothing better is known.
+const retryAfter = time.Second
+
+// Why a request was cut while it was being forwarded; causes of its context's end.
+var (
+	errSessionEnded      = errors.New("the session ended")
+	errInitializeTimeout = errors.New("the upstream took too long to answer initialize")
+)
+
+// refusal is an answer of the proxy's own. Its body is a JSON-RPC error: with the code of JSON-RPC where that defines one
+// (the body is no JSON, or no message), else 1000 more than the HTTP status.
+type refusal struct {
+	status     int
+	code       int        // 0: from status
+	reason     mcp.Reason // may be empty
+	limit      string     // the setting that was reached, if any
+	message    string     // what is wrong and what to do
+	retryAfter time.Duration
+	allow      string // for 405
+}
+
+// Error makes a refusal an error, so that the hooks of a httputil.ReverseProxy can return one.
+func (f refusal) Error() string { return f.message }
+
+// The refusals that are the same wherever they come from.
+var (
+	sessionRequired = refusal{
+		status:  http.StatusBadRequest,
+		reason:  mcp.ReasonSessionRequired,
+		message: "the request has no Mcp-Session-Id; send initialize first",
+	}
+	sessionNotFound = refusal{
+		status:  http.StatusNotFound,
+		reason:  mcp.ReasonSessionNotFound,
+		message: "session not found; send initialize without Mcp-Session-Id to start a new one",
+	}
+)
+
+func methodNotAllowed(allow, message string) refusal {
+	return refusal{status: http.StatusMethodNotAllowed, allow: allow, message: message}
+}
+
+func unsupportedVersion() refusal {
+	return refusal{
+		status: http.StatusBadRequest,
+		message: fmt.Sprintf("the MCP-Protocol-Version header names no supported version; supported are %s and %s",
+			strings.Join(mcp.SessionRevisions(), ", "), mcp.Revision20260728),
+	}
+}
+
+// upstreamUnavailable refuses what an upstream could not answer, and had not begun to.
+func upstreamUnavailable(message string) refusal {
+	return refusal{
+		status:     http.StatusServiceUnavailable,
+		reason:     mcp.ReasonUpstreamUnavailable,
+		message:    message,
+		retryAfter: retryAfter,
+	}
+}
+
+// refusalOf translates an error of package cluster.
+func refusalOf(err error) refusal {
+	var limit *cluster.LimitError
+	switch {
+	case errors.As(err, &limit) && errors.Is(err, cluster.ErrRateLimited):
+		return refusal{
+			status: http.StatusTooManyRequests, reason: mcp.ReasonRateLimited, limit: limit.Limit,
+			message: "the session sends requests too fast", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
+		}
+	case errors.As(err, &limit):
+		return refusal{
+			status: http.StatusServiceUnavailable, reason: mcp.ReasonCapacity, limit: limit.Limit,
+			message: "no more sessions can be opened now", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
+		}
+	case errors.Is(err, cluster.ErrStoreUnavailable):
+		return refusal{
+			status: http.StatusServiceUnavailable, reason: mcp.ReasonStoreUnavailable,
+			message: "the session store is unavailable; the session may still exist, so keep it and retry", retryAfter: retryAfter,
+		}
+	case errors.Is(err, cluster.ErrNotFound):
+		return sessionNotFound
+	default:
+		return refusal{status: http.StatusInternalServerError, message: "the proxy failed on this request; its log says more"}
+	}
+}
+
+// refuse answers the request with f.
+func (x *exchange) refuse(f refusal) {
+	h := x.w.Header()
+	h.Set("Content-Type", mcp.MediaTypeJSON)
+	h.Set("Cache-Control", "no-store")
+	if f.allow != "" {
+		h.Set("Allow", f.allow)
+	}
+	if f.retryAfter > 0 {
+		// Whole seconds, rounded up: a client that waits for them must not come too early.
+		h.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	body := mcp.EncodeError(x.refusedID(), mcp.Error{
+		Code:       cmp.Or(f.code, mcp.HTTPCode(f.status)),
+		Message:    f.message,
+		Reason:     f.reason,
+		Limit:      f.limit,
+		RetryAfter: f.retryAfter,
+	})
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	x.w.WriteHeader(f.status)
+	if x.r.Method != http.MethodHead {
+		_, _ = x.w.Write(body) // a client that is gone needs no answer
+	}
+}
+
+// refusedID is the id of the request that an error answers. A client's answer has an id too, but of a request that the
+// upstream made.
+func (x *exchange) refusedID() mcp.ID {
+	if x.msg.Kind == mcp.KindResponse {
+		return ""
+	}
+	return x.msg.ID
+}
+
+// refuseSession answers with what an error of package cluster means, and logs what no client can do anything about.
+func (x *exchange) refuseSession(err error) {
+	f := refusalOf(err)
+	if f.status == http.StatusInternalServerError && x.r.Context().Err() == nil {
+		x.p.log.Error("session operation failed", "session", x.sessionText(), "error", err)
+	}
+	x.refuse(f)
+}

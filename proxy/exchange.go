@@ -1,0 +1,112 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// statusClientGone is what is logged and counted when a client left before it was answered. It is never sent.
+const statusClientGone = 499
+
+// exchange is one request on its way through the proxy. It belongs to the goroutine that serves the request.
+type exchange struct {
+	p        *Proxy
+	w        *responseWriter
+	r        *http.Request
+	started  time.Time
+	upstream *Upstream // nil until the path is known
+	era      mcp.Era
+	body     []byte
+	msg      mcp.Message // what the body says; zero for requests without one
+
+	session         cluster.ID    // zero until known
+	token           cluster.Token // the client's
+	upstreamSession string        // what the upstream calls the session
+
+	sent atomic.Bool // some of the request may have reached the upstream; set by net/http's goroutines
+}
+
+func newExchange(p *Proxy, w http.ResponseWriter, r *http.Request) *exchange {
+	return &exchange{
+		p:       p,
+		w:       newResponseWriter(w, p.cfg.WriteTimeout),
+		r:       r,
+		started: time.Now(),
+		era:     mcp.EraUnknown,
+	}
+}
+
+// protocolVersion is the value of the request's MCP-Protocol-Version header. Several headers are one list, which is no
+// version.
+func (x *exchange) protocolVersion() string {
+	return strings.Join(x.r.Header.Values(mcp.HeaderProtocolVersion), ", ")
+}
+
+// detached returns a context for cleaning up after the request: it outlives the client.
+func (x *exchange) detached() context.Context { return context.WithoutCancel(x.r.Context()) }
+
+// recoverPanic keeps a fault in one request from being more than that.
+func (x *exchange) recoverPanic() {
+	fault := recover()
+	switch {
+	case fault == nil:
+	case fault == http.ErrAbortHandler: //nolint:errorlint // a panic's value, compared as net/http does
+		panic(fault)
+	default:
+		x.p.log.Error("request handler panicked", "panic", fault, "stack", string(debug.Stack()), "session", x.sessionText())
+		if x.w.status != 0 {
+			panic(http.ErrAbortHandler) // too late to say so
+		}
+		x.refuse(refusal{status: http.StatusInternalServerError, message: "the proxy failed on this request; its log says more"})
+	}
+}
+
+// finish tells everyone who wants to know.
+func (x *exchange) finish() {
+	// What net/http has still to send (the end of a chunked body) must not meet a deadline that passed while the stream
+	// was idle.
+	x.w.extend()
+	info := RequestInfo{
+		Session:   x.session,
+		Method:    methodLabel(x.r.Method),
+		RPCMethod: mcp.MethodLabel(x.msg.Method),
+		Era:       x.era,
+		Status:    x.w.status,
+		Duration:  time.Since(x.started),
+	}
+	if info.Status == 0 {
+		info.Status = statusClientGone
+	}
+	if x.upstream != nil {
+		info.Upstream = x.upstream.Name
+	}
+	x.p.log.LogAttrs(x.r.Context(), slog.LevelDebug, "request",
+		slog.String("method", info.Method), slog.String("upstream", info.Upstream), slog.String("rpc", info.RPCMethod),
+		slog.String("era", string(info.Era)), slog.Int("status", info.Status), slog.Duration("duration", info.Duration),
+		slog.String("session", x.sessionText()))
+	x.p.cfg.Observer.RequestDone(info)
+}
+
+// sessionText is the session's ID for a log, empty when there is none.
+func (x *exchange) sessionText() string {
+	if x.session == (cluster.ID{}) {
+		return ""
+	}
+	return x.session.String()
+}
+
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodPost, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptrace"
+	"net/http/httputil"
+	"strings"
+
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// forward sends the request to its upstream and copies the answer to the client. ctx bounds both. answered sees the
+// answer before the client does, and may refuse it.
+//
+// A httputil.ReverseProxy is a set of hooks; each exchange has its own, so that the hooks know what they are for. Its
+// FlushInterval is left zero: it flushes every piece of an event stream, and of any answer of unknown length, by itself,
+// and a short JSON answer of known length is not worth two packets.
+func (x *exchange) forward(ctx context.Context, answered func(*http.Response) error) {
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// The transport tries again only what it knows not to have sent, so each attempt starts from nothing.
+		GetConn:      func(string) { x.sent.Store(false) },
+		WroteHeaders: func() { x.sent.Store(true) },
+	})
+	reverse := httputil.ReverseProxy{
+		Rewrite:   x.rewrite,
+		Transport: x.p.transport,
+		ModifyResponse: func(res *http.Response) error {
+			dropCORS(res.Header)
+			res.Trailer.Del(mcp.HeaderSessionID)
+			if err := x.checkAnswer(res); err != nil {
+				return err
+			}
+			return answered(res)
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { x.notAnswered(ctx, err) },
+		BufferPool:   bufferPool{x.p},
+		ErrorLog:     slog.NewLogLogger(x.p.log.Handler(), slog.LevelDebug),
+	}
+	reverse.ServeHTTP(x.w, x.outbound(ctx))
+}
+
+// outbound returns the request with the body that was read instead of the client's.
+func (x *exchange) outbound(ctx context.Context) *http.Request {
+	req := x.r.WithContext(ctx)
+	req.TransferEncoding, req.Trailer = nil, nil
+	req.ContentLength = int64(len(x.body))
+	req.Body, req.GetBody = http.NoBody, nil
+	if len(x.body) > 0 {
+		// GetBody lets the transport try again on another connection when it could not send anything on the first.
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.body)), nil }
+		req.Body = io.NopCloser(bytes.NewReader(x.body))
+	}
+	return req
+}
+
+// rewrite makes the client's request the proxy's own. Hop-by-hop headers and what the client claims about forwarding are
+// gone already.
+func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
+	query := pr.Out.URL.RawQuery
+	target := *x.upstream.URL
+	if target.RawQuery != "" && query != "" {
+		target.RawQuery += "&"
+	}
+	target.RawQuery += query
+	pr.Out.URL = &target
+	pr.Out.Host = "" // the upstream's own: servers on loopback refuse any other
+	pr.SetXForwarded()
+
+	h := pr.Out.Header
+	for _, name := range []string{
+		// No protocol switch: it would tunnel past everything that the proxy checks.
+		"Connection", "Upgrade",
+		// The body is sent at once.
+		"Expect",
+		// Which pages may call was decided here; an upstream would compare them with its own Host.
+		"Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest",
+		mcp.HeaderSessionID,
+	} {
+		h.Del(name)
+	}
+	if x.upstreamSession != "" {
+		h.Set(mcp.HeaderSessionID, x.upstreamSession)
+	}
+	if x.msg.Initializes {
+		h.Del("Accept-Encoding") // the answer must be read
+	}
+}
+
+// checkAnswer refuses answers that must not reach a client.
+func (x *exchange) checkAnswer(res *http.Response) error {
+	switch {
+	case res.StatusCode == http.StatusSwitchingProtocols:
+		return upstreamUnavailable("the upstream tried to switch protocols")
+	case res.StatusCode >= 300 && res.StatusCode < 400 && res.StatusCode != http.StatusNotModified:
+		// A client that followed it would carry its token past the proxy.
+		x.p.log.Warn("upstream redirects; configure the URL that it redirects to", "upstream", x.upstream.Name, "to", location(res))
+		return upstreamUnavailable("the upstream redirects to another URL, which must be configured instead")
+	}
+	return nil
+}
+
+// location is where a redirect leads to, without its query, which may be secret.
+func location(res *http.Response) string {
+	u, err := res.Location()
+	if err != nil {
+		return ""
+	}
+	return strings.Join([]string{u.Scheme, "://", u.Host, u.Path}, "")
+}
+
+// notAnswered answers a request that has no answer, or one that was refused.
+func (x *exchange) notAnswered(ctx context.Context, err error) {
+	var refused refusal
+	switch cause := context.Cause(ctx); {
+	case errors.As(err, &refused):
+		x.refuse(refused)
+	case errors.Is(cause, errSessionEnded):
+		x.refuse(sessionNotFound)
+	case errors.Is(cause, errInitializeTimeout):
+		x.refuse(upstreamUnavailable(errInitializeTimeout.Error()))
+	case x.r.Context().Err() != nil:
+		panic(http.ErrAbortHandler) // the client is gone
+	default:
+		x.p.log.Warn("upstream did not answer", "upstream", x.upstream.Name, "session", x.sessionText(), "sent", x.sent.Load(), "error", err)
+		x.refuse(x.upstreamFailed())
+	}
+}
+
+// upstreamFailed says what a client may conclude from a connection that failed before the answer's header came.
+func (x *exchange) upstreamFailed() refusal {
+	switch {
+	case !x.sent.Load():
+		return upstreamUnavailable("the upstream could not be reached; the request was not processed")
+	case x.msg.Initializes || x.r.Method != http.MethodPost:
+		return upstreamUnavailable("the connection to the upstream was lost before it answered; nothing came of the request")
+	default:
+		// No Retry-After: whether a repetition does harm, only the client can know.
+		return refusal{
+			status:  http.StatusServiceUnavailable,
+			reason:  mcp.ReasonMayHaveRun,
+			message: "the connection to the upstream was lost before it answered; the request may have run",
+		}
+	}
+}
+
+// bufferPool lends copy buffers to httputil.ReverseProxy.
+type bufferPool struct{ p *Proxy }
+
+func (b bufferPool) Get() []byte { return *b.p.buffers.Get().(*[]byte) }
+
+func (b bufferPool) Put(buf []byte) { b.p.buffers.Put(&buf) }

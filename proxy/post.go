@@ -1,0 +1,50 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// post serves a POST: one message, or for old revisions a batch of them, from the client. The era is decided first; the
+// rules of the session era are not applied to stateless requests, whose upstream judges them itself.
+func (x *exchange) post() {
+	stateless := x.eraOfHeader() == mcp.EraStateless
+	if !stateless && !x.checkPostHeaders() || !x.readBody() {
+		return
+	}
+	msg, err := mcp.Peek(x.body)
+	x.msg = msg
+	x.era = mcp.EraOf(x.protocolVersion(), msg.MetaVersion)
+	if x.era == mcp.EraStateless {
+		x.stateless()
+		return
+	}
+	var invalid *mcp.MessageError
+	switch {
+	case errors.As(err, &invalid):
+		x.refuse(refusal{status: http.StatusBadRequest, code: invalid.Code, message: invalid.Reason})
+	case x.era == mcp.EraUnknown:
+		x.refuse(unsupportedVersion())
+	case msg.Kind == mcp.KindBatch && msg.Initializes:
+		x.refuse(refusal{status: http.StatusBadRequest, code: mcp.CodeInvalidRequest, message: "initialize must not be part of a batch"})
+	case msg.Initializes:
+		x.initialize()
+	default:
+		x.postInSession()
+	}
+}
+
+// checkPostHeaders checks what the transport demands of every POST. When it returns false, the request is answered.
+func (x *exchange) checkPostHeaders() bool {
+	if !mcp.IsMediaType(x.r.Header.Get("Content-Type"), mcp.MediaTypeJSON) {
+		x.refuse(refusal{status: http.StatusUnsupportedMediaType, message: "Content-Type must be application/json"})
+		return false
+	}
+	if json, eventStream := mcp.Accepts(x.r.Header); !json || !eventStream {
+		x.refuse(refusal{status: http.StatusNotAcceptable, message: "Accept must list application/json and text/event-stream"})
+		return false
+	}
+	return true
+}
