@@ -199,6 +199,7 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		{"upstream", "a/b=http://h/mcp", "the name"},
 		{"upstream", strings.Repeat("n", 64) + "=http://h/mcp", "the name"},
 		{"upstream", "http://h/mcp#frag", "has a fragment"},
+		{"upstream", "http://u:p@h/mcp", "has a user or password"},
 		{"upstream", "http://a,b/mcp", "not yet supported by this version"},
 		{"allowed_origins", "inspector.example", "is no origin"},
 		{"allowed_origins", "https://x.example/", "is no origin"},

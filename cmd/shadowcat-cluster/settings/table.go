@@ -59,7 +59,7 @@ var supported = []Setting{
 	},
 	{
 		Name: "redis", Kind: KindURL, Default: "redis://127.0.0.1:6379", Scope: ScopeStore, set: setRedis,
-		Meaning: "The store that all replicas share: redis://[user:password@]host:port[/database], or rediss:// for TLS; embedded: is a private one in this process, which only this process can see.",
+		Meaning: "The store that all replicas share: redis://[user:password@]host:port[/database], or rediss:// for TLS; embedded: is one inside this process, gone with it.",
 	},
 	{
 		Name: "prefix", Kind: KindText, Default: "shadowcat", Scope: ScopeStore, set: setPrefix,
@@ -71,11 +71,11 @@ var supported = []Setting{
 	},
 	{
 		Name: "allowed_origins", Kind: KindList, set: setAllowedOrigins,
-		Meaning: "Origins whose browser pages may connect, such as https://inspector.example; they also get CORS headers. Unset: the Origin must match the Host.",
+		Meaning: "Origins whose browser pages may connect, such as https://inspector.example; they also get CORS headers; * allows all. Unset: the Origin must match the Host.",
 	},
 	{
 		Name: "allowed_hosts", Kind: KindList, set: setAllowedHosts,
-		Meaning: "Host headers to answer to, such as mcp.example.com. Unset: any, but on a loopback listener only loopback names.",
+		Meaning: "Host headers to answer to, such as mcp.example.com, without port for any port. Unset: any, but on a loopback listener only loopback names.",
 	},
 	{
 		Name: "max_body", Kind: KindSize, Default: "4MiB", set: setMaxBody,
@@ -139,7 +139,7 @@ var supported = []Setting{
 	},
 	{
 		Name: "log_format", Kind: KindChoice, Default: "auto", Choices: logFormats, set: setLogFormat,
-		Meaning: "How log lines are written to stderr; auto is text on a terminal and JSON elsewhere.",
+		Meaning: "How log lines are written to stderr. Auto is text on a terminal and JSON elsewhere.",
 	},
 }
 

@@ -62,6 +62,8 @@ func parseUpstream(text string) (Upstream, error) {
 		return Upstream{}, fmt.Errorf("%s has no host; %s", shown, upstreamWant)
 	case strings.Contains(u.Host, ","):
 		return Upstream{}, fmt.Errorf("%s lists several endpoints, which is not yet supported by this version", shown)
+	case u.User != nil:
+		return Upstream{}, fmt.Errorf("%s has a user or password, which is not supported: upstreams see what the client sends", shown)
 	case u.Fragment != "":
 		return Upstream{}, fmt.Errorf("%s has a fragment, which no request can carry; leave out what follows #", shown)
 	}

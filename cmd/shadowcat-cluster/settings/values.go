@@ -58,12 +58,12 @@ func setRedis(s *Settings, values []string) error {
 	return nil
 }
 
-// Keys are <prefix>:{tag}:...: a brace would move the hash tag, a glob would make key patterns ambiguous.
-var prefixForm = regexp.MustCompile(`^[!-~]{1,64}$`)
+// Keys are <prefix>:{tag}:...; the store takes the same form.
+var prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$`)
 
 func setPrefix(s *Settings, values []string) error {
-	if p := values[0]; !prefixForm.MatchString(p) || strings.ContainsAny(p, `{}*?[]\^`) {
-		return fmt.Errorf("%s cannot start a key; want 1 to 64 visible ASCII characters without spaces and any of {}*?[]\\^", quote(p))
+	if p := values[0]; !prefixForm.MatchString(p) {
+		return fmt.Errorf("%s cannot start a key; want 1 to 64 letters, digits, dots, underscores, colons and hyphens, the first a letter or digit", quote(p))
 	}
 	s.Prefix = values[0]
 	return nil
@@ -82,8 +82,11 @@ func setReplicaID(s *Settings, values []string) error {
 func setAllowedOrigins(s *Settings, values []string) error {
 	for _, v := range values {
 		u, err := url.Parse(v)
+		if v == "*" {
+			continue
+		}
 		if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || u.Scheme+"://"+u.Host != v {
-			return fmt.Errorf("%s is no origin; want scheme://host or scheme://host:port, such as https://inspector.example", quote(v))
+			return fmt.Errorf("%s is no origin; want scheme://host or scheme://host:port, such as https://inspector.example, or * for all", quote(v))
 		}
 	}
 	s.AllowedOrigins = values
@@ -93,8 +96,11 @@ func setAllowedOrigins(s *Settings, values []string) error {
 func setAllowedHosts(s *Settings, values []string) error {
 	for _, v := range values {
 		u, err := url.Parse("//" + v)
+		if v == "*" {
+			continue
+		}
 		if err != nil || u.Hostname() == "" || u.Host != v {
-			return fmt.Errorf("%s is no host; want host or host:port, such as mcp.example.com", quote(v))
+			return fmt.Errorf("%s is no host; want host or host:port, such as mcp.example.com, or * for all", quote(v))
 		}
 	}
 	s.AllowedHosts = values

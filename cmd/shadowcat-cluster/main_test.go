@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){programName: main})
+}
+
+// leakChecked fails a run whose tests passed but left goroutines behind.
+type leakChecked struct{ testing *testing.M }
+
+func (l leakChecked) Run() int {
+	code := l.testing.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and two commands
+// more:
+//
+//	exits CODE PROGRAM ARGS...       runs a program that must end with this status
+//	session NAME STATUS [CLIENT]     makes a session, whose ID is $NAME from then on
+//
+// UPDATE=1 writes the expected output of cmp anew.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       os.Getenv("UPDATE") != "",
+		Setup: func(env *testscript.Env) error {
+			server, err := redisstore.StartEmbedded()
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { _ = server.Close() })
+			env.Setenv("REDIS", server.URL())
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession},
+	})
+}
+
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, isExit := errors.AsType[*exec.ExitError](err)
+		if !isExit {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+func makeSession(ts *testscript.TestScript, _ bool, args []string) {
+	name, status, client := args[0], cluster.Status(args[1]), "test-client"
+	if len(args) > 2 {
+		client = args[2]
+	}
+	// The store's own timeouts bound this: there is no context to be had here.
+	ctx := context.Background()
+	cfg := cluster.DefaultConfig()
+	cfg.StoreTimeout = 5 * time.Second
+	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{Config: cfg})
+	ts.Check(err)
+	defer store.Close()
+	manager, err := cluster.NewManager(store, cfg, cluster.Options{})
+	ts.Check(err)
+	session, _, err := manager.Create(ctx, cluster.NewSession{
+		Upstream: "files", Endpoint: "http://user:hunter2@files.internal:8080/mcp", ClientName: client, ClientVersion: "1.0",
+	})
+	ts.Check(err)
+	if status != cluster.StatusInitializing {
+		_, err = manager.Activate(ctx, session, cluster.Activation{UpstreamSession: "upstream-secret", Revision: "2025-11-25"})
+		ts.Check(err)
+	}
+	if status.Ended() {
+		_, err = manager.Terminate(ctx, session.ID, status)
+		ts.Check(err)
+	}
+	ts.Setenv(name, session.ID.String())
+}

@@ -1,0 +1,190 @@
+// Package replica wires one proxy replica together: store, session manager, proxy and admin port. The serve command runs
+// one, the demo several in one process, so there is no state outside a [Replica].
+package replica
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tapwire/shadowcat-cluster/admin"
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/proxy"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+// stopTimeout is how long requests in flight may take to finish once the replica stops.
+const stopTimeout = 10 * time.Second
+
+// Config is what a replica is made of. ID, Store and Proxy.Upstreams are required.
+type Config struct {
+	ID string
+	// Store stays the caller's, who closes it after Run has returned.
+	Store   *redisstore.Store
+	Cluster cluster.Config
+	// Proxy's Logger, Observer and ReplicaID are set by New.
+	Proxy proxy.Config
+	Build admin.Build
+	// Logger is given the replica's id. Default: discards.
+	Logger *slog.Logger
+	// ProxyObserver is told of each finished request, beside the metrics. Default: none.
+	ProxyObserver proxy.Observer
+}
+
+// Replica is one replica.
+type Replica struct {
+	log     *slog.Logger
+	store   *redisstore.Store
+	manager *cluster.Manager
+	admin   *admin.Admin
+	handler http.Handler
+
+	stopping context.Context // done when Run begins to stop; GET streams end then
+	stop     context.CancelFunc
+}
+
+// New returns a replica that has not started. Its errors are mistakes in cfg.
+func New(cfg Config) (*Replica, error) {
+	logger := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	log := logger.With("replica", cfg.ID)
+	metrics := admin.NewMetrics(cfg.Build)
+	manager, err := cluster.NewManager(cfg.Store, cfg.Cluster, cluster.Options{ReplicaID: cfg.ID, Logger: log, Observer: metrics})
+	if err != nil {
+		return nil, err
+	}
+	proxyConfig := cfg.Proxy
+	proxyConfig.ReplicaID = cfg.ID
+	proxyConfig.Logger = logger // it adds the id itself
+	proxyConfig.Observer = observer{metrics: metrics, next: cfg.ProxyObserver}
+	handler, err := proxy.New(manager, proxyConfig)
+	if err != nil {
+		return nil, err
+	}
+	health, err := admin.New(admin.Config{
+		ReplicaID:    cfg.ID,
+		Store:        cfg.Store,
+		Sessions:     manager,
+		Metrics:      metrics,
+		StoreTimeout: cfg.Cluster.StoreTimeout,
+		Logger:       log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{log: log, store: cfg.Store, manager: manager, admin: health}
+	r.stopping, r.stop = context.WithCancel(context.Background())
+	r.handler = r.endStreamsOnStop(handler)
+	return r, nil
+}
+
+// Handler serves MCP clients. It works while Run does.
+func (r *Replica) Handler() http.Handler { return r.handler }
+
+// Run serves clients on listener, and the admin port on adminListener unless that is nil, until ctx ends. Then it stops
+// in order: not ready, no new connections, GET streams ended (their clients come back, to another replica), requests in
+// flight finished within 10 s or cut off, a last report to the store. It closes the listeners, and returns nil after such
+// an end. Any other end is an error, and ends all parts. Run may be called once.
+func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener) error {
+	// What the requests in flight need (the report loop, the probe, the admin port) outlives ctx until they are done.
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	parts, failed := errgroup.WithContext(background)
+	run := func(name string, part func(context.Context) error) {
+		parts.Go(func() error { return r.guarded(failed, name, part) })
+	}
+
+	server := proxy.NewServer(r.handler)
+	server.ErrorLog = slog.NewLogLogger(r.log.Handler(), slog.LevelWarn)
+	run("report loop", r.manager.Run)
+	run("store probe", r.admin.Run)
+	run("memory policy check", r.checkMemoryPolicy)
+	run("proxy", func(context.Context) error { return serve(server, listener) })
+	if adminListener != nil {
+		adminServer := newAdminServer(r.admin.Handler())
+		run("admin port", func(context.Context) error { return serve(adminServer, adminListener) })
+		run("admin port's end", func(ctx context.Context) error {
+			<-ctx.Done()
+			return adminServer.Close()
+		})
+	}
+	run("shutdown", func(failed context.Context) error {
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		r.shutdown(server)
+		stopBackground()
+		return nil
+	})
+	r.admin.SetServing(true)
+	return parts.Wait()
+}
+
+// shutdown ends the server that clients see.
+func (r *Replica) shutdown(server *http.Server) {
+	r.admin.SetServing(false)
+	r.stop()
+	bounded, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := server.Shutdown(bounded); err != nil {
+		r.log.Warn("requests were still in flight and have been cut off", "after", stopTimeout.String())
+		_ = server.Close() // errors of closing listeners and connections change nothing now
+	}
+}
+
+// endStreamsOnStop ends GET streams when the replica stops. They last as long as their client likes, so waiting for them
+// would make every stop take the whole timeout.
+func (r *Replica) endStreamsOnStop(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if request.Method == http.MethodGet {
+			ctx, cancel := context.WithCancel(request.Context())
+			defer cancel()
+			defer context.AfterFunc(r.stopping, cancel)()
+			request = request.WithContext(ctx)
+		}
+		next.ServeHTTP(w, request)
+	})
+}
+
+// guarded runs a part. A panic in it is logged with its stack and becomes an error, so that the replica stops in order and
+// says why, instead of going on without the part or taking the process down in the middle of other requests.
+func (r *Replica) guarded(ctx context.Context, name string, part func(context.Context) error) (err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			r.log.ErrorContext(ctx, "panic: the replica stops", "part", name, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+			err = fmt.Errorf("%s: panic: %v", name, panicked)
+		}
+	}()
+	if err := part(ctx); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// serve serves until the server is shut down.
+func serve(server *http.Server, listener net.Listener) error {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// newAdminServer returns a server for short requests from machines: everything about it is bounded.
+func newAdminServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       5 * time.Second,
+		WriteTimeout:      15 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+}

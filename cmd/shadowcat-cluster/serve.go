@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/replica"
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/proxy"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+func newServeCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "serve",
+		Short: "Run one replica",
+		Long: `Runs one replica of the proxy until SIGTERM or SIGINT, which let requests in flight finish (at most 10 s).
+A second signal ends it at once. A store that is away at start is waited for: /readyz says so.
+
+Each setting is a flag, an environment variable and a YAML key: --max-sessions, SHADOWCAT_MAX_SESSIONS,
+max_sessions. The flag wins over the environment, the environment over the file, the file over the default.
+
+` + wrap(settings.UnsupportedHelp()),
+		Example: `  shadowcat-cluster serve --upstream http://127.0.0.1:9000/mcp
+  shadowcat-cluster serve --redis rediss://redis.internal:6380 --upstream files=http://files:8080/mcp \
+    --upstream search=http://search:8080/mcp --listen :8081
+  shadowcat-cluster serve --config shadowcat.yaml --log-level debug`,
+		Args: cobra.NoArgs,
+	}
+	load := addSettings(command, settings.ScopeServe)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		s, err := load()
+		if err != nil {
+			return err
+		}
+		if err := s.CheckServe(); err != nil {
+			return usage(err)
+		}
+		return serve(command.Context(), s, newLogger(command.ErrOrStderr(), s.LogLevel, s.LogFormat))
+	}
+	return command
+}
+
+// serve runs one replica until a signal or the end of ctx.
+func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err error) {
+	if s.ReplicaID == "" {
+		s.ReplicaID = newReplicaID()
+	}
+	store, err := redisstore.Open(s.Redis, redisstore.Options{Prefix: s.Prefix, Config: s.Cluster, Logger: log})
+	if err != nil {
+		return usage(err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	r, err := replica.New(replica.Config{
+		ID:      s.ReplicaID,
+		Store:   store,
+		Cluster: s.Cluster,
+		Proxy:   proxyConfig(s),
+		Build:   build(),
+		Logger:  log,
+	})
+	if err != nil {
+		return usage(err)
+	}
+	log = log.With("replica", s.ReplicaID)
+
+	listener, err := listen(ctx, "listen", s.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // Run closes it too, but for errors before
+	var adminListener net.Listener
+	if s.AdminListen != "" {
+		if adminListener, err = listen(ctx, "admin_listen", s.AdminListen); err != nil {
+			return err
+		}
+		defer adminListener.Close()
+	}
+	logStart(log, s, listener, adminListener)
+
+	// The first signal ends the replica in order. From then on signals do what they do by default, so that a second one
+	// ends it at once.
+	ctx, restore := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer restore()
+	defer context.AfterFunc(ctx, func() {
+		restore()
+		log.Info("stopping: finishing requests in flight")
+	})()
+	if err := r.Run(ctx, listener, adminListener); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+func proxyConfig(s settings.Settings) proxy.Config {
+	cfg := proxy.Config{
+		AllowedOrigins: s.AllowedOrigins,
+		AllowedHosts:   s.AllowedHosts,
+		Listen:         s.Listen,
+		MaxBody:        s.MaxBody,
+
+		InitializeTimeout: s.Cluster.InitializeTimeout,
+	}
+	for _, u := range s.Upstreams {
+		cfg.Upstreams = append(cfg.Upstreams, proxy.Upstream{Name: u.Name, URL: u.URL})
+	}
+	return cfg
+}
+
+// listen names the setting in its error.
+func listen(ctx context.Context, setting, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	return listener, nil
+}
+
+// logStart says, once, where everything is.
+func logStart(log *slog.Logger, s settings.Settings, listener, adminListener net.Listener) {
+	adminAddress := "off"
+	if adminListener != nil {
+		adminAddress = adminListener.Addr().String()
+	}
+	upstreams := make([]any, 0, len(s.Upstreams))
+	for _, u := range s.Upstreams {
+		path := "/mcp"
+		if u.Name != "" {
+			path = "/" + u.Name + "/mcp"
+		}
+		upstreams = append(upstreams, slog.String(path, u.URL.String()))
+	}
+	log.Info("listening",
+		"address", listener.Addr().String(),
+		"admin", adminAddress,
+		"redis", redisstore.RedactURL(s.Redis),
+		"prefix", s.Prefix,
+		slog.Group("upstreams", upstreams...),
+		"version", version,
+	)
+}
+
+// newReplicaID names this replica after its host. The random part tells apart replicas on one host, and a pod from the
+// one before.
+func newReplicaID() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "replica"
+	}
+	return host + "-" + strings.ToLower(rand.Text()[:6])
+}

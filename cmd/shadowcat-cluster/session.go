@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+)
+
+// The page sizes of session list.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+func newSessionCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "session",
+		Short: "List, show and end sessions",
+		Args: func(command *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("session: say what to do: list, show or terminate")
+			}
+			return fmt.Errorf("session: unknown command %q; want list, show or terminate", args[0])
+		},
+		RunE: func(*cobra.Command, []string) error { return nil }, // never reached; without it cobra would not call Args
+	}
+	command.AddCommand(newSessionListCommand(), newSessionShowCommand(), newSessionTerminateCommand())
+	return command
+}
+
+func newSessionListCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "list",
+		Short: "List sessions, the longest idle first",
+		Long: `Lists live sessions, the longest idle first, or the records of ended ones, those purged next first.
+A session past its end is shown as expired even before it is swept away.
+
+JSON: {"sessions": [...], "next": CURSOR}. Times are RFC 3339 in UTC. deadline_at is when a live session
+ends unless something happens, and when an ended one's record is purged; null is never. next is null on
+the last page. The principal and the name of an upstream may be empty.`,
+		Example: `  shadowcat-cluster session list
+  shadowcat-cluster session list --ended --limit 1000
+  shadowcat-cluster session list --output json | jq -r '.sessions[].id'`,
+		Args: cobra.NoArgs,
+	}
+	load := addSettings(command, settings.ScopeStore)
+	output := addOutput(command)
+	var q cluster.Query
+	flags := command.Flags()
+	flags.BoolVar(&q.Ended, "ended", false, "List ended sessions instead of live ones")
+	flags.IntVar(&q.Limit, "limit", defaultLimit, fmt.Sprintf("How many sessions to list, 1 to %d", maxLimit))
+	flags.StringVar(&q.Cursor, "cursor", "", "Go on where the page before ended: its next value")
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		s, err := load()
+		var limitErr error
+		if q.Limit < 1 || q.Limit > maxLimit {
+			limitErr = usage(fmt.Errorf("--limit: %d is not in 1 to %d", q.Limit, maxLimit))
+		}
+		if err := errors.Join(err, limitErr, output.check()); err != nil {
+			return err
+		}
+		return withSessions(s, func(manager *cluster.Manager) error {
+			page, err := manager.List(command.Context(), q)
+			if errors.Is(err, cluster.ErrInvalidCursor) {
+				return usage(fmt.Errorf("--cursor: %w", cluster.ErrInvalidCursor))
+			}
+			if err != nil {
+				return err
+			}
+			return output.write(command, newPageView(page), func() string { return pageTable(page, q.Ended) })
+		})
+	}
+	return command
+}
+
+func newSessionShowCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one session, live or ended",
+		Long: `Shows one session, live or ended, until its record is purged. Exit status 3: there is none.
+
+JSON: the fields of session list, version (how often status or upstream mapping changed) and client.`,
+		Example: `  shadowcat-cluster session show 0198c0de-0000-7000-8000-000000000000`,
+		Args:    sessionIDs(1),
+	}
+	load := addSettings(command, settings.ScopeStore)
+	output := addOutput(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		s, err := load()
+		if err := errors.Join(err, output.check()); err != nil {
+			return err
+		}
+		id, err := cluster.ParseID(args[0])
+		if err != nil {
+			return usage(err)
+		}
+		return withSessions(s, func(manager *cluster.Manager) error {
+			session, err := manager.Get(command.Context(), id)
+			if err != nil {
+				return sessionError(id, err)
+			}
+			return output.write(command, newDetailView(session), func() string { return detailTable(session) })
+		})
+	}
+	return command
+}
+
+func newSessionTerminateCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "terminate ID...",
+		Short: "End sessions",
+		Long: `Ends sessions, without asking. Replicas stop serving them within one lease validity, and their clients
+get 404. A session that has ended already keeps its status and is no error. Exit status 3: at least one
+does not exist; the others are ended all the same.
+
+JSON: {"sessions": [{"id", "outcome", "status"}]}, outcome terminated, ended_before or not_found.`,
+		Example: `  shadowcat-cluster session terminate 0198c0de-0000-7000-8000-000000000000
+  shadowcat-cluster session list --output json | jq -r '.sessions[].id' | xargs shadowcat-cluster session terminate`,
+		Args: sessionIDs(-1),
+	}
+	load := addSettings(command, settings.ScopeStore)
+	output := addOutput(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		s, err := load()
+		if err := errors.Join(err, output.check()); err != nil {
+			return err
+		}
+		return withSessions(s, func(manager *cluster.Manager) error {
+			outcomes, terminateErr := terminate(command.Context(), manager, args)
+			if len(outcomes) == 0 {
+				return terminateErr
+			}
+			view := terminationView{Sessions: outcomes}
+			return errors.Join(output.write(command, view, func() string { return terminationLines(outcomes) }), terminateErr)
+		})
+	}
+	return command
+}
+
+// terminate ends the sessions one after another. A session that does not exist does not stop it, a store that is away
+// does: the outcomes so far are returned with the error.
+func terminate(ctx context.Context, manager *cluster.Manager, ids []string) ([]termination, error) {
+	outcomes := make([]termination, 0, len(ids))
+	var missing []error
+	for i, text := range ids {
+		id, err := cluster.ParseID(text)
+		if err != nil {
+			return outcomes, usage(err)
+		}
+		session, err := manager.Terminate(ctx, id, cluster.StatusTerminated)
+		outcome := termination{ID: id.String(), Outcome: "terminated", Status: string(session.Status)}
+		switch {
+		case errors.Is(err, cluster.ErrNotFound):
+			outcome.Outcome = "not_found"
+			missing = append(missing, sessionError(id, err))
+		case errors.Is(err, cluster.ErrIllegalTransition):
+			outcome.Outcome = "ended_before"
+		case err != nil:
+			return outcomes, errors.Join(append(missing, fmt.Errorf("%w (%d of %d not tried)", err, len(ids)-i-1, len(ids)))...)
+		}
+		outcomes = append(outcomes, outcome)
+	}
+	return outcomes, errors.Join(missing...)
+}
+
+// sessionError says that there is no such session in words that help; other errors pass.
+func sessionError(id cluster.ID, err error) error {
+	if errors.Is(err, cluster.ErrNotFound) {
+		return fmt.Errorf("%s: %w: never created under this prefix, or its record has been purged", id, cluster.ErrNotFound)
+	}
+	return err
+}
+
+// sessionIDs accepts well-formed session ids: exactly n, or at least one when n is negative. A token pasted by mistake is
+// refused without being repeated, since it is a secret.
+func sessionIDs(n int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return errors.New("name a session by its ID, as session list shows it")
+		case n >= 0 && len(args) != n:
+			return fmt.Errorf("%d arguments where %d is wanted", len(args), n)
+		}
+		for i, arg := range args {
+			if _, err := cluster.ParseID(arg); err == nil {
+				continue
+			}
+			if strings.Contains(arg, ".") {
+				return fmt.Errorf("argument %d is a token, not an ID: the ID is the part before the dot", i+1)
+			}
+			return fmt.Errorf("argument %d: %w", i+1, cluster.ErrInvalidID)
+		}
+		return nil
+	}
+}

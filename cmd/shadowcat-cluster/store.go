@@ -1,0 +1,42 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+// patience is the least time a command waits for one answer of the store. A replica gives up much sooner, because a
+// client waits for it; a person at a terminal prefers a late answer to none.
+const patience = 3 * time.Second
+
+// withSessions opens the store that s names for the length of one command.
+func withSessions(s settings.Settings, command func(*cluster.Manager) error) (err error) {
+	if s.Redis == redisstore.EmbeddedURL {
+		return usage(errors.New("redis: embedded: is private to the process that runs it; name the store that the replicas use"))
+	}
+	s.Cluster.StoreTimeout = max(s.Cluster.StoreTimeout, patience)
+	store, err := redisstore.Open(s.Redis, redisstore.Options{
+		Prefix: s.Prefix, Config: s.Cluster, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return usage(err)
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	manager, err := cluster.NewManager(store, s.Cluster, cluster.Options{ReplicaID: "operator"})
+	if err != nil {
+		return usage(err)
+	}
+	if err := command(manager); err != nil {
+		if errors.Is(err, cluster.ErrStoreUnavailable) {
+			return fmt.Errorf("%s: %w", redisstore.RedactURL(s.Redis), err)
+		}
+		return err
+	}
+	return nil
+}
