@@ -152,7 +152,7 @@ func TestStoreThatHangs(t *testing.T) {
 	if err := store.Suspend(); err != nil {
 		t.Fatal(err)
 	}
-	checkStoreAway(t, d)
+	checkStoreAway(t, d, token)
 	if err := store.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestStoreThatDiesAndComesBack(t *testing.T) {
 	d := newDeployment(t, store.URL(), newUpstream(t).URL())
 	token := openSession(t, d.URL(), "2025-11-25")
 	store.Kill()
-	checkStoreAway(t, d)
+	checkStoreAway(t, d, token)
 	if err := store.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestStoreThatComesBackEmpty(t *testing.T) {
 	d := newDeployment(t, store.URL(), newUpstream(t).URL())
 	token := openSession(t, d.URL(), "2025-11-25")
 	store.Kill()
-	checkStoreAway(t, d)
+	checkStoreAway(t, d, token)
 	if err := store.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -195,8 +195,9 @@ func TestStoreThatComesBackEmpty(t *testing.T) {
 	openSession(t, d.URL(), "2025-11-25")
 }
 
-// checkStoreAway looks at each replica while the store does not answer.
-func checkStoreAway(t *testing.T, d *deployment.Deployment) {
+// checkStoreAway looks at each replica while the store does not answer. The token is that of a live session, which a replica may
+// still know and serve.
+func checkStoreAway(t *testing.T, d *deployment.Deployment, token string) {
 	t.Helper()
 	// Nobody has this token; without the store nobody can know.
 	const unknown = "0197a000-0000-7000-8000-000000000000.AAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -204,6 +205,7 @@ func checkStoreAway(t *testing.T, d *deployment.Deployment) {
 		for name, request := range map[string]rawRequest{
 			"initialize":         post(r.URL(), "", initializeBody("2025-11-25")),
 			"an unknown session": post(r.URL(), unknown, pingBody),
+			"DELETE":             {method: http.MethodDelete, url: r.URL(), header: http.Header{"Mcp-Session-Id": {token}}},
 		} {
 			start := time.Now()
 			got := mustSend(t, request)
@@ -217,6 +219,10 @@ func checkStoreAway(t *testing.T, d *deployment.Deployment) {
 			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("replica %d, %s: the 503 took %s", i, name, took)
 			}
+		}
+		got := mustSend(t, post(r.URL(), token, pingBody))
+		if got.status != http.StatusOK && got.reason() != "store_unavailable" {
+			t.Errorf("replica %d, a live session: got %s, want 200 or reason store_unavailable", i, got)
 		}
 	}
 }
