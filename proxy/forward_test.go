@@ -1,0 +1,421 @@
+package proxy_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/proxy"
+)
+
+func TestRequestAndAnswerPassWithTheirHeadersIDsAndTrailers(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Method != "tools/call" {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Custom", "kept")
+		w.Header().Set("Mcp-Session-Id", upstreamSession) // as some SDKs do in every answer
+		w.Header().Set("Connection", "X-Hop")
+		w.Header().Set("X-Hop", "dropped")
+		w.Header().Set("Trailer", "X-Trailer, Mcp-Session-Id")
+		_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":"1","result":{}}`)
+		w.Header().Set("X-Trailer", "kept")
+		w.Header().Set("Mcp-Session-Id", upstreamSession)
+		w.Header().Set(http.TrailerPrefix+"X-Late", "kept")
+		return true
+	})
+	f := newFleet(t, u.url+"?key=secret")
+	r := f.replica()
+	token := r.openSession()
+	const body = `{"jsonrpc":"2.0", "id":"1", "method":"tools/call", "params":{}}`
+	q := post(r.url+"?a=1", token, body).with("Authorization", "Bearer x").with("X-Custom", "kept").with("Mcp-Protocol-Version", "2025-06-18").
+		with("Connection", "X-Hop, Upgrade").with("X-Hop", "dropped").with("Upgrade", "websocket").with("X-Forwarded-For", "6.6.6.6")
+	res := q.open(t)
+	text, err := io.ReadAll(res.Body)
+	if err != nil || string(text) != `{"jsonrpc":"2.0","id":"1","result":{}}` {
+		t.Errorf("answer %q, %v", text, err)
+	}
+	if h := res.Header; h.Get("X-Custom") != "kept" || h.Get("X-Hop") != "" || h.Get("Mcp-Session-Id") != token {
+		t.Errorf("header of the answer: %v", h)
+	}
+	if h := res.Trailer; h.Get("X-Trailer") != "kept" || h.Get("X-Late") != "kept" || h.Get("Mcp-Session-Id") != "" {
+		t.Errorf("trailer of the answer: %v", h)
+	}
+	requests := u.requests()
+	got := requests[len(requests)-1]
+	if got.path != "/endpoint" || got.query != "key=secret&a=1" || "http://"+got.host+"/endpoint" != u.url || got.body != body {
+		t.Errorf("the upstream got %s?%s at host %s: %s", got.path, got.query, got.host, got.body)
+	}
+	h := got.header
+	if h.Get("Mcp-Session-Id") != upstreamSession || h.Get("Authorization") != "Bearer x" || h.Get("X-Custom") != "kept" ||
+		h.Get("Mcp-Protocol-Version") != "2025-06-18" || h.Get("X-Hop") != "" || h.Get("Upgrade") != "" ||
+		strings.Contains(h.Get("X-Forwarded-For"), "6.6.6.6") {
+		t.Errorf("header at the upstream: %v", h)
+	}
+	if all := fmt.Sprint(requests); strings.Contains(all, token) {
+		t.Error("the client's token reached the upstream")
+	}
+}
+
+func TestUpstreamSessionIDNeverReachesTheClient(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		w.Header().Set("Mcp-Session-Id", "another-secret")
+		if !got.msg.Initializes {
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+		if got.msg.Method == "fail" {
+			http.Error(w, "no", http.StatusInternalServerError)
+			return true
+		}
+		return false
+	})
+	r := newFleet(t, u.url).replica()
+	token := r.openSession()
+	for _, body := range []string{pingBody, `{"jsonrpc":"2.0","method":"notifications/initialized"}`, `{"jsonrpc":"2.0","id":1,"method":"fail"}`} {
+		if got := post(r.url, token, body).send(t); got.header.Get("Mcp-Session-Id") != "" {
+			t.Errorf("%s: the client got the id %q", body, got.header.Get("Mcp-Session-Id"))
+		}
+	}
+}
+
+func TestEventsArriveAsTheyAreSent(t *testing.T) {
+	t.Parallel()
+	next := make(chan string)
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.msg.Method != "tools/call" && r.Method != http.MethodGet {
+			return false
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.(http.Flusher).Flush()
+		for event := range next {
+			_, _ = io.WriteString(w, event)
+			w.(http.Flusher).Flush()
+		}
+		return true
+	})
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.WriteTimeout = 200 * time.Millisecond })
+	token := r.openSession()
+	for _, q := range []request{
+		post(r.url, token, `{"jsonrpc":"2.0","id":1,"method":"tools/call"}`),
+		get(r.url, token).with("Last-Event-Id", "stream-1_7"),
+	} {
+		next = make(chan string)
+		res := q.open(t) // the header comes before any event
+		stream := lines(res)
+		// Each event is sent only after the one before has arrived, the last one after longer than any write may take.
+		for i := range 3 {
+			if i == 2 {
+				<-time.After(300 * time.Millisecond)
+			}
+			next <- fmt.Sprintf("id: stream-1_%d\ndata: %d\n\n", i, i)
+			for _, want := range []string{fmt.Sprintf("id: stream-1_%d", i), fmt.Sprintf("data: %d", i), ""} {
+				if !stream.Scan() || stream.Text() != want {
+					t.Fatalf("%s: got line %q, %v; want %q", q.method, stream.Text(), stream.Err(), want)
+				}
+			}
+		}
+		<-time.After(300 * time.Millisecond) // the end, too, may come long after the last event
+		close(next)
+		if stream.Scan() || stream.Err() != nil {
+			t.Errorf("%s: after the last event: %q, %v", q.method, stream.Text(), stream.Err())
+		}
+	}
+	requests := u.requests()
+	if got := requests[len(requests)-1].header.Get("Last-Event-Id"); got != "stream-1_7" {
+		t.Errorf("Last-Event-ID at the upstream: %q", got)
+	}
+}
+
+func TestReplicasAreInterchangeable(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	f := newFleet(t, u.url)
+	a, b := f.replica(), f.replica()
+	token := a.openSession()
+	for _, r := range []*replica{b, a, b} {
+		if got := post(r.url, token, pingBody).send(t); got.status != 200 {
+			t.Fatalf("ping: %d %s", got.status, got.body)
+		}
+	}
+	if got := del(b.url, token).send(t); got.status != 204 || got.body != "" {
+		t.Errorf("DELETE: %d %q", got.status, got.body)
+	}
+	if n := u.ended(); n != 1 {
+		t.Errorf("the upstream's session was ended %d times when DELETE was answered", n)
+	}
+	if got := post(b.url, token, pingBody).send(t); got.status != 404 {
+		t.Errorf("at the replica that ended it: %d", got.status)
+	}
+	eventually(t, "404 at the other replica", func() bool { return post(a.url, token, pingBody).send(t).status == 404 })
+	if got := del(a.url, token).send(t); got.status != 404 {
+		t.Errorf("second DELETE: %d", got.status)
+	}
+	if status := a.status(token); status != cluster.StatusClosed {
+		t.Errorf("the session is %s", status)
+	}
+}
+
+func TestDeleteDoesNotNeedTheUpstream(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(_ http.ResponseWriter, r *http.Request, _ recorded) bool {
+		if r.Method == http.MethodDelete {
+			<-r.Context().Done()
+		}
+		return r.Method == http.MethodDelete
+	})
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.EndTimeout = 50 * time.Millisecond })
+	token := r.openSession()
+	if got := del(r.url, token).send(t); got.status != 204 {
+		t.Errorf("DELETE: %d %s", got.status, got.body)
+	}
+	if status := r.status(token); status != cluster.StatusClosed {
+		t.Errorf("the session is %s", status)
+	}
+}
+
+// Streams end everywhere when their session is ended anywhere, properly, and are cut at the upstream as well.
+func TestStreamsEndWithTheirSession(t *testing.T) {
+	t.Parallel()
+	cut := make(chan struct{}, 10)
+	waiting := make(chan struct{}, 10)
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.msg.Method != "tools/call" && r.Method != http.MethodGet {
+			return false
+		}
+		if r.Method == http.MethodGet {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: unfinished")
+			w.(http.Flusher).Flush()
+		}
+		waiting <- struct{}{}
+		<-r.Context().Done()
+		cut <- struct{}{}
+		return true
+	})
+	f := newFleet(t, u.url)
+	a, b := f.replica(), f.replica()
+	for name, at := range map[string]*replica{"ended here": a, "ended elsewhere": b} {
+		token := a.openSession()
+		stream := get(a.url, token).open(t)
+		called := make(chan answer, 1)
+		go func() { called <- post(a.url, token, `{"jsonrpc":"2.0","id":5,"method":"tools/call"}`).send(t) }()
+		for range 2 {
+			receive(t, "both to reach the upstream", waiting)
+		}
+		del(at.url, token).send(t)
+		if text, err := io.ReadAll(stream.Body); err != nil || string(text) != "data: unfinished" {
+			t.Errorf("%s: the stream ended with %q, %v", name, text, err)
+		}
+		got := receive(t, "the request to be answered", called)
+		if p := got.problem(); got.status != 404 || p.Error.Data.Reason != "session_not_found" || string(p.ID) != "5" {
+			t.Errorf("%s: the request in flight got %d %s", name, got.status, got.body)
+		}
+		for range 2 {
+			receive(t, "both to be cut at the upstream", cut)
+		}
+	}
+}
+
+func TestUpstreamThatLostTheSession(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Initializes || got.method == http.MethodDelete {
+			return false
+		}
+		http.Error(w, "no such session "+got.header.Get("Mcp-Session-Id"), http.StatusNotFound)
+		return true
+	})
+	r := newFleet(t, u.url).replica()
+	token := r.openSession()
+	// A server may answer 404 to every GET, when it has no stream to offer.
+	if got := get(r.url, token).send(t); got.status != 404 || r.status(token) != cluster.StatusActive {
+		t.Errorf("GET: %d, the session is %s", got.status, r.status(token))
+	}
+	got := post(r.url, token, pingBody).send(t)
+	if p := got.problem(); got.status != 404 || p.Error.Data.Reason != "session_not_found" || string(p.ID) != "1" || strings.Contains(got.body, upstreamSession) {
+		t.Errorf("POST: %d %s", got.status, got.body)
+	}
+	if status := r.status(token); status != cluster.StatusFailed {
+		t.Errorf("the session is %s", status)
+	}
+}
+
+func TestUpstreamErrorsPassAsTheyAre(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Method == "ping" || got.method == http.MethodGet {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return true
+		}
+		return false
+	})
+	r := newFleet(t, u.url).replica()
+	token := r.openSession()
+	for _, q := range []request{post(r.url, token, pingBody), get(r.url, token)} {
+		if got := q.send(t); got.status != 401 || got.body != "who are you?\n" || got.header.Get("WWW-Authenticate") != "Bearer" {
+			t.Errorf("%s: %d %v %q", q.method, got.status, got.header, got.body)
+		}
+	}
+	if status := r.status(token); status != cluster.StatusActive {
+		t.Errorf("the session is %s", status)
+	}
+}
+
+func TestBatchesPassInRevisionsThatHaveThem(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Initializes {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, strings.Replace(initialized, "2025-11-25", got.msg.Version, 1))
+			return true
+		}
+		return false
+	})
+	r := newFleet(t, u.url).replica()
+	for revision, want := range map[string]int{"2024-11-05": 202, "2025-03-26": 202, "2025-06-18": 400} {
+		token := r.openSessionWith(strings.Replace(initializeBody, "2025-11-25", revision, 1))
+		if got := post(r.url, token, "["+pingBody+"]").send(t); got.status != want {
+			t.Errorf("batch in %s: %d, want %d", revision, got.status, want)
+		}
+	}
+}
+
+func TestStatelessRequestsPassWithoutASession(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, _ recorded) bool {
+		w.Header().Set("Mcp-Session-Id", upstreamSession)
+		return false
+	})
+	f := newFleet(t, u.url)
+	r := f.replica()
+	token := r.openSession()
+	_ = f.embedded.Close() // no store is asked
+	body := `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`
+	for name, q := range map[string]request{
+		"by header":                post(r.url, token, pingBody).with("Mcp-Protocol-Version", "2026-07-28"),
+		"by body":                  post(r.url, token, body),
+		"by an unknown version":    post(r.url, "", strings.Replace(body, "2026-07-28", "2030-01-01", 1)),
+		"by body, not by header":   post(r.url, token, body).with("Mcp-Protocol-Version", "2025-11-25"),
+		"initialize by the header": post(r.url, "", initializeBody).with("Mcp-Protocol-Version", "2026-07-28"),
+		"without its Accept":       post(r.url, "", body).with("Mcp-Protocol-Version", "2026-07-28").with("Accept", "text/plain"),
+	} {
+		got := q.send(t)
+		requests := u.requests()
+		seen := requests[len(requests)-1]
+		if got.status != 200 || got.header.Get("Mcp-Session-Id") != "" || seen.header.Get("Mcp-Session-Id") != "" || seen.body != q.body {
+			t.Errorf("%s: %d %v; the upstream got %v %s", name, got.status, got.header, seen.header, seen.body)
+		}
+	}
+	// What is no message is for the upstream to judge.
+	if got := post(r.url, "", "{").with("Mcp-Protocol-Version", "2026-07-28").send(t); got.status != 202 {
+		t.Errorf("rubbish: %d", got.status)
+	}
+}
+
+func TestObserverHearsOfEachRequestAndOfNoSecret(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url).replica()
+	token := r.openSession()
+	post(r.url, token, pingBody).send(t)
+	post(r.url, token, `{"jsonrpc":"2.0","id":1,"method":"made/up"}`).send(t)
+	post(r.url, "", pingBody).with("Mcp-Protocol-Version", "2026-07-28").send(t)
+	request{"BREW", r.url, "", http.Header{}}.send(t)
+	id, _, _ := strings.Cut(token, ".")
+	none := (cluster.ID{}).String()
+	want := []string{
+		"POST initialize session 200 " + id, "POST ping session 200 " + id, "POST other session 200 " + id,
+		"POST ping stateless 200 " + none, "other  none 405 " + none,
+	}
+	eventually(t, "all to be counted", func() bool { return len(r.requests()) == len(want) })
+	for i, got := range r.requests() {
+		if text := fmt.Sprint(got.Method, " ", got.RPCMethod, " ", got.Era, " ", got.Status, " ", got.Session); text != want[i] || got.Duration <= 0 {
+			t.Errorf("request %d: %s, want %s", i, text, want[i])
+		}
+	}
+}
+
+func TestClientThatStopsReadingIsCut(t *testing.T) {
+	t.Parallel()
+	cut := make(chan struct{})
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.method != http.MethodGet {
+			return false
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for r.Context().Err() == nil {
+			if _, err := io.WriteString(w, "data: "+strings.Repeat("x", 64<<10)+"\n\n"); err != nil {
+				break
+			}
+		}
+		close(cut)
+		return true
+	})
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.WriteTimeout = 200 * time.Millisecond })
+	token := r.openSession()
+	res := get(r.url, token).open(t) // and then reads nothing
+	receive(t, "the stream to be cut", cut)
+	_ = res.Body.Close()
+}
+
+func TestClientThatSendsItsBodySlowlyIsCut(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url).replica(func(c *proxy.Config) { c.BodyTimeout = 100 * time.Millisecond })
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, _ = fmt.Fprintf(conn, "POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAccept: */*\r\nContent-Length: 100\r\n\r\n{")
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("status %d, want 408", res.StatusCode)
+	}
+}
+
+// A body's deadline must not outlive the body: it would end the watch over the connection, and with it the request.
+func TestRequestMayTakeLongerThanItsBody(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(_ http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Method == "ping" {
+			<-time.After(300 * time.Millisecond)
+		}
+		return false
+	})
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.BodyTimeout, c.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond })
+	token := r.openSession()
+	if got := post(r.url, token, pingBody).send(t); got.status != 200 {
+		t.Errorf("slow ping: %d %s", got.status, got.body)
+	}
+}
+
+func TestHeaderInjectionThroughTheTokenIsImpossible(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica()
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, _ = fmt.Fprintf(conn, "DELETE /mcp HTTP/1.1\r\nHost: x\r\nConnection: close\r\nMcp-Session-Id: a\x00\nInjected: {*}\r\n\r\n")
+	text, _ := io.ReadAll(conn)
+	if !strings.HasPrefix(string(text), "HTTP/1.1 400") || len(u.requests()) != 0 {
+		t.Errorf("answer: %q", text)
+	}
+}

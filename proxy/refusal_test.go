@@ -1,0 +1,234 @@
+package proxy_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/proxy"
+)
+
+// What a client may get wrong: each has its status and a cause, reaches no upstream, and leaves nothing behind.
+func TestBadInputIsRefused(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) {
+		c.Upstreams = append(c.Upstreams, proxy.Upstream{Name: "other", URL: c.Upstreams[0].URL})
+		c.MaxBody = 64 << 10
+	})
+	token := r.openSession()
+	id, secret, _ := strings.Cut(token, ".")
+	_, otherSecret, _ := strings.Cut(r.openSession(), ".")
+	ended := r.openSession()
+	del(r.url, ended).send(t)
+	before, live := len(u.requests()), r.live()
+
+	ping := post(r.url, token, pingBody)
+	with := func(token string) request { return post(r.url, token, pingBody) }
+	says := func(body string) request { return post(r.url, token, body) }
+	sized := func(n int) request {
+		return says(`{"jsonrpc":"2.0","id":1,"method":"ping","x":"` + strings.Repeat("x", n) + `"}`)
+	}
+	chunked := sized(70 << 10)
+	chunked.url += "?chunked"
+	const pingID, noID = "1", ""
+	for _, tt := range []struct {
+		name       string
+		request    request
+		status     int
+		code       int
+		reason, id string
+	}{
+		{"no token", with(""), 400, 1400, "session_required", pingID},
+		{"malformed token", with("nonsense"), 404, 1404, "session_not_found", pingID},
+		{"wrong secret", with(id + "." + otherSecret), 404, 1404, "session_not_found", pingID},
+		{"no secret", with(id + "."), 404, 1404, "session_not_found", pingID},
+		{"capitals", with(strings.ToUpper(id) + "." + secret), 404, 1404, "session_not_found", pingID},
+		{"braces", with("{" + token[1:len(token)-1] + "}"), 404, 1404, "session_not_found", pingID},
+		{"globs", with(strings.Repeat("*", len(token))), 404, 1404, "session_not_found", pingID},
+		{"escaped line break", with(token + `\r\nX: y`), 404, 1404, "session_not_found", pingID},
+		{"64 KiB", with(strings.Repeat("a", 64<<10)), 404, 1404, "session_not_found", pingID},
+		{"ended session", with(ended), 404, 1404, "session_not_found", pingID},
+		{"session of another upstream", post(strings.Replace(r.url, "/mcp", "/other/mcp", 1), token, pingBody), 404, 1404, "session_not_found", pingID},
+		{"GET with a foreign token", get(r.url, id+"."+otherSecret), 404, 1404, "session_not_found", noID},
+		{"DELETE with a foreign token", del(r.url, id+"."+otherSecret), 404, 1404, "session_not_found", noID},
+		{"GET without a token", get(r.url, ""), 400, 1400, "session_required", noID},
+		{"DELETE without a token", del(r.url, ""), 400, 1400, "session_required", noID},
+		{"answer without a token", post(r.url, "", `{"jsonrpc":"2.0","id":9,"result":{}}`), 400, 1400, "session_required", noID},
+		{"no Content-Type", ping.with("Content-Type", ""), 415, 1415, "", noID},
+		{"wrong Content-Type", ping.with("Content-Type", "text/plain"), 415, 1415, "", noID},
+		{"no Accept", ping.with("Accept", ""), 406, 1406, "", noID},
+		{"half an Accept", ping.with("Accept", "application/json"), 406, 1406, "", noID},
+		{"GET that takes JSON only", get(r.url, token).with("Accept", "application/json"), 406, 1406, "", noID},
+		{"empty body", says(""), 400, -32700, "", noID},
+		{"invalid JSON", says(`{"jsonrpc":`), 400, -32700, "", noID},
+		{"garbage after it", says(pingBody + "x"), 400, -32700, "", noID},
+		{"invalid UTF-8", says("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}"), 400, -32700, "", noID},
+		{"deep nesting", says(strings.Repeat("[", 10_000)), 400, -32700, "", noID},
+		{"not JSON-RPC", says(`{"id":5}`), 400, -32600, "", "5"},
+		{"method twice", says(`{"jsonrpc":"2.0","id":"x","method":"ping","method":"tools/call"}`), 400, -32600, "", `"x"`},
+		{"batch in a revision without", says("[" + pingBody + "]"), 400, -32600, "", noID},
+		{"initialize in a batch", post(r.url, "", "["+initializeBody+"]"), 400, -32600, "", noID},
+		{"initialize without id", post(r.url, "", `{"jsonrpc":"2.0","method":"initialize"}`), 400, -32600, "", noID},
+		{"large body", sized(70 << 10), 413, 1413, "body_too_large", noID},
+		{"large body of unknown length", chunked, 413, 1413, "body_too_large", noID},
+		{"unsupported version", ping.with("Mcp-Protocol-Version", "1999-01-01"), 400, 1400, "", pingID},
+		{"version that is none", ping.with("Mcp-Protocol-Version", "banana"), 400, 1400, "", pingID},
+		{"unsupported version of a GET", get(r.url, token).with("Mcp-Protocol-Version", "1999-01-01"), 400, 1400, "", noID},
+		{"GET of the stateless era", get(r.url, token).with("Mcp-Protocol-Version", "2026-07-28"), 405, 1405, "", noID},
+		{"DELETE of the stateless era", del(r.url, token).with("Mcp-Protocol-Version", "2026-07-28"), 405, 1405, "", noID},
+		{"PUT", request{"PUT", r.url, pingBody, ping.header}, 405, 1405, "", noID},
+		{"OPTIONS without CORS", request{"OPTIONS", r.url, "", http.Header{}}, 405, 1405, "", noID},
+		{"unknown upstream", post(strings.Replace(r.url, "/mcp", "/nobody/mcp", 1), token, pingBody), 404, 1404, "", noID},
+		{"no upstream", post(strings.Replace(r.url, "/mcp", "/", 1), "", initializeBody), 404, 1404, "", noID},
+		{"foreign Origin", ping.with("Origin", "https://evil.example"), 403, 1403, "", noID},
+		{"no Origin to speak of", ping.with("Origin", "null"), 403, 1403, "", noID},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := tt.request.send(t)
+			p := got.problem()
+			if got.status != tt.status || p.Error.Code != tt.code || p.Error.Data.Reason != tt.reason || string(p.ID) != tt.id {
+				t.Errorf("got %d %s\nwant %d, code %d, reason %q, id %s", got.status, got.body, tt.status, tt.code, tt.reason, tt.id)
+			}
+			if p.Error.Message == "" || got.header.Get("Content-Type") != "application/json" {
+				t.Errorf("the refusal says nothing: %v %s", got.header, got.body)
+			}
+			if (tt.status == 405) != (got.header.Get("Allow") != "") {
+				t.Errorf("status %d with Allow %q", tt.status, got.header.Get("Allow"))
+			}
+			if strings.Contains(got.body, secret) || strings.Contains(got.body, upstreamSession) {
+				t.Errorf("the refusal tells a secret: %s", got.body)
+			}
+		})
+	}
+	if after := len(u.requests()); after != before {
+		t.Errorf("the upstream got %d of these requests", after-before)
+	}
+	if after := r.live(); after != live {
+		t.Errorf("%d live sessions, want %d as before", after, live)
+	}
+	if got := ping.send(t); got.status != 200 {
+		t.Errorf("the session after all that: %d", got.status)
+	}
+}
+
+func TestForeignTokensGetTheSameAnswerByteForByte(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url).replica()
+	token := r.openSession()
+	id, _, _ := strings.Cut(token, ".")
+	unknown, err := cluster.NewToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, secret, _ := strings.Cut(unknown.Reveal(), ".")
+	want := post(r.url, "malformed", pingBody).send(t)
+	for _, token := range []string{unknown.Reveal(), id + "." + secret, strings.Repeat("x", cluster.TokenLen)} {
+		got := post(r.url, token, pingBody).send(t)
+		got.header.Del("Date")
+		want.header.Del("Date")
+		if got.body != want.body || got.status != want.status || fmt.Sprint(got.header) != fmt.Sprint(want.header) {
+			t.Errorf("answers differ:\n%+v\n%+v", got, want)
+		}
+	}
+}
+
+func TestTwoTokensAreNone(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url).replica()
+	token := r.openSession()
+	q := post(r.url, "", pingBody)
+	q.header["Mcp-Session-Id"] = []string{token, token}
+	if got := q.send(t); got.status != 404 {
+		t.Errorf("status %d, want 404", got.status)
+	}
+}
+
+func TestRequestRateIsLimited(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url, func(c *cluster.Config) { c.RequestRate, c.RequestBurst = 1, 2 }).replica()
+	token := r.openSession()
+	var got answer
+	for range 6 {
+		if got = post(r.url, token, pingBody).send(t); got.status != 200 {
+			break
+		}
+	}
+	p := got.problem()
+	if got.status != 429 || p.Error.Code != 1429 || p.Error.Data.Reason != "rate_limited" || p.Error.Data.Limit != "request_rate" ||
+		p.Error.Data.RetryAfterMS < 1 || got.header.Get("Retry-After") == "" || string(p.ID) != "1" {
+		t.Errorf("over the rate: %d %v %s", got.status, got.header, got.body)
+	}
+}
+
+// faulty is a Manager with faults.
+type faulty struct {
+	*cluster.Manager
+	fault func() error
+}
+
+func (f faulty) Lease(ctx context.Context, t cluster.Token, u cluster.Use) (*cluster.Lease, error) {
+	if err := f.fault(); err != nil {
+		return nil, err
+	}
+	return f.Manager.Lease(ctx, t, u)
+}
+
+func TestPanicIsAnsweredAndEndsNothingElse(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url).replica()
+	target, err := url.Parse(r.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault := func() error { panic("a bug") }
+	p, err := proxy.New(faulty{r.manager, func() error { return fault() }}, proxy.Config{Upstreams: []proxy.Upstream{{URL: target}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	server := newServer(t, p)
+	token := r.openSession()
+	if got := post(server+"/mcp", token, pingBody).send(t); got.status != 500 || got.problem().Error.Code != 1500 {
+		t.Errorf("panic: %d %s", got.status, got.body)
+	}
+	fault = func() error { return io.ErrUnexpectedEOF }
+	if got := post(server+"/mcp", token, pingBody).send(t); got.status != 500 || strings.Contains(got.body, "EOF") {
+		t.Errorf("unknown error: %d %s", got.status, got.body)
+	}
+}
+
+func TestConfigIsCheckedByName(t *testing.T) {
+	t.Parallel()
+	parse := func(s string) *url.URL {
+		u, err := url.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	good := proxy.Upstream{URL: parse("http://h/mcp")}
+	for want, cfg := range map[string]proxy.Config{
+		"upstream: none":              {},
+		`upstream "": configured`:     {Upstreams: []proxy.Upstream{good, good}},
+		`upstream "a/b"`:              {Upstreams: []proxy.Upstream{{Name: "a/b", URL: good.URL}}},
+		`upstream ".."`:               {Upstreams: []proxy.Upstream{{Name: "..", URL: good.URL}}},
+		"its URL must be":             {Upstreams: []proxy.Upstream{{URL: parse("ftp://h/")}}},
+		"password in its URL":         {Upstreams: []proxy.Upstream{{URL: parse("http://user:hunter2@h/")}}},
+		"fragment":                    {Upstreams: []proxy.Upstream{{URL: parse("http://h/#x")}}},
+		"allowed_origins: \"a.b\"":    {Upstreams: []proxy.Upstream{good}, AllowedOrigins: []string{"a.b"}},
+		"allowed_hosts: \"http://h\"": {Upstreams: []proxy.Upstream{good}, AllowedHosts: []string{"http://h"}},
+		"max_body":                    {Upstreams: []proxy.Upstream{good}, MaxBody: -1},
+		"write_timeout":               {Upstreams: []proxy.Upstream{good}, WriteTimeout: -1},
+	} {
+		_, err := proxy.New(nil, cfg)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("New: %v; want …%s…", err, want)
+		}
+	}
+}
