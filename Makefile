@@ -32,7 +32,7 @@ build: ## compile bin/shadowcat-cluster
 
 .PHONY: test
 test: test-servers ## run every test once; root on Debian gets redis-server installed
-	@scripts/test.sh test ./...
+	@scripts/test.sh test -timeout 5m ./...
 
 # Not a target for people: what the tests need beside Go. Without it they skip,
 # and say so; with CI=true that is a failure.
@@ -50,7 +50,7 @@ PACKAGES ?= $(shell go list ./... | grep -vE '/integration(/|$$)')
 .PHONY: race
 race: ## run the tests under the race detector; needs a C compiler; PACKAGES=./... adds ./integration
 	@scripts/install-debian.sh gcc gcc libc6-dev
-	@scripts/test.sh race -race $(PACKAGES)
+	@scripts/test.sh race -timeout 5m -race $(PACKAGES)
 
 .PHONY: lint
 lint: ## run golangci-lint, formatting included
