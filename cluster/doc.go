@@ -3,13 +3,13 @@
 // A session is one client's stateful conversation. Its record lives in a [Store] that all replicas share; a replica serves
 // requests from a [Lease] that the store granted it, and writes back what happened in batches, called reports:
 //
-//	   client          replica (Manager)                       store
-//	     |  request 1      |------- Lease: verify, touch, budget --->|   one round trip, once per lease validity
-//	     |---------------->|<------ record, validity, budget --------|
-//	     |  request 2..n   |   (served from memory)                  |
-//	     |---------------->|                                         |
-//	     |                 |------- Report: activity, counters ----->|   once per report interval, batched
-//	     |                 |<------ renewed, or gone ----------------|
+//	client          replica (Manager)                       store
+//	  |  request 1      |------- Lease: verify, touch, budget --->|   one round trip, once per lease validity
+//	  |---------------->|<------ record, validity, budget --------|
+//	  |  request 2..n   |   (served from memory)                  |
+//	  |---------------->|                                         |
+//	  |                 |------- Report: activity, counters ----->|   once per report interval, batched
+//	  |                 |<------ renewed, or gone ----------------|
 //
 // # Guarantees
 //

@@ -12,9 +12,9 @@ type holding struct {
 	asking int // callers between Manager.hold and letGo; guarded by Manager.mu
 
 	mu         sync.Mutex
-	isGranted  bool    // the store has granted it at least once
-	digest     Digest  // of the secret that it was granted to
-	session    Session // the record
+	isGranted  bool      // the store has granted it at least once
+	digest     Digest    // of the secret that it was granted to
+	session    Session   // the record
 	validUntil time.Time // the record is served from memory before this
 	endsAt     time.Time // the session's end as the store last told it; zero: never
 

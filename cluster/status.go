@@ -4,12 +4,12 @@ import "slices"
 
 // Status is where a session is in its life.
 //
-//	            Create                 Activate
-//	  (none) ----------> initializing ----------> active
-//	                         |                      |
-//	                         +----------+-----------+
-//	                                    v
-//	   closed | expired | evicted | terminated | failed ---- retention ----> (purged)
+//	          Create                 Activate
+//	(none) ----------> initializing ----------> active
+//	                       |                      |
+//	                       +----------+-----------+
+//	                                  v
+//	 closed | expired | evicted | terminated | failed ---- retention ----> (purged)
 //
 // Every arrow is one atomic operation of the store. An ended session never changes its status again.
 type Status string

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -14,7 +15,10 @@ import (
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	redisstore.LogClient(slog.New(slog.DiscardHandler))
+	goleak.VerifyTestMain(m)
+}
 
 func TestContractOnEmbeddedRedis(t *testing.T) {
 	server := miniredis.RunT(t)
