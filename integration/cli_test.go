@@ -33,7 +33,8 @@ type listedSession struct {
 func TestOperatorSeesAndEndsASession(t *testing.T) {
 	t.Parallel()
 	store := newRedis(t, redisOptions)
-	d := newDeployment(t, store.URL(), newUpstream(t).URL())
+	upstream := newUpstream(t)
+	d := newDeployment(t, store.URL(), upstream.URL())
 	token := openSession(t, d.Replicas[0].URL(), "2025-06-18")
 	id, secret, _ := strings.Cut(token, ".")
 	// Often enough that each replica serves the session from its lease and does not ask the store.
@@ -48,6 +49,9 @@ func TestOperatorSeesAndEndsASession(t *testing.T) {
 	listed := listSessions(t, store.URL())
 	if len(listed) != 1 || listed[0].ID != id || listed[0].Status != "active" || listed[0].Revision != "2025-06-18" {
 		t.Fatalf("session list: got %+v, want the active session %s", listed, id)
+	}
+	if got := "http://" + listed[0].Endpoint + "/mcp"; got != upstream.URL() {
+		t.Errorf("session list: the endpoint is %q, want the host and port of %s", listed[0].Endpoint, upstream.URL())
 	}
 	if s := listed[0]; s.CreatedAt.IsZero() || s.LastActivityAt.Before(s.CreatedAt) || !s.DeadlineAt.After(s.LastActivityAt) {
 		t.Errorf("session list: the times of %+v are out of order", s)
@@ -74,11 +78,10 @@ func TestOperatorSeesAndEndsASession(t *testing.T) {
 	if took := time.Since(start); took > validity {
 		t.Logf("that is more than the lease's %s: a busy machine, or a fault", validity)
 	}
-	for _, s := range listSessions(t, store.URL()) {
-		if s.ID == id && s.Status != "terminated" {
-			t.Errorf("the terminated session is listed as %s", s.Status)
-		}
+	if got := showSession(t, store.URL(), token).Status; got != "terminated" {
+		t.Errorf("session show: the terminated session is %s", got)
 	}
+	command(t, 3, "session", "terminate", "0197a000-0000-7000-8000-000000000000", id, "--redis", store.URL())
 }
 
 // Without leases every request asks the store, so that an ended session is refused at once, everywhere.
@@ -137,6 +140,18 @@ func listSessions(t *testing.T, redisURL string) []listedSession {
 		t.Fatalf("session list --output json printed %q: %v", output, err)
 	}
 	return list.Sessions
+}
+
+// showSession returns what `session show` says about the session of a token.
+func showSession(t *testing.T, redisURL, token string) listedSession {
+	t.Helper()
+	id, _, _ := strings.Cut(token, ".")
+	output := command(t, 0, "session", "show", id, "--redis", redisURL, "--output", "json")
+	var session listedSession
+	if err := json.Unmarshal([]byte(output), &session); err != nil {
+		t.Fatalf("session show --output json printed %q: %v", output, err)
+	}
+	return session
 }
 
 // command runs the product with the given arguments, wants the given exit status and returns what it printed to standard output.

@@ -28,7 +28,8 @@ func TestSDKClientDirect(t *testing.T) {
 
 func TestSDKClientThroughThreeReplicas(t *testing.T) {
 	t.Parallel()
-	d := newDeployment(t, newRedis(t, redisOptions).URL(), newUpstream(t).URL())
+	store := newRedis(t, redisOptions)
+	d := newDeployment(t, store.URL(), newUpstream(t).URL())
 	c := connect(t, d.URL(), "")
 	if got := c.InitializeResult().ProtocolVersion; got != "2025-11-25" {
 		t.Fatalf("negotiated %s, want the newest revision with sessions", got)
@@ -48,6 +49,10 @@ func TestSDKClientThroughThreeReplicas(t *testing.T) {
 	}
 	for _, r := range d.Replicas {
 		eventually(t, revocation, answers(post(r.URL(), c.ID(), pingBody), 404, "session_not_found"))
+	}
+	// That could be the upstream's doing alone, which has ended its own session.
+	if got := showSession(t, store.URL(), c.ID()).Status; got != "closed" {
+		t.Errorf("the store says that the session is %s, want closed", got)
 	}
 }
 

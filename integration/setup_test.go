@@ -68,7 +68,7 @@ func requireRedis(t *testing.T) {
 	if os.Getenv("CI") == "true" {
 		t.Fatal(redisserver.ErrNotInstalled)
 	}
-	t.Skip("skipped: ", redisserver.ErrNotInstalled)
+	t.Skipf("skipped: %v", redisserver.ErrNotInstalled)
 }
 
 // newRedis starts a redis-server for the test alone.

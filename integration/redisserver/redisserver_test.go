@@ -19,7 +19,7 @@ func start(t *testing.T, options redisserver.Options) *redisserver.Server {
 	t.Helper()
 	server, err := redisserver.Start(t.Context(), options)
 	if errors.Is(err, redisserver.ErrNotInstalled) && os.Getenv("CI") != "true" {
-		t.Skip("skipped: ", err)
+		t.Skipf("skipped: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
