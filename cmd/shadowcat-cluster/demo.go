@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/demo"
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
 )
 
 // newDemoCommand makes `shadowcat-cluster demo`.
@@ -35,15 +36,15 @@ Nothing is authenticated and nothing is kept: it is for one person on one machin
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&config.Listen, "listen", "127.0.0.1:8080", "address that clients connect to; port 0 takes a free one")
-	flags.IntVar(&config.Replicas, "replicas", 3, fmt.Sprintf("number of replicas, 1 to %d", demo.MaxReplicas))
-	flags.StringVar(&config.Redis, "redis", "", "URL of a Redis to use (default: one inside this process)")
+	flags.StringVar(&config.Listen, "listen", "127.0.0.1:8080", "Address that clients connect to; port 0 takes a free one")
+	flags.IntVar(&config.Replicas, "replicas", 3, fmt.Sprintf("Number of replicas, 1 to %d", demo.MaxReplicas))
+	flags.StringVar(&config.Redis, "redis", "", "URL of a Redis to use (default one inside this process)")
 	return command
 }
 
 func runDemo(command *cobra.Command, config demo.Config) error {
 	if err := config.Validate(); err != nil {
-		return err
+		return usage(err)
 	}
 	// The first signal ends the demo in order. From then on signals do what they do by default, so that a second
 	// Ctrl-C ends it at once.
@@ -51,10 +52,10 @@ func runDemo(command *cobra.Command, config demo.Config) error {
 	defer restore()
 	defer context.AfterFunc(ctx, restore)()
 
-	config.Version, config.Program = version, os.Args[0]
+	config.Build, config.Program = build(), os.Args[0]
 	config.Out = command.OutOrStdout()
 	config.Columns, config.Colour = terminal(config.Out)
-	config.Logger = slog.New(slog.NewTextHandler(command.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	config.Logger = newLogger(command.ErrOrStderr(), slog.LevelWarn, settings.LogAuto)
 	d, err := demo.New(ctx, config)
 	if err != nil {
 		return err

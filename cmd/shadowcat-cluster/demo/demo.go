@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -32,6 +33,9 @@ const (
 	// pingTimeout is how long a Redis of the user's own may take to answer at start.
 	pingTimeout = 5 * time.Second
 
+	// embeddedURL asks for a Redis inside this process, as it does for other commands.
+	embeddedURL = "embedded:"
+
 	// loopback is the address of every part but the front: any free port, for this machine only.
 	loopback = "127.0.0.1:0"
 )
@@ -44,7 +48,7 @@ type Config struct {
 	Listen   string       // the front's address, host:port; port 0 takes a free one
 	Replicas int          // 1 to [MaxReplicas]
 	Redis    string       // a Redis URL; default: a Redis of its own, inside this process
-	Version  string       // shown by the example server and the metrics; default: dev
+	Build    admin.Build  // shown by the example server and the metrics
 	Program  string       // how the user called this program; default: shadowcat-cluster
 	Out      io.Writer    // where the welcome and the lines go; required
 	Columns  int          // the width of the terminal that Out is; 0: it is none
@@ -60,6 +64,14 @@ func (c Config) Validate() error {
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("--listen: %q is not host:port, such as 127.0.0.1:8080", c.Listen))
+	}
+	if c.Redis != "" && c.Redis != embeddedURL {
+		store, err := redisstore.Open(c.Redis, redisstore.Options{Config: cluster.DefaultConfig()}) // connects to nothing
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--redis: %w", err))
+		} else {
+			errs = append(errs, store.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -93,12 +105,12 @@ func New(ctx context.Context, config Config) (*Demo, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	config.Version = cmp.Or(config.Version, "dev")
+	config.Build.Version = cmp.Or(config.Build.Version, "dev")
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	style := styleFor(config.Columns, config.Colour)
-	d := &Demo{config: config, style: style, printer: newPrinter(config.Out, style), example: newExample(config.Version)}
+	d := &Demo{config: config, style: style, printer: newPrinter(config.Out, style), example: newExample(config.Build.Version)}
 	if err := d.open(ctx); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -145,7 +157,7 @@ func (d *Demo) listen(ctx context.Context, address string) (net.Listener, error)
 }
 
 func (d *Demo) openRedis() error {
-	if d.redisURL = d.config.Redis; d.redisURL != "" && d.redisURL != "embedded:" {
+	if d.redisURL = d.config.Redis; d.redisURL != "" && d.redisURL != embeddedURL {
 		return nil
 	}
 	embedded, err := redisstore.StartEmbedded()
@@ -178,11 +190,11 @@ func (d *Demo) openReplica(ctx context.Context, index int) error {
 		Cluster: limits,
 		Proxy: proxy.Config{
 			Upstreams:      []proxy.Upstream{{URL: &url.URL{Scheme: "http", Host: d.upstream.Addr().String(), Path: "/mcp"}}},
-			AllowedOrigins: inspectorOrigins,
+			AllowedOrigins: append(d.ownOrigins(), inspectorOrigins...),
 			Listen:         d.front.Addr().String(), // what clients connect to
 			MaxBody:        maxBody,
 		},
-		Build:         admin.Build{Version: d.config.Version},
+		Build:         d.config.Build,
 		Logger:        d.config.Logger,
 		ProxyObserver: lineObserver{printer: d.printer, replica: index},
 	})
@@ -201,8 +213,30 @@ func (d *Demo) prefix() string {
 	return externalPrefix
 }
 
-// Endpoint is the URL that clients connect to.
-func (d *Demo) Endpoint() string { return "http://" + d.front.Addr().String() + "/mcp" }
+// Endpoint is the URL that clients on this machine connect to.
+func (d *Demo) Endpoint() string { return "http://" + d.frontHost() + "/mcp" }
+
+// frontHost is the front's host:port as seen from this machine.
+func (d *Demo) frontHost() string {
+	address, err := netip.ParseAddrPort(d.front.Addr().String())
+	if err != nil || !address.Addr().IsUnspecified() {
+		return d.front.Addr().String()
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), address.Port()).String()
+}
+
+// ownOrigins are the origins of pages that would come from the front itself. There are none, but some clients that are no
+// browsers name the server's own origin.
+func (d *Demo) ownOrigins() []string {
+	_, port, _ := net.SplitHostPort(d.frontHost()) // a host:port by construction
+	return []string{"http://" + d.frontHost(), "http://localhost:" + port}
+}
+
+// isPublic reports whether other machines may reach the front.
+func (d *Demo) isPublic() bool {
+	address, err := netip.ParseAddrPort(d.front.Addr().String())
+	return err != nil || !address.Addr().IsLoopback()
+}
 
 // Close gives back what New took. It is for a demo that does not run; Run ends with it.
 func (d *Demo) Close() error {
@@ -259,6 +293,7 @@ func (d *Demo) runFront(ctx context.Context) error {
 func (d *Demo) welcome() welcome {
 	w := welcome{
 		endpoint: d.Endpoint(),
+		public:   d.isPublic(),
 		redis:    redisstore.RedactURL(d.redisURL),
 		embedded: d.embedded != nil,
 		prefix:   d.prefix(),

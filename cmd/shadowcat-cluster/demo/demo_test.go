@@ -235,3 +235,28 @@ func TestConfigIsRefusedByTheNameOfTheFlag(t *testing.T) {
 		}
 	}
 }
+
+func TestEndpointIsOneThatClientsCanConnectTo(t *testing.T) {
+	t.Parallel()
+	for listen, want := range map[string]struct {
+		host   string
+		public bool
+	}{
+		"127.0.0.1:0": {"127.0.0.1", false},
+		"localhost:0": {"127.0.0.1", false},
+		"0.0.0.0:0":   {"127.0.0.1", true},
+		":0":          {"127.0.0.1", true},
+	} {
+		d, err := New(t.Context(), Config{Listen: listen, Replicas: 1, Out: newScreen()})
+		if err != nil {
+			t.Errorf("%s: %v", listen, err)
+			continue
+		}
+		if got := d.welcome(); !strings.HasPrefix(got.endpoint, "http://"+want.host+":") || got.public != want.public {
+			t.Errorf("%s: the endpoint is %s, public %v", listen, got.endpoint, got.public)
+		}
+		if err := d.Close(); err != nil {
+			t.Errorf("%s: closing: %v", listen, err)
+		}
+	}
+}

@@ -142,7 +142,7 @@ func methodOf(l line) string {
 		return "(GET stream)"
 	case l.verb == http.MethodDelete:
 		return "(DELETE session)"
-	case l.verb == http.MethodPost:
+	case l.verb == http.MethodPost && l.status == http.StatusAccepted:
 		return "(answer to the server)"
 	default:
 		return "(" + l.verb + ")"

@@ -51,6 +51,14 @@ func TestLineFormat(t *testing.T) {
 			style{shortIDs: true}, line{at: someTime, session: someID, verb: http.MethodGet, status: 200, duration: 90 * time.Second},
 			"12:30:45  replica-1   …f3a9c41d0b72  (GET stream)               200    1m30s",
 		},
+		"answer": {
+			style{shortIDs: true}, line{at: someTime, session: someID, verb: http.MethodPost, status: 202},
+			"12:30:45  replica-1   …f3a9c41d0b72  (answer to the server)     202    0.0ms",
+		},
+		"unreadable": {
+			style{shortIDs: true}, line{at: someTime, session: someID, verb: http.MethodPost, status: 400},
+			"12:30:45  replica-1   …f3a9c41d0b72  (POST)                     400    0.0ms",
+		},
 		"colour": {
 			style{shortIDs: true, colour: true}, line{at: someTime, verb: http.MethodDelete, status: 503, duration: time.Second},
 			"\x1b[2m12:30:45\x1b[0m  \x1b[36mreplica-1\x1b[0m   \x1b[2m-\x1b[0m              (DELETE session)           \x1b[31m503\x1b[0m     \x1b[2m1.0s\x1b[0m",

@@ -9,6 +9,7 @@ import (
 // welcome is what the demo prints when it is ready.
 type welcome struct {
 	endpoint string         // the front's MCP endpoint
+	public   bool           // other machines may reach it
 	replicas []replicaPlace // where each replica can be reached by itself
 	redis    string         // the store's URL, fit to be shown
 	embedded bool           // the store ends with the demo
@@ -29,7 +30,10 @@ func (w welcome) write(out io.Writer, s style) error {
 	fmt.Fprintf(&b, "%s is ready: %s behind one address. Ctrl-C stops it.\n",
 		s.paint(bold, "Shadowcat Cluster"), plural(len(w.replicas), "replica"))
 	fmt.Fprintf(&b, "\n  %s\n", s.paint(green, w.endpoint))
-	fmt.Fprintf(&b, "  Each request goes to the next replica, whatever session it belongs to.\n")
+	b.WriteString("  Each request goes to the next replica, whatever session it belongs to.\n")
+	if w.public {
+		fmt.Fprintf(&b, "  %s\n", s.paint(yellow, "Other machines may reach it too, and nothing asks them who they are."))
+	}
 
 	b.WriteString("\n")
 	row := func(cells ...string) {

@@ -44,7 +44,7 @@ func TestWelcomeQuotesForTheShellAndNamesThePrefix(t *testing.T) {
 	t.Parallel()
 	w := welcome{
 		endpoint: "http://127.0.0.1:1/mcp", replicas: []replicaPlace{{}},
-		redis: "redis://h:1/0?a=it's&b", prefix: "shadowcat-demo", program: "a b",
+		public: true, redis: "redis://h:1/0?a=it's&b", prefix: "shadowcat-demo", program: "a b",
 	}
 	var b strings.Builder
 	if err := w.write(&b, style{}); err != nil {
@@ -52,6 +52,9 @@ func TestWelcomeQuotesForTheShellAndNamesThePrefix(t *testing.T) {
 	}
 	if want := `'a b' stats --redis 'redis://h:1/0?a=it'\''s&b' --prefix shadowcat-demo`; !strings.Contains(b.String(), want) {
 		t.Errorf("the welcome lacks %s:\n%s", want, b.String())
+	}
+	if !strings.Contains(b.String(), "Other machines may reach it") {
+		t.Errorf("the welcome does not warn:\n%s", b.String())
 	}
 	if strings.Contains(b.String(), "embedded") {
 		t.Errorf("the welcome calls a Redis of the user's own embedded:\n%s", b.String())
