@@ -80,7 +80,7 @@ func (h *holding) serve(m *Manager, digest Digest, use Use, now time.Time) *Leas
 	h.requests++
 	h.spent++
 	h.touchedAt = now
-	return h.open(m, use, now)
+	return h.open(use, now)
 }
 
 // matches reports whether a caller is the one that the record was granted to. The caller holds h.mu.
@@ -106,7 +106,7 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 	// The call itself recorded this activity: it is not reported again.
 	h.recordedAt = later(h.recordedAt, sent)
 	h.touchedAt = later(h.touchedAt, sent)
-	return h.open(m, use, sent)
+	return h.open(use, sent)
 }
 
 // isFor is matches for callers that do not hold h.mu.
@@ -133,7 +133,7 @@ func (h *holding) renewed(m *Manager, endsIn time.Duration, sent time.Time) {
 }
 
 // open registers a request or stream. The caller holds h.mu.
-func (h *holding) open(m *Manager, use Use, now time.Time) *Lease {
+func (h *holding) open(use Use, now time.Time) *Lease {
 	l := &Lease{h: h, session: h.session, stream: use.Stream, pendingKey: use.PendingKey, since: now}
 	if use.Stream {
 		h.streams++

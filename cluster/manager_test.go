@@ -455,7 +455,7 @@ func TestCleanStopReportsALastTime(t *testing.T) {
 }
 
 func TestQuietClientIsNotStarvedByHoardedBudget(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.RequestRate = 10; c.RequestBurst = 20 }, func(t *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.RequestRate = 10; c.RequestBurst = 20 }, func(_ *testing.T, w *world) {
 		var replicas []*cluster.Manager
 		for range 8 {
 			m, _ := w.replica()

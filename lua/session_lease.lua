@@ -23,7 +23,7 @@ local interval, burst, granted = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber
 --include record
 
 local record = read(session)
-if record[1] ~= 'a' or record[2] ~= digest or record[5] ~= upstream or (record[3] or '') ~= principal then
+if record[1] ~= 'a' or record[2] ~= digest or (record[5] or '') ~= upstream or (record[3] or '') ~= principal then
   return redis.error_reply('NOTFOUND no such session for this caller')
 end
 local time = redis.call('TIME')

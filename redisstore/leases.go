@@ -59,7 +59,7 @@ func (s *Store) Report(ctx context.Context, reports []cluster.Report) []cluster.
 
 func (s *Store) reportCall(reports []cluster.Report) call {
 	p := s.partition
-	keys := []string{p.lru(), p.deadlines()}
+	keys := append(make([]string, 0, 2+2*len(reports)), p.lru(), p.deadlines())
 	args := []any{
 		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
 		s.intervalMicros(), s.cfg.RequestBurst,

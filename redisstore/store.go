@@ -114,7 +114,7 @@ type clientLogger struct{ log *slog.Logger }
 
 // Printf implements the library's logging interface.
 func (c clientLogger) Printf(ctx context.Context, format string, args ...any) {
-	c.log.DebugContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
+	c.log.DebugContext(ctx, "message of the Redis client library", "message", fmt.Sprintf(format, args...))
 }
 
 // Close releases the connections.

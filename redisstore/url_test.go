@@ -87,7 +87,7 @@ func FuzzOpen(f *testing.F) {
 	for _, seed := range []string{"redis://u:p@h:1/0", "rediss://h", "embedded:", "redis-cluster://a,b", ":", "redis://%", "redis://[::1"} {
 		f.Add(seed)
 	}
-	f.Fuzz(func(t *testing.T, url string) {
+	f.Fuzz(func(_ *testing.T, url string) {
 		if url == redisstore.EmbeddedURL {
 			return // it starts a server each time
 		}

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -97,7 +98,7 @@ func (v *verifier) checkCounts() error {
 	}
 	for code, status := range statusByCode {
 		counted := counts[code]
-		if want := fmt.Sprint(recount[code]); counted != want && (counted != "" || want != "0") {
+		if want := strconv.Itoa(recount[code]); counted != want && (counted != "" || want != "0") {
 			v.violation("counts say %q %s sessions, there are %s", counted, status, want)
 		}
 	}

@@ -36,6 +36,15 @@ func leaseVerifies(t *testing.T, s *suite) {
 	if want := limits().IdleTimeout + limits().ReportSlack; grant.EndsIn != want {
 		t.Errorf("ends in %v, want %v", grant.EndsIn, want)
 	}
+	bare := s.token() // of the upstream without a name, without a principal
+	made.Session, made.token = s.bare(bare), bare
+	if _, err := s.store.Lease(t.Context(), cluster.LeaseCall{ID: bare.ID, Digest: bare.Digest(), Want: 1}); err != nil {
+		t.Errorf("a session without any names: %v", err)
+	}
+	call := leaseCall(made, 1)
+	if _, err := s.store.Lease(t.Context(), call); !errors.Is(err, cluster.ErrNotFound) {
+		t.Errorf("that session under another's names: %v, want ErrNotFound", err)
+	}
 }
 
 func leaseBudget(t *testing.T, s *suite) {

@@ -52,7 +52,7 @@ func listPages(t *testing.T, s *suite) {
 		live = append(live, made.ID)
 	}
 	sorted := func(ids []cluster.ID) []string {
-		var names []string
+		names := make([]string, 0, len(ids))
 		for _, id := range ids {
 			names = append(names, id.String())
 		}

@@ -145,6 +145,20 @@ func (s *suite) token() cluster.Token {
 	return token
 }
 
+// bare makes an active session of which nothing is known but its token.
+func (s *suite) bare(token cluster.Token) cluster.Session {
+	s.t.Helper()
+	made, err := s.store.Create(s.t.Context(), cluster.Creation{ID: token.ID, Digest: token.Digest()})
+	if err != nil {
+		s.t.Fatalf("Create: %v", err)
+	}
+	made, err = s.store.Update(s.t.Context(), cluster.Change{ID: made.ID, ExpectedVersion: made.Version, Writer: "writer"})
+	if err != nil {
+		s.t.Fatalf("Update: %v", err)
+	}
+	return made
+}
+
 func (s *suite) get(id cluster.ID) cluster.Session {
 	s.t.Helper()
 	got, err := s.store.Get(s.t.Context(), id)
