@@ -30,7 +30,8 @@ func (x *exchange) readBodyUpTo(limit int64) bool {
 	}
 	body, err := readAll(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, limit), x.r.ContentLength)
 	if err == nil {
-		// The deadline would otherwise also end net/http's watch over the connection, and with it the request.
+		// The deadline was the body's. Over HTTP/1 net/http lifts it too, or its watch for the client's departure would end
+		// the request; that is not documented.
 		_ = x.w.control.SetReadDeadline(time.Time{})
 		x.body = body
 		return true

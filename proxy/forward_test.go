@@ -362,9 +362,39 @@ func TestClientThatStopsReadingIsCut(t *testing.T) {
 	})
 	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.WriteTimeout = 200 * time.Millisecond })
 	token := r.openSession()
-	res := get(r.url, token).open(t) // and then reads nothing
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	// And then reads nothing.
+	_, _ = fmt.Fprintf(conn, "GET /mcp HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nMcp-Session-Id: %s\r\n\r\n", token)
 	receive(t, "the stream to be cut", cut)
-	_ = res.Body.Close()
+}
+
+func TestLeasesAreReleased(t *testing.T) {
+	t.Parallel()
+	streaming := make(chan struct{})
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.method == http.MethodGet {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.(http.Flusher).Flush()
+			close(streaming)
+			<-r.Context().Done()
+		}
+		return got.method == http.MethodGet
+	})
+	r := newFleet(t, u.url).replica()
+	token := r.openSession()
+	post(r.url, token, pingBody).send(t)
+	post(r.url, token, "["+pingBody+"]").send(t)
+	stream := get(r.url, token).open(t)
+	receive(t, "the stream to open", streaming)
+	if r.manager.Held() != 1 {
+		t.Errorf("%d sessions are held while a stream is open, want 1", r.manager.Held())
+	}
+	_ = stream.Body.Close()
+	eventually(t, "the session to be let go", func() bool { return r.manager.Held() == 0 })
 }
 
 func TestClientThatSendsItsBodySlowlyIsCut(t *testing.T) {

@@ -117,9 +117,9 @@ func (i *initialization) activate(ctx context.Context, res *http.Response, answe
 		Revision:        cmp.Or(answer.Version, i.msg.Version, mcp.Revision20250326),
 	})
 	switch {
-	case err == nil:
 	case ctx.Err() != nil:
-		return ctx.Err() // too late, or nobody waits any more
+		return ctx.Err() // too late, or nobody waits any more: then the session is not wanted, active or not
+	case err == nil:
 	case errors.Is(err, cluster.ErrStoreUnavailable):
 		return refusalOf(err)
 	case errors.Is(err, cluster.ErrNotFound), errors.Is(err, cluster.ErrIllegalTransition), errors.Is(err, cluster.ErrConflict):

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -240,6 +241,36 @@ func TestInitializeIsUndoneWhenTheClientLeaves(t *testing.T) {
 	if live := r.live(); live != 0 {
 		t.Errorf("%d live sessions are left", live)
 	}
+}
+
+// slowActivation is a Manager that activates a session only after the client has left.
+type slowActivation struct{ *cluster.Manager }
+
+func (s slowActivation) Activate(ctx context.Context, session cluster.Session, a cluster.Activation) (cluster.Session, error) {
+	<-ctx.Done()
+	return s.Manager.Activate(context.WithoutCancel(ctx), session, a)
+}
+
+func TestInitializeIsUndoneWhenTheAnswerComesTooLate(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica()
+	target, err := url.Parse(u.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := proxy.New(slowActivation{r.manager}, proxy.Config{
+		Upstreams: []proxy.Upstream{{URL: target}}, InitializeTimeout: 100 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	got := post(newServer(t, p)+"/mcp", "", initializeBody).send(t)
+	if got.status != 503 || got.header.Get("Mcp-Session-Id") != "" {
+		t.Errorf("too late: %d %v", got.status, got.header)
+	}
+	eventually(t, "both sessions to be ended", func() bool { return r.live() == 0 && u.ended() == 1 })
 }
 
 func TestInitializeIsRefusedAtTheCap(t *testing.T) {
