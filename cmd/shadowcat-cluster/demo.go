@@ -63,7 +63,7 @@ func runDemo(command *cobra.Command, config demo.Config) error {
 	if err := d.Run(ctx); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(config.Out, "\nStopped.")
+	_, _ = fmt.Fprintln(config.Out, "Stopped.")
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/admin"
@@ -241,8 +242,8 @@ func (d *Demo) isPublic() bool {
 // Close gives back what New took. It is for a demo that does not run; Run ends with it.
 func (d *Demo) Close() error {
 	errs := []error{d.example.close()}
-	for i := len(d.closeWith) - 1; i >= 0; i-- {
-		errs = append(errs, d.closeWith[i]())
+	for _, closeIt := range slices.Backward(d.closeWith) {
+		errs = append(errs, closeIt())
 	}
 	d.closeWith = nil
 	return errors.Join(errs...)
@@ -269,6 +270,7 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 		part{name: "example server", run: d.runExample},
 		together("replicas", replicas...),
 		part{name: "front", run: d.runFront},
+		part{name: "farewell", run: d.runFarewell},
 	)
 }
 
@@ -276,6 +278,13 @@ func (d *Demo) runExample(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", d.example.handler())
 	return serveUntil(ctx, proxy.NewServer(mux), d.upstream, d.example.close)
+}
+
+// runFarewell ends the line on which the terminal shows ^C, before the requests that are ended now are shown.
+func (d *Demo) runFarewell(ctx context.Context) error {
+	<-ctx.Done()
+	d.printer.say("")
+	return nil
 }
 
 func (d *Demo) runFront(ctx context.Context) error {

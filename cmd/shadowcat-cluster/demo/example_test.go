@@ -198,7 +198,9 @@ func TestClosingTheExampleEndsRunningTools(t *testing.T) {
 	if err := e.close(); err != nil {
 		t.Errorf("closing the example: %v", err)
 	}
-	<-done
+	if err := <-done; err == nil {
+		t.Log("the client was told before its session ended") // either is right
+	}
 	if took := time.Since(stopped); took > 5*time.Second {
 		t.Errorf("the tool ran on for %v after the example was closed", took)
 	}

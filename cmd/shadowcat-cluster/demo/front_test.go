@@ -15,10 +15,12 @@ import (
 	"time"
 )
 
+const testMaxBody = 100
+
 // startFront serves a front over these replicas and returns its URL.
-func startFront(t *testing.T, maxBody int64, replicas ...string) string {
+func startFront(t *testing.T, replicas ...string) string {
 	t.Helper()
-	front := newFront(replicas, maxBody, slog.New(slog.DiscardHandler))
+	front := newFront(replicas, testMaxBody, slog.New(slog.DiscardHandler))
 	server := httptest.NewServer(front)
 	t.Cleanup(func() { server.Close(); front.close() })
 	return server.URL
@@ -71,7 +73,7 @@ func refused(t *testing.T) string {
 
 func TestFrontGivesEachRequestToTheNextReplica(t *testing.T) {
 	t.Parallel()
-	url := startFront(t, 100, startReplica(t, named("a")), startReplica(t, named("b")), startReplica(t, named("c")))
+	url := startFront(t, startReplica(t, named("a")), startReplica(t, named("b")), startReplica(t, named("c")))
 	for i, want := range strings.Fields("a b c a b c") {
 		if _, got := send(t, http.MethodPost, url+"/mcp?x=1", "hello"); got != want+" POST /mcp?x=1 hello" {
 			t.Errorf("request %d was answered %q, want replica %s", i, got, want)
@@ -81,7 +83,7 @@ func TestFrontGivesEachRequestToTheNextReplica(t *testing.T) {
 
 func TestFrontPassesOverAReplicaThatRefuses(t *testing.T) {
 	t.Parallel()
-	url := startFront(t, 100, refused(t), startReplica(t, named("b")), refused(t))
+	url := startFront(t, refused(t), startReplica(t, named("b")), refused(t))
 	for range 6 {
 		if status, got := send(t, http.MethodPost, url+"/mcp", "hello"); status != http.StatusOK || got != "b POST /mcp hello" {
 			t.Errorf("answered %d %q, want b", status, got)
@@ -91,7 +93,7 @@ func TestFrontPassesOverAReplicaThatRefuses(t *testing.T) {
 
 func TestFrontSaysWhenNoReplicaAnswers(t *testing.T) {
 	t.Parallel()
-	url := startFront(t, 100, refused(t), refused(t))
+	url := startFront(t, refused(t), refused(t))
 	status, got := send(t, http.MethodPost, url+"/mcp", "hello")
 	if status != http.StatusBadGateway || !strings.Contains(got, "no replica took the request") {
 		t.Errorf("answered %d %q", status, got)
@@ -103,7 +105,7 @@ func TestFrontRepeatsNothingThatMayHaveRun(t *testing.T) {
 	var others atomic.Int64
 	broken := startReplica(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	other := startReplica(t, func(http.ResponseWriter, *http.Request) { others.Add(1) })
-	url := startFront(t, 100, broken, other)
+	url := startFront(t, broken, other)
 	if status, _ := send(t, http.MethodPost, url+"/mcp", "hello"); status != http.StatusBadGateway || others.Load() != 0 {
 		t.Errorf("answered %d and asked another replica %d times, want 502 and none", status, others.Load())
 	}
@@ -112,18 +114,18 @@ func TestFrontRepeatsNothingThatMayHaveRun(t *testing.T) {
 func TestFrontLeavesTheBodyLimitToTheReplica(t *testing.T) {
 	t.Parallel()
 	var got atomic.Int64
-	url := startFront(t, 100, startReplica(t, func(w http.ResponseWriter, r *http.Request) {
+	url := startFront(t, startReplica(t, func(w http.ResponseWriter, r *http.Request) {
 		got.Store(r.ContentLength)
 		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 	}))
-	if status, _ := send(t, http.MethodPost, url+"/mcp", strings.Repeat("x", 1000)); status != http.StatusRequestEntityTooLarge || got.Load() != 101 {
-		t.Errorf("answered %d for a body of %d bytes, want 413 and 101", status, got.Load())
+	if status, _ := send(t, http.MethodPost, url+"/mcp", strings.Repeat("x", 10*testMaxBody)); status != http.StatusRequestEntityTooLarge || got.Load() != testMaxBody+1 {
+		t.Errorf("answered %d for a body of %d bytes, want 413 and one over the limit", status, got.Load())
 	}
 }
 
 func TestFrontKeepsTheClientsHost(t *testing.T) {
 	t.Parallel()
-	url := startFront(t, 100, startReplica(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host) }))
+	url := startFront(t, startReplica(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host) }))
 	if _, got := send(t, http.MethodGet, url, ""); "http://"+got != url {
 		t.Errorf("the replica saw Host %s, want that of %s", got, url)
 	}
@@ -132,7 +134,7 @@ func TestFrontKeepsTheClientsHost(t *testing.T) {
 func TestFrontStreamsAndEndsWithTheClient(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
-	url := startFront(t, 100, startReplica(t, func(w http.ResponseWriter, r *http.Request) {
+	url := startFront(t, startReplica(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: first\n\n")
 		_ = http.NewResponseController(w).Flush()

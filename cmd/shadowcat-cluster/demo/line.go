@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -62,7 +63,7 @@ func (s style) format(l line) string {
 		{text: replicaName(l.replica), width: replicaWidth, colour: replicaColours[l.replica%len(replicaColours)]},
 		{text: s.sessionID(l.session), width: s.idWidth(), colour: sessionColour(l.session)},
 		{text: methodOf(l), width: methodWidth},
-		{text: fmt.Sprint(l.status), width: statusWidth, colour: statusColour(l.status)},
+		{text: strconv.Itoa(l.status), width: statusWidth, colour: statusColour(l.status)},
 		{text: formatDuration(l.duration), width: durationWidth, right: true, colour: faint},
 	}
 	return s.join(cells[:])

@@ -28,39 +28,48 @@ func TestLineFormat(t *testing.T) {
 		want  string
 	}{
 		"full IDs": {
-			style{}, initialize,
+			style{},
+			initialize,
 			"12:30:45  replica-1   0198c0de-0000-7000-8000-f3a9c41d0b72  initialize                 200     12ms",
 		},
 		"short IDs": {
-			style{shortIDs: true}, initialize,
+			style{shortIDs: true},
+			initialize,
 			"12:30:45  replica-1   …f3a9c41d0b72  initialize                 200     12ms",
 		},
 		"widest": {
-			style{}, widest,
+			style{},
+			widest,
 			"12:30:45  replica-16  0198c0de-0000-7000-8000-f3a9c41d0b72  notifications/initialized  202   59m59s",
 		},
 		"no session": {
-			style{shortIDs: true}, line{at: someTime, verb: http.MethodPost, rpc: "server/discover", status: 400, duration: time.Millisecond},
+			style{shortIDs: true},
+			line{at: someTime, verb: http.MethodPost, rpc: "server/discover", status: 400, duration: time.Millisecond},
 			"12:30:45  replica-1   -              server/discover            400    1.0ms",
 		},
 		"method too long": {
-			style{shortIDs: true}, line{at: someTime, rpc: "notifications/elicitation/complete", status: 202},
+			style{shortIDs: true},
+			line{at: someTime, rpc: "notifications/elicitation/complete", status: 202},
 			"12:30:45  replica-1   -              notifications/elicitatio…  202    0.0ms",
 		},
 		"stream": {
-			style{shortIDs: true}, line{at: someTime, session: someID, verb: http.MethodGet, status: 200, duration: 90 * time.Second},
+			style{shortIDs: true},
+			line{at: someTime, session: someID, verb: http.MethodGet, status: 200, duration: 90 * time.Second},
 			"12:30:45  replica-1   …f3a9c41d0b72  (GET stream)               200    1m30s",
 		},
 		"answer": {
-			style{shortIDs: true}, line{at: someTime, session: someID, verb: http.MethodPost, status: 202},
+			style{shortIDs: true},
+			line{at: someTime, session: someID, verb: http.MethodPost, status: 202},
 			"12:30:45  replica-1   …f3a9c41d0b72  (answer to the server)     202    0.0ms",
 		},
 		"unreadable": {
-			style{shortIDs: true}, line{at: someTime, session: someID, verb: http.MethodPost, status: 400},
+			style{shortIDs: true},
+			line{at: someTime, session: someID, verb: http.MethodPost, status: 400},
 			"12:30:45  replica-1   …f3a9c41d0b72  (POST)                     400    0.0ms",
 		},
 		"colour": {
-			style{shortIDs: true, colour: true}, line{at: someTime, verb: http.MethodDelete, status: 503, duration: time.Second},
+			style{shortIDs: true, colour: true},
+			line{at: someTime, verb: http.MethodDelete, status: 503, duration: time.Second},
 			"\x1b[2m12:30:45\x1b[0m  \x1b[36mreplica-1\x1b[0m   \x1b[2m-\x1b[0m              (DELETE session)           \x1b[31m503\x1b[0m     \x1b[2m1.0s\x1b[0m",
 		},
 	} {
@@ -129,7 +138,7 @@ func TestPrinterNeverBlocksARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != printQueue+1 || lines[0] != "(3 requests not shown)" {
+	if len(lines) != printQueue+1 || lines[0] != "(3 lines not shown)" {
 		t.Errorf("%d lines, the first is %q", len(lines), lines[0])
 	}
 }

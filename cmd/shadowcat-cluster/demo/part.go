@@ -62,7 +62,7 @@ func together(name string, parts ...part) part {
 				results <- err
 			}()
 		}
-		var errs []error
+		errs := make([]error, 0, len(parts))
 		for range parts {
 			errs = append(errs, <-results)
 		}

@@ -15,18 +15,21 @@ const printQueue = 1024
 type printer struct {
 	out     io.Writer
 	style   style
-	queue   chan line
+	queue   chan string
 	dropped atomic.Int64
 }
 
 func newPrinter(out io.Writer, style style) *printer {
-	return &printer{out: out, style: style, queue: make(chan line, printQueue)}
+	return &printer{out: out, style: style, queue: make(chan string, printQueue)}
 }
 
-// add shows a line, soon.
-func (p *printer) add(l line) {
+// add shows a request, soon.
+func (p *printer) add(l line) { p.say(p.style.format(l)) }
+
+// say shows a line of text, soon.
+func (p *printer) say(text string) {
 	select {
-	case p.queue <- l:
+	case p.queue <- text:
 	default:
 		p.dropped.Add(1)
 	}
@@ -37,8 +40,8 @@ func (p *printer) add(l line) {
 func (p *printer) run(ctx context.Context) error {
 	for {
 		select {
-		case l := <-p.queue:
-			if err := p.print(l); err != nil {
+		case text := <-p.queue:
+			if err := p.print(text); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -50,8 +53,8 @@ func (p *printer) run(ctx context.Context) error {
 func (p *printer) flush() error {
 	for {
 		select {
-		case l := <-p.queue:
-			if err := p.print(l); err != nil {
+		case text := <-p.queue:
+			if err := p.print(text); err != nil {
 				return err
 			}
 		default:
@@ -60,12 +63,12 @@ func (p *printer) flush() error {
 	}
 }
 
-func (p *printer) print(l line) error {
+func (p *printer) print(text string) error {
 	if dropped := p.dropped.Swap(0); dropped > 0 {
-		if _, err := fmt.Fprintf(p.out, "%s\n", p.style.paint(faint, fmt.Sprintf("(%d requests not shown)", dropped))); err != nil {
+		if _, err := fmt.Fprintf(p.out, "%s\n", p.style.paint(faint, fmt.Sprintf("(%d lines not shown)", dropped))); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintln(p.out, p.style.format(l))
+	_, err := fmt.Fprintln(p.out, text)
 	return err
 }
