@@ -18,36 +18,66 @@ func TestPeekTellsWhatAMessageIs(t *testing.T) {
 		name, body string
 		want       mcp.Message
 	}{
-		{"request", `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","arguments":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "tools/call", ID: "7"}},
-		{"string id", `{"jsonrpc":"2.0","id":"7","method":"ping"}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: `"7"`}},
-		{"escaped id has the form of the plain one", `{"jsonrpc":"2.0","id":"\u0061<","method":"ping"}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: `"a<"`}},
-		{"huge integer id", `{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"ping"}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: "123456789012345678901234567890"}},
-		{"escaped key", `{"jsonrpc":"2.0","id":1,"me\u0074hod":"ping"}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: "1"}},
-		{"notification", ` {"method":"notifications/initialized","jsonrpc":"2.0"} `,
-			mcp.Message{Kind: mcp.KindNotification, Method: "notifications/initialized"}},
-		{"initialize, keys in any order", `{"params":{"clientInfo":{"version":"1","name":"c"},"protocolVersion":"2025-06-18","capabilities":{}},"method":"initialize","id":0,"jsonrpc":"2.0"}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "initialize", ID: "0", Version: "2025-06-18", ClientName: "c", ClientVersion: "1", Initializes: true}},
-		{"era", `{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "server/discover", ID: "1", MetaVersion: "2026-07-28"}},
-		{"era that is no string", `{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":5}}}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: "1", MetaVersion: "5"}},
-		{"result", `{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25"}}`,
-			mcp.Message{Kind: mcp.KindResponse, ID: "1", Version: "2025-11-25"}},
-		{"error", `{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}`,
-			mcp.Message{Kind: mcp.KindResponse, ID: "1", Failed: true}},
-		{"error without id", `{"jsonrpc":"2.0","id":null,"error":{}}`,
-			mcp.Message{Kind: mcp.KindResponse, Failed: true}},
-		{"params that are no object", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":[{"protocolVersion":"x"}]}`,
-			mcp.Message{Kind: mcp.KindRequest, Method: "initialize", ID: "1", Initializes: true}},
-		{"batch", `[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"method":"b"}]`,
-			mcp.Message{Kind: mcp.KindBatch}},
-		{"initialize in a batch", `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`,
-			mcp.Message{Kind: mcp.KindBatch, Initializes: true}},
+		{
+			"request", `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"x","arguments":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "tools/call", ID: "7"},
+		},
+		{
+			"string id", `{"jsonrpc":"2.0","id":"7","method":"ping"}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: `"7"`},
+		},
+		{
+			"escaped id has the form of the plain one", `{"jsonrpc":"2.0","id":"\u0061<","method":"ping"}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: `"a<"`},
+		},
+		{
+			"huge integer id", `{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"ping"}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: "123456789012345678901234567890"},
+		},
+		{
+			"escaped key", `{"jsonrpc":"2.0","id":1,"me\u0074hod":"ping"}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: "1"},
+		},
+		{
+			"notification", ` {"method":"notifications/initialized","jsonrpc":"2.0"} `,
+			mcp.Message{Kind: mcp.KindNotification, Method: "notifications/initialized"},
+		},
+		{
+			"initialize, keys in any order", `{"params":{"clientInfo":{"version":"1","name":"c"},"protocolVersion":"2025-06-18","capabilities":{}},"method":"initialize","id":0,"jsonrpc":"2.0"}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "initialize", ID: "0", Version: "2025-06-18", ClientName: "c", ClientVersion: "1", Initializes: true},
+		},
+		{
+			"era", `{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "server/discover", ID: "1", MetaVersion: "2026-07-28"},
+		},
+		{
+			"era that is no string", `{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":5}}}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "ping", ID: "1", MetaVersion: "5"},
+		},
+		{
+			"result", `{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25"}}`,
+			mcp.Message{Kind: mcp.KindResponse, ID: "1", Version: "2025-11-25"},
+		},
+		{
+			"error", `{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}`,
+			mcp.Message{Kind: mcp.KindResponse, ID: "1", Failed: true},
+		},
+		{
+			"error without id", `{"jsonrpc":"2.0","id":null,"error":{}}`,
+			mcp.Message{Kind: mcp.KindResponse, Failed: true},
+		},
+		{
+			"params that are no object", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":[{"protocolVersion":"x"}]}`,
+			mcp.Message{Kind: mcp.KindRequest, Method: "initialize", ID: "1", Initializes: true},
+		},
+		{
+			"batch", `[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"method":"b"}]`,
+			mcp.Message{Kind: mcp.KindBatch},
+		},
+		{
+			"initialize in a batch", `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`,
+			mcp.Message{Kind: mcp.KindBatch, Initializes: true},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -117,15 +147,14 @@ func TestPeekRefusesWithACodeAndKeepsTheID(t *testing.T) {
 
 func TestPeekDoesNotCopyTheBody(t *testing.T) {
 	body := []byte(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"arguments":{"text":"` + strings.Repeat("a", 1<<20) + `"}}}`)
-	var bytes testing.BenchmarkResult
-	bytes = testing.Benchmark(func(b *testing.B) {
+	result := testing.Benchmark(func(b *testing.B) {
 		for b.Loop() {
 			if _, err := mcp.Peek(body); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
-	if got := bytes.AllocedBytesPerOp(); got > 4096 {
+	if got := result.AllocedBytesPerOp(); got > 4096 {
 		t.Errorf("Peek of a 1 MiB body allocates %d bytes, want at most 4096", got)
 	}
 }

@@ -117,8 +117,11 @@ func (c Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"initialize_timeout", c.InitializeTimeout}, {"body_timeout", c.BodyTimeout}, {"write_timeout", c.WriteTimeout},
-		{"dial_timeout", c.DialTimeout}, {"end_timeout", c.EndTimeout},
+		{"initialize_timeout", c.InitializeTimeout},
+		{"body_timeout", c.BodyTimeout},
+		{"write_timeout", c.WriteTimeout},
+		{"dial_timeout", c.DialTimeout},
+		{"end_timeout", c.EndTimeout},
 	} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s: %v is negative", d.name, d.value))

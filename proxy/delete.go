@@ -46,7 +46,7 @@ func (x *exchange) endUpstream(ctx context.Context, upstreamSession, revision st
 	}
 	ctx, cancel := context.WithTimeout(ctx, x.p.cfg.EndTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, x.upstream.URL.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, x.upstream.URL.String(), http.NoBody)
 	if err != nil {
 		x.p.log.Error("making a DELETE for the upstream", "upstream", x.upstream.Name, "session", x.sessionText())
 		return

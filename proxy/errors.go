@@ -39,12 +39,12 @@ func (f refusal) Error() string { return f.message }
 
 // The refusals that are the same wherever they come from.
 var (
-	sessionRequired = refusal{
+	errSessionRequired = refusal{
 		status:  http.StatusBadRequest,
 		reason:  mcp.ReasonSessionRequired,
 		message: "the request has no Mcp-Session-Id; send initialize first",
 	}
-	sessionNotFound = refusal{
+	errSessionNotFound = refusal{
 		status:  http.StatusNotFound,
 		reason:  mcp.ReasonSessionNotFound,
 		message: "session not found; send initialize without Mcp-Session-Id to start a new one",
@@ -93,7 +93,7 @@ func refusalOf(err error) refusal {
 			message: "the session store is unavailable; the session may still exist, so keep it and retry", retryAfter: retryAfter,
 		}
 	case errors.Is(err, cluster.ErrNotFound):
-		return sessionNotFound
+		return errSessionNotFound
 	default:
 		return refusal{status: http.StatusInternalServerError, message: "the proxy failed on this request; its log says more"}
 	}

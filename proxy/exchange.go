@@ -56,17 +56,17 @@ func (x *exchange) detached() context.Context { return context.WithoutCancel(x.r
 // recoverPanic keeps a fault in one request from being more than that.
 func (x *exchange) recoverPanic() {
 	fault := recover()
-	switch {
-	case fault == nil:
-	case fault == http.ErrAbortHandler: //nolint:errorlint // a panic's value, compared as net/http does
-		panic(fault)
-	default:
-		x.p.log.Error("request handler panicked", "panic", fault, "stack", string(debug.Stack()), "session", x.sessionText())
-		if x.w.status != 0 {
-			panic(http.ErrAbortHandler) // too late to say so
-		}
-		x.refuse(refusal{status: http.StatusInternalServerError, message: "the proxy failed on this request; its log says more"})
+	if fault == nil {
+		return
 	}
+	if fault == http.ErrAbortHandler { //nolint:errorlint // a panic's value, compared as net/http compares it
+		panic(fault)
+	}
+	x.p.log.Error("request handler panicked", "panic", fault, "stack", string(debug.Stack()), "session", x.sessionText())
+	if x.w.status != 0 {
+		panic(http.ErrAbortHandler) // too late to say so
+	}
+	x.refuse(refusal{status: http.StatusInternalServerError, message: "the proxy failed on this request; its log says more"})
 }
 
 // finish tells everyone who wants to know.

@@ -120,7 +120,7 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 	case errors.As(err, &refused):
 		x.refuse(refused)
 	case errors.Is(cause, errSessionEnded):
-		x.refuse(sessionNotFound)
+		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errInitializeTimeout):
 		x.refuse(upstreamUnavailable(errInitializeTimeout.Error()))
 	case x.r.Context().Err() != nil:
@@ -151,6 +151,11 @@ func (x *exchange) upstreamFailed() refusal {
 // bufferPool lends copy buffers to httputil.ReverseProxy.
 type bufferPool struct{ p *Proxy }
 
-func (b bufferPool) Get() []byte { return *b.p.buffers.Get().(*[]byte) }
+func (b bufferPool) Get() []byte {
+	if buf, ok := b.p.buffers.Get().(*[]byte); ok {
+		return *buf
+	}
+	return make([]byte, copyBufferSize)
+}
 
 func (b bufferPool) Put(buf []byte) { b.p.buffers.Put(&buf) }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -95,10 +94,10 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 			return false
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
-		w.(http.Flusher).Flush()
+		flush(w)
 		for event := range next {
 			_, _ = io.WriteString(w, event)
-			w.(http.Flusher).Flush()
+			flush(w)
 		}
 		return true
 	})
@@ -110,7 +109,7 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	} {
 		next = make(chan string)
 		res := q.open(t) // the header comes before any event
-		stream := lines(res)
+		stream := res.lines()
 		// Each event is sent only after the one before has arrived, the last one after longer than any write may take.
 		for i := range 3 {
 			if i == 2 {
@@ -194,7 +193,7 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 		if r.Method == http.MethodGet {
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, _ = io.WriteString(w, "data: unfinished")
-			w.(http.Flusher).Flush()
+			flush(w)
 		}
 		waiting <- struct{}{}
 		<-r.Context().Done()
@@ -362,11 +361,7 @@ func TestClientThatStopsReadingIsCut(t *testing.T) {
 	})
 	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.WriteTimeout = 200 * time.Millisecond })
 	token := r.openSession()
-	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := r.dial()
 	// And then reads nothing.
 	_, _ = fmt.Fprintf(conn, "GET /mcp HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nMcp-Session-Id: %s\r\n\r\n", token)
 	receive(t, "the stream to be cut", cut)
@@ -378,7 +373,7 @@ func TestLeasesAreReleased(t *testing.T) {
 	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
 		if got.method == http.MethodGet {
 			w.Header().Set("Content-Type", "text/event-stream")
-			w.(http.Flusher).Flush()
+			flush(w)
 			close(streaming)
 			<-r.Context().Done()
 		}
@@ -400,12 +395,7 @@ func TestLeasesAreReleased(t *testing.T) {
 func TestClientThatSendsItsBodySlowlyIsCut(t *testing.T) {
 	t.Parallel()
 	r := newFleet(t, newUpstream(t, nil).url).replica(func(c *proxy.Config) { c.BodyTimeout = 100 * time.Millisecond })
-	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	conn := r.dial()
 	_, _ = fmt.Fprintf(conn, "POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAccept: */*\r\nContent-Length: 100\r\n\r\n{")
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -437,12 +427,7 @@ func TestHeaderInjectionThroughTheTokenIsImpossible(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, nil)
 	r := newFleet(t, u.url).replica()
-	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	conn := r.dial()
 	_, _ = fmt.Fprintf(conn, "DELETE /mcp HTTP/1.1\r\nHost: x\r\nConnection: close\r\nMcp-Session-Id: a\x00\nInjected: {*}\r\n\r\n")
 	text, _ := io.ReadAll(conn)
 	if !strings.HasPrefix(string(text), "HTTP/1.1 400") || len(u.requests()) != 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -56,7 +55,7 @@ func TestInitializeByEventStreamKeepsEveryByte(t *testing.T) {
 			if piece != "x\"}\n\n" {
 				_, _ = io.WriteString(w, " ")
 			}
-			w.(http.Flusher).Flush()
+			flush(w)
 		}
 		return true
 	})
@@ -80,8 +79,16 @@ func TestInitializeByEventStreamKeepsEveryByte(t *testing.T) {
 	}
 }
 
-func TestInitializeThatFailsLeavesNothingBehind(t *testing.T) {
-	t.Parallel()
+// brokenAnswer is an answer to initialize that makes no session.
+type brokenAnswer struct {
+	name   string
+	handle http.HandlerFunc
+	status int
+	body   string // "" means a refusal with reason upstream_unavailable
+	ends   int    // DELETEs that the upstream gets
+}
+
+func brokenAnswers() []brokenAnswer {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	json := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -96,7 +103,7 @@ func TestInitializeThatFailsLeavesNothingBehind(t *testing.T) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			w.Header().Set("Mcp-Session-Id", upstreamSession)
 			_, _ = io.WriteString(w, text)
-			w.(http.Flusher).Flush()
+			flush(w)
 			then(w, r)
 		}
 	}
@@ -109,13 +116,7 @@ func TestInitializeThatFailsLeavesNothingBehind(t *testing.T) {
 		}
 	}
 	rpcError := `{"jsonrpc":"2.0","id":"init","error":{"code":-32602,"message":"no"}}`
-	for _, tt := range []struct {
-		name   string
-		handle http.HandlerFunc
-		status int
-		body   string // "" means a refusal with reason upstream_unavailable
-		ends   int    // DELETEs that the upstream gets
-	}{
+	return []brokenAnswer{
 		{"JSON-RPC error", json(200, rpcError), 200, rpcError, 1},
 		{"JSON-RPC error without id", json(200, `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}`), 200, `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}`, 1},
 		{"error by event stream", sse("data: "+rpcError+"\n\n", nothing), 200, "data: " + rpcError + "\n\n", 1},
@@ -155,7 +156,12 @@ func TestInitializeThatFailsLeavesNothingBehind(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, initialized)
 		}, 503, "", 0},
-	} {
+	}
+}
+
+func TestInitializeThatFailsLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	for _, tt := range brokenAnswers() {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
@@ -195,7 +201,7 @@ func TestInitializeStreamEndsInTimeWhenTheUpstreamKeepsItOpen(t *testing.T) {
 		}
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: "+initialized+"\n\n")
-		w.(http.Flusher).Flush()
+		flush(w)
 		<-r.Context().Done()
 		return true
 	})
@@ -327,9 +333,7 @@ func TestLostConnectionTellsWhetherTheRequestMayHaveRun(t *testing.T) {
 		if got.msg.Method != "tools/call" {
 			return false
 		}
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err == nil {
-			_ = conn.(*net.TCPConn).SetLinger(0)
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			_ = conn.Close()
 		}
 		return true

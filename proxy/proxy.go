@@ -29,7 +29,7 @@ type Proxy struct {
 	upstreams map[string]*Upstream // by path
 	policy    policy
 	transport *http.Transport
-	buffers   sync.Pool // of *[]byte
+	buffers   sync.Pool // of *[]byte, each of copyBufferSize
 }
 
 // New returns a proxy. The error says everything that is wrong with cfg. Close the proxy when it is no longer used.
@@ -45,7 +45,6 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 		upstreams: make(map[string]*Upstream, len(cfg.Upstreams)),
 		policy:    newPolicy(cfg),
 		transport: newTransport(cfg),
-		buffers:   sync.Pool{New: func() any { return new(make([]byte, copyBufferSize)) }},
 	}
 	for _, u := range cfg.Upstreams {
 		target := *u.URL

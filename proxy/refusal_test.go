@@ -13,37 +13,23 @@ import (
 	"github.com/tapwire/shadowcat-cluster/proxy"
 )
 
-// What a client may get wrong: each has its status and a cause, reaches no upstream, and leaves nothing behind.
-func TestBadInputIsRefused(t *testing.T) {
-	t.Parallel()
-	u := newUpstream(t, nil)
-	r := newFleet(t, u.url).replica(func(c *proxy.Config) {
-		c.Upstreams = append(c.Upstreams, proxy.Upstream{Name: "other", URL: c.Upstreams[0].URL})
-		c.MaxBody = 64 << 10
-	})
-	token := r.openSession()
-	id, secret, _ := strings.Cut(token, ".")
-	_, otherSecret, _ := strings.Cut(r.openSession(), ".")
-	ended := r.openSession()
-	del(r.url, ended).send(t)
-	before, live := len(u.requests()), r.live()
+// refusalCase is a request and how it is refused.
+type refusalCase struct {
+	name       string
+	request    request
+	status     int
+	code       int
+	reason, id string
+}
 
-	ping := post(r.url, token, pingBody)
-	with := func(token string) request { return post(r.url, token, pingBody) }
-	says := func(body string) request { return post(r.url, token, body) }
-	sized := func(n int) request {
-		return says(`{"jsonrpc":"2.0","id":1,"method":"ping","x":"` + strings.Repeat("x", n) + `"}`)
-	}
-	chunked := sized(70 << 10)
-	chunked.url += "?chunked"
-	const pingID, noID = "1", ""
-	for _, tt := range []struct {
-		name       string
-		request    request
-		status     int
-		code       int
-		reason, id string
-	}{
+const pingID, noID = "1", ""
+
+// badTokens are requests that name no session of theirs. token is of a live session, otherSecret of another one, ended
+// of none any more.
+func badTokens(url, token, otherSecret, ended string) []refusalCase {
+	id, secret, _ := strings.Cut(token, ".")
+	with := func(token string) request { return post(url, token, pingBody) }
+	return []refusalCase{
 		{"no token", with(""), 400, 1400, "session_required", pingID},
 		{"malformed token", with("nonsense"), 404, 1404, "session_not_found", pingID},
 		{"wrong secret", with(id + "." + otherSecret), 404, 1404, "session_not_found", pingID},
@@ -54,17 +40,28 @@ func TestBadInputIsRefused(t *testing.T) {
 		{"escaped line break", with(token + `\r\nX: y`), 404, 1404, "session_not_found", pingID},
 		{"64 KiB", with(strings.Repeat("a", 64<<10)), 404, 1404, "session_not_found", pingID},
 		{"ended session", with(ended), 404, 1404, "session_not_found", pingID},
-		{"session of another upstream", post(strings.Replace(r.url, "/mcp", "/other/mcp", 1), token, pingBody), 404, 1404, "session_not_found", pingID},
-		{"GET with a foreign token", get(r.url, id+"."+otherSecret), 404, 1404, "session_not_found", noID},
-		{"DELETE with a foreign token", del(r.url, id+"."+otherSecret), 404, 1404, "session_not_found", noID},
-		{"GET without a token", get(r.url, ""), 400, 1400, "session_required", noID},
-		{"DELETE without a token", del(r.url, ""), 400, 1400, "session_required", noID},
-		{"answer without a token", post(r.url, "", `{"jsonrpc":"2.0","id":9,"result":{}}`), 400, 1400, "session_required", noID},
+		{"session of another upstream", post(strings.Replace(url, "/mcp", "/other/mcp", 1), token, pingBody), 404, 1404, "session_not_found", pingID},
+		{"GET with a foreign token", get(url, id+"."+otherSecret), 404, 1404, "session_not_found", noID},
+		{"DELETE with a foreign token", del(url, id+"."+otherSecret), 404, 1404, "session_not_found", noID},
+		{"GET without a token", get(url, ""), 400, 1400, "session_required", noID},
+		{"DELETE without a token", del(url, ""), 400, 1400, "session_required", noID},
+		{"answer without a token", post(url, "", `{"jsonrpc":"2.0","id":9,"result":{}}`), 400, 1400, "session_required", noID},
+	}
+}
+
+// badMessages are requests of a live session that break another rule.
+func badMessages(url, token string) []refusalCase {
+	ping := post(url, token, pingBody)
+	says := func(body string) request { return post(url, token, body) }
+	sized := func(n int) request {
+		return says(`{"jsonrpc":"2.0","id":1,"method":"ping","x":"` + strings.Repeat("x", n) + `"}`)
+	}
+	return []refusalCase{
 		{"no Content-Type", ping.with("Content-Type", ""), 415, 1415, "", noID},
 		{"wrong Content-Type", ping.with("Content-Type", "text/plain"), 415, 1415, "", noID},
 		{"no Accept", ping.with("Accept", ""), 406, 1406, "", noID},
 		{"half an Accept", ping.with("Accept", "application/json"), 406, 1406, "", noID},
-		{"GET that takes JSON only", get(r.url, token).with("Accept", "application/json"), 406, 1406, "", noID},
+		{"GET that takes JSON only", get(url, token).with("Accept", "application/json"), 406, 1406, "", noID},
 		{"empty body", says(""), 400, -32700, "", noID},
 		{"invalid JSON", says(`{"jsonrpc":`), 400, -32700, "", noID},
 		{"garbage after it", says(pingBody + "x"), 400, -32700, "", noID},
@@ -73,22 +70,39 @@ func TestBadInputIsRefused(t *testing.T) {
 		{"not JSON-RPC", says(`{"id":5}`), 400, -32600, "", "5"},
 		{"method twice", says(`{"jsonrpc":"2.0","id":"x","method":"ping","method":"tools/call"}`), 400, -32600, "", `"x"`},
 		{"batch in a revision without", says("[" + pingBody + "]"), 400, -32600, "", noID},
-		{"initialize in a batch", post(r.url, "", "["+initializeBody+"]"), 400, -32600, "", noID},
-		{"initialize without id", post(r.url, "", `{"jsonrpc":"2.0","method":"initialize"}`), 400, -32600, "", noID},
+		{"initialize in a batch", post(url, "", "["+initializeBody+"]"), 400, -32600, "", noID},
+		{"initialize without id", post(url, "", `{"jsonrpc":"2.0","method":"initialize"}`), 400, -32600, "", noID},
 		{"large body", sized(70 << 10), 413, 1413, "body_too_large", noID},
-		{"large body of unknown length", chunked, 413, 1413, "body_too_large", noID},
 		{"unsupported version", ping.with("Mcp-Protocol-Version", "1999-01-01"), 400, 1400, "", pingID},
 		{"version that is none", ping.with("Mcp-Protocol-Version", "banana"), 400, 1400, "", pingID},
-		{"unsupported version of a GET", get(r.url, token).with("Mcp-Protocol-Version", "1999-01-01"), 400, 1400, "", noID},
-		{"GET of the stateless era", get(r.url, token).with("Mcp-Protocol-Version", "2026-07-28"), 405, 1405, "", noID},
-		{"DELETE of the stateless era", del(r.url, token).with("Mcp-Protocol-Version", "2026-07-28"), 405, 1405, "", noID},
-		{"PUT", request{"PUT", r.url, pingBody, ping.header}, 405, 1405, "", noID},
-		{"OPTIONS without CORS", request{"OPTIONS", r.url, "", http.Header{}}, 405, 1405, "", noID},
-		{"unknown upstream", post(strings.Replace(r.url, "/mcp", "/nobody/mcp", 1), token, pingBody), 404, 1404, "", noID},
-		{"no upstream", post(strings.Replace(r.url, "/mcp", "/", 1), "", initializeBody), 404, 1404, "", noID},
+		{"unsupported version of a GET", get(url, token).with("Mcp-Protocol-Version", "1999-01-01"), 400, 1400, "", noID},
+		{"GET of the stateless era", get(url, token).with("Mcp-Protocol-Version", "2026-07-28"), 405, 1405, "", noID},
+		{"DELETE of the stateless era", del(url, token).with("Mcp-Protocol-Version", "2026-07-28"), 405, 1405, "", noID},
+		{"PUT", request{"PUT", url, pingBody, ping.header}, 405, 1405, "", noID},
+		{"OPTIONS without CORS", request{"OPTIONS", url, "", http.Header{}}, 405, 1405, "", noID},
+		{"unknown upstream", post(strings.Replace(url, "/mcp", "/nobody/mcp", 1), token, pingBody), 404, 1404, "", noID},
+		{"no upstream", post(strings.Replace(url, "/mcp", "/", 1), "", initializeBody), 404, 1404, "", noID},
 		{"foreign Origin", ping.with("Origin", "https://evil.example"), 403, 1403, "", noID},
 		{"no Origin to speak of", ping.with("Origin", "null"), 403, 1403, "", noID},
-	} {
+	}
+}
+
+// What a client may get wrong: each has its status and a cause, reaches no upstream, and leaves nothing behind.
+func TestBadInputIsRefused(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) {
+		c.Upstreams = append(c.Upstreams, proxy.Upstream{Name: "other", URL: c.Upstreams[0].URL})
+		c.MaxBody = 64 << 10
+	})
+	token := r.openSession()
+	_, secret, _ := strings.Cut(token, ".")
+	_, otherSecret, _ := strings.Cut(r.openSession(), ".")
+	ended := r.openSession()
+	del(r.url, ended).send(t)
+	before, live := len(u.requests()), r.live()
+
+	for _, tt := range append(badTokens(r.url, token, otherSecret, ended), badMessages(r.url, token)...) {
 		t.Run(tt.name, func(t *testing.T) {
 			got := tt.request.send(t)
 			p := got.problem()
@@ -112,7 +126,7 @@ func TestBadInputIsRefused(t *testing.T) {
 	if after := r.live(); after != live {
 		t.Errorf("%d live sessions, want %d as before", after, live)
 	}
-	if got := ping.send(t); got.status != 200 {
+	if got := post(r.url, token, pingBody).send(t); got.status != 200 {
 		t.Errorf("the session after all that: %d", got.status)
 	}
 }
@@ -230,5 +244,18 @@ func TestConfigIsCheckedByName(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("New: %v; want …%s…", err, want)
 		}
+	}
+}
+
+func TestBodyOfUnknownLengthIsLimited(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.MaxBody = 1000 })
+	conn := r.dial()
+	_, _ = fmt.Fprintf(conn, "POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAccept: */*\r\nTransfer-Encoding: chunked\r\n\r\n"+
+		"3e9\r\n%s\r\n0\r\n\r\n", strings.Repeat(" ", 1001))
+	text, _ := io.ReadAll(conn)
+	if !strings.HasPrefix(string(text), "HTTP/1.1 413 ") || !strings.Contains(string(text), "body_too_large") || len(u.requests()) != 0 {
+		t.Errorf("answer: %q", text)
 	}
 }

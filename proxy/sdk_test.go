@@ -125,8 +125,8 @@ func TestOfficialClientAndServerThroughTwoReplicas(t *testing.T) {
 				if err != nil {
 					t.Fatalf("ask: %v", err)
 				}
-				if text := res.Content[0].(*sdk.TextContent).Text; text != "acceptAda" {
-					t.Errorf("ask: %q", text)
+				if text, ok := res.Content[0].(*sdk.TextContent); !ok || text.Text != "acceptAda" {
+					t.Errorf("ask: %+v", res.Content)
 				}
 			}
 			// Reaches the client on its GET stream.

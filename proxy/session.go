@@ -52,12 +52,12 @@ func pendingKey(id mcp.ID) string {
 func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 	ids := x.r.Header.Values(mcp.HeaderSessionID)
 	if len(ids) == 0 || len(ids) == 1 && ids[0] == "" {
-		x.refuse(sessionRequired)
+		x.refuse(errSessionRequired)
 		return nil, false
 	}
 	token, err := cluster.ParseToken(ids[0])
 	if err != nil || len(ids) > 1 {
-		x.refuse(sessionNotFound)
+		x.refuse(errSessionNotFound)
 		return nil, false
 	}
 	use.Upstream = x.upstream.Name
@@ -95,7 +95,7 @@ func (x *exchange) answeredInSession(ctx context.Context, res *http.Response, le
 	// Only a POST tells for sure: some servers answer 404 to every GET, meaning that they have no such stream.
 	if res.StatusCode == http.StatusNotFound && x.upstreamSession != "" && x.r.Method == http.MethodPost {
 		x.lostByUpstream()
-		return sessionNotFound
+		return errSessionNotFound
 	}
 	// Some servers name the session in every answer, and clients check it.
 	id := res.Header.Get(mcp.HeaderSessionID)

@@ -180,10 +180,16 @@ func (a answer) problem() problem {
 	return p
 }
 
+// opened is an answer whose body is read as it comes.
+type opened struct{ *http.Response }
+
+// lines reads the body line by line.
+func (o *opened) lines() *bufio.Scanner { return bufio.NewScanner(o.Body) }
+
 // open sends the request and returns the answer with its body unread. A test that does not read it to the end closes it.
-func (r request) open(t *testing.T) *http.Response {
+func (r request) open(t *testing.T) *opened {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, r.method, r.url, strings.NewReader(r.body))
 	if err != nil {
@@ -199,7 +205,7 @@ func (r request) open(t *testing.T) *http.Response {
 		t.Fatalf("%s: %v", r.method, err)
 	}
 	t.Cleanup(func() { _ = res.Body.Close() })
-	return res
+	return &opened{res}
 }
 
 func (r request) send(t *testing.T) answer {
@@ -371,7 +377,7 @@ func sdkUpstream(t *testing.T, server *sdk.Server, opts *sdk.StreamableHTTPOptio
 // deadAddress is where nothing listens.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,5 +385,17 @@ func deadAddress(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-// lines reads a stream line by line.
-func lines(res *http.Response) *bufio.Scanner { return bufio.NewScanner(res.Body) }
+// flush sends what an upstream has written.
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
+
+// dial opens a connection to the replica, for what no HTTP client would send.
+func (r *replica) dial() net.Conn {
+	r.t.Helper()
+	conn, err := (&net.Dialer{}).DialContext(r.t.Context(), "tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(2 * patience))
+	return conn
+}

@@ -22,7 +22,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	if n > 0 && b.touch != nil {
 		b.touch()
 	}
-	if err != nil && err != io.EOF && b.ended != nil && b.ended() && //nolint:errorlint // io.Reader returns io.EOF itself
+	if err != nil && err != io.EOF && b.ended != nil && b.ended() &&
 		mcp.IsMediaType(b.res.Header.Get("Content-Type"), mcp.MediaTypeEventStream) {
 		err = io.EOF
 	}
