@@ -17,7 +17,13 @@ import (
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
+// quickExit keeps the race detector from sleeping a second at the end of each process.
+const quickExit = "atexit_sleep_ms=10"
+
 func TestMain(m *testing.M) {
+	if err := os.Setenv("GORACE", quickExit); err != nil { // for the processes that tests start
+		panic(err)
+	}
 	testscript.Main(leakChecked{m}, map[string]func(){programName: main})
 }
 
@@ -54,6 +60,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { _ = server.Close() })
 			env.Setenv("REDIS", server.URL())
+			env.Setenv("GORACE", quickExit)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession},

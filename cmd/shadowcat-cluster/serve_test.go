@@ -1,0 +1,434 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+// patienceOfTests bounds every wait; reaching it is a failure.
+const patienceOfTests = 20 * time.Second
+
+// served is a serve process.
+type served struct {
+	t       *testing.T
+	command *exec.Cmd
+	address string // where clients connect
+	admin   string
+	ended   chan error // of the process; one value
+
+	mu    sync.Mutex
+	lines []logLine
+	more  chan struct{} // closed and replaced with every line
+}
+
+type logLine struct {
+	Level, Msg, Address, Admin string
+}
+
+// startServe starts the command on free ports and waits until it listens.
+func startServe(t *testing.T, args ...string) *served {
+	t.Helper()
+	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, args...)
+	s := &served{t: t, command: exec.CommandContext(t.Context(), programName, args...), ended: make(chan error, 1), more: make(chan struct{})}
+	stderr, err := s.command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		s.read(stderr)
+	}()
+	go func() {
+		<-read
+		s.ended <- s.command.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = s.command.Process.Kill() // fails when it has ended, as it should have
+		<-read
+	})
+	listening := s.waitLog("listening")
+	s.address, s.admin = "http://"+listening.Address, "http://"+listening.Admin
+	return s
+}
+
+func (s *served) read(stderr io.Reader) {
+	for scanner := bufio.NewScanner(stderr); scanner.Scan(); {
+		line := logLine{Msg: scanner.Text()}
+		_ = json.Unmarshal(scanner.Bytes(), &line) // what is no JSON stays as it is, and is found by tests that look
+		s.mu.Lock()
+		s.lines = append(s.lines, line)
+		close(s.more)
+		s.more = make(chan struct{})
+		s.mu.Unlock()
+	}
+}
+
+// logged returns the lines that begin with msg, all if it is empty, and what is closed when there are more.
+func (s *served) logged(msg string) ([]logLine, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []logLine
+	for _, line := range s.lines {
+		if strings.HasPrefix(line.Msg, msg) {
+			found = append(found, line)
+		}
+	}
+	return found, s.more
+}
+
+func (s *served) waitLog(msg string) logLine {
+	s.t.Helper()
+	timeout := time.After(patienceOfTests)
+	for {
+		found, more := s.logged(msg)
+		if len(found) > 0 {
+			return found[0]
+		}
+		select {
+		case <-more:
+		case <-timeout:
+			all, _ := s.logged("")
+			s.t.Fatalf("no log line %q in %+v", msg, all)
+		}
+	}
+}
+
+func (s *served) signal() {
+	s.t.Helper()
+	if err := s.command.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// waitEnd returns how the process ended.
+func (s *served) waitEnd(within time.Duration) error {
+	s.t.Helper()
+	select {
+	case err := <-s.ended:
+		return err
+	case <-time.After(within):
+		s.t.Fatalf("still running after %v", within)
+		return nil
+	}
+}
+
+// waitReady waits until /readyz answers with status.
+func (s *served) waitReady(status int) string {
+	s.t.Helper()
+	timeout := time.After(patienceOfTests)
+	for {
+		got, body := request(s.t, http.MethodGet, s.admin+"/readyz", "", "")
+		if got.StatusCode == status {
+			return body
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-timeout:
+			s.t.Fatalf("/readyz: %d %s, want %d", got.StatusCode, body, status)
+		}
+	}
+}
+
+// initialize opens a session and returns its token.
+func (s *served) initialize() string {
+	s.t.Helper()
+	response, body := request(s.t, http.MethodPost, s.address+"/mcp", "", initializeBody)
+	token := response.Header.Get("Mcp-Session-Id")
+	if response.StatusCode != http.StatusOK || token == "" {
+		s.t.Fatalf("initialize: %d %s", response.StatusCode, body)
+	}
+	return token
+}
+
+const (
+	initializeBody = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}`
+	pingBody       = `{"jsonrpc":"2.0","id":2,"method":"ping"}`
+	slowBody       = `{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"slow"}}`
+)
+
+// request sends one MCP request and reads the whole answer.
+func request(t *testing.T, method, url, token, body string) (*http.Response, string) {
+	t.Helper()
+	response, err := send(t, method, url, token, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(content)
+}
+
+func send(t *testing.T, method, url, token, body string) (*http.Response, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patienceOfTests)
+	t.Cleanup(cancel)
+	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "application/json, text/event-stream")
+	if method == http.MethodGet {
+		r.Header.Set("Accept", "text/event-stream")
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Close = true
+	if token != "" {
+		r.Header.Set("Mcp-Session-Id", token)
+		r.Header.Set("Mcp-Protocol-Version", "2025-11-25")
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// upstream is an MCP server whose tool takes as long as the test wants.
+type upstream struct {
+	url     string
+	entered chan struct{} // one value for each slow call
+	release chan struct{} // closed: slow calls end
+}
+
+func newUpstream(t *testing.T) *upstream {
+	t.Helper()
+	u := &upstream{entered: make(chan struct{}, 10), release: make(chan struct{})}
+	server := httptest.NewServer(u)
+	t.Cleanup(server.Close)
+	t.Cleanup(sync.OnceFunc(func() {
+		select {
+		case <-u.release:
+		default:
+			close(u.release)
+		}
+	}))
+	u.url = server.URL + "/mcp"
+	return u
+}
+
+// waitEntered waits until a slow call has arrived.
+func (u *upstream) waitEntered(t *testing.T) {
+	t.Helper()
+	select {
+	case <-u.entered:
+	case <-time.After(patienceOfTests):
+		t.Fatal("no slow call has reached the upstream")
+	}
+}
+
+func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	switch {
+	case r.Method == http.MethodGet:
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, ": hello\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	case r.Method == http.MethodDelete:
+		w.WriteHeader(http.StatusOK)
+	case strings.Contains(string(body), `"initialize"`):
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Mcp-Session-Id", "upstream-session")
+		_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"u","version":"1"}}}`)
+	case strings.Contains(string(body), `"slow"`):
+		u.entered <- struct{}{}
+		<-u.release
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":3,"result":{"content":[]}}`)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":2,"result":{}}`)
+	}
+}
+
+func newStore(t *testing.T) string {
+	t.Helper()
+	server, err := redisstore.StartEmbedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	return server.URL()
+}
+
+// command runs a command line that must succeed and returns its standard output.
+func command(t *testing.T, args ...string) string {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), programName, args...).Output()
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return string(output)
+}
+
+func TestASessionServedByOneReplicaIsServedListedAndEndedEverywhere(t *testing.T) {
+	t.Parallel()
+	redis, up := newStore(t), newUpstream(t)
+	first := startServe(t, "--redis", redis, "--upstream", up.url, "--lease=0")
+	second := startServe(t, "--redis", redis, "--upstream", up.url, "--lease=0")
+	first.waitReady(http.StatusOK)
+	second.waitReady(http.StatusOK)
+
+	token := first.initialize()
+	id, secret, _ := strings.Cut(token, ".")
+	if response, body := request(t, http.MethodPost, second.address+"/mcp", token, pingBody); response.StatusCode != http.StatusOK {
+		t.Errorf("ping through the other replica: %d %s", response.StatusCode, body)
+	}
+	if list := command(t, "session", "list", "--redis", redis); !strings.Contains(list, id) || strings.Contains(list, secret) {
+		t.Errorf("session list:\n%s", list)
+	}
+	if _, metrics := request(t, http.MethodGet, second.admin+"/metrics", "", ""); !strings.Contains(metrics, `shadowcat_sessions{status="active"} 1`) ||
+		!strings.Contains(metrics, `shadowcat_requests_total{code="200",era="session",http_method="POST",rpc_method="ping"} 1`) {
+		t.Errorf("/metrics:\n%s", metrics)
+	}
+	command(t, "session", "terminate", id, "--redis", redis)
+	for _, replica := range []*served{first, second} {
+		if response, body := request(t, http.MethodPost, replica.address+"/mcp", token, pingBody); response.StatusCode != http.StatusNotFound {
+			t.Errorf("after terminate: %d %s", response.StatusCode, body)
+		}
+		replica.signal()
+		if err := replica.waitEnd(patienceOfTests); err != nil {
+			t.Errorf("SIGTERM: %v", err)
+		}
+		replica.waitLog("stopped")
+	}
+}
+
+func TestStoppingFinishesRequestsInFlight(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t)
+	s := startServe(t, "--redis", newStore(t), "--upstream", up.url)
+	token := s.initialize()
+	answered := make(chan int, 1)
+	go func() {
+		response, err := send(t, http.MethodPost, s.address+"/mcp", token, slowBody)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		response.Body.Close()
+		answered <- response.StatusCode
+	}()
+	up.waitEntered(t)
+	s.signal()
+	s.waitLog("stopping")
+	s.waitReady(http.StatusServiceUnavailable) // the admin port still answers
+	close(up.release)
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("the request in flight was answered with %d", status)
+	}
+	if err := s.waitEnd(patienceOfTests); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+}
+
+func TestStoppingEndsOpenStreams(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t)
+	s := startServe(t, "--redis", newStore(t), "--upstream", up.url)
+	stream, err := send(t, http.MethodGet, s.address+"/mcp", s.initialize(), "")
+	if err != nil || stream.StatusCode != http.StatusOK {
+		t.Fatalf("GET: %v, %v", stream, err)
+	}
+	defer stream.Body.Close()
+	s.signal()
+	// Far less than what a request in flight is given.
+	if err := s.waitEnd(5 * time.Second); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+}
+
+func TestASecondSignalEndsServeAtOnce(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t)
+	s := startServe(t, "--redis", newStore(t), "--upstream", up.url)
+	token := s.initialize()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if response, err := send(t, http.MethodPost, s.address+"/mcp", token, slowBody); err == nil {
+			response.Body.Close()
+		}
+	}()
+	up.waitEntered(t)
+	s.signal()
+	s.waitLog("stopping")
+	s.signal()
+	if _, killed := errors.AsType[*exec.ExitError](s.waitEnd(5 * time.Second)); !killed {
+		t.Error("the second signal did not end it by force")
+	}
+	<-done
+}
+
+func TestAStoreThatIsAwayAtStartIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	server := miniredis.NewMiniRedis()
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address := server.Addr()
+	server.Close()
+
+	s := startServe(t, "--redis", "redis://admin:hunter2@"+address, "--upstream", newUpstream(t).url)
+	s.waitLog("the store cannot be reached")
+	if body := s.waitReady(http.StatusServiceUnavailable); !strings.Contains(body, "connection refused") {
+		t.Errorf("/readyz does not name the cause: %s", body)
+	}
+	response, body := request(t, http.MethodPost, s.address+"/mcp", "", initializeBody)
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
+		t.Errorf("initialize: %d %v %s", response.StatusCode, response.Header, body)
+	}
+
+	server = miniredis.NewMiniRedis()
+	server.RequireUserAuth("admin", "hunter2")
+	if err := server.StartAddr(address); err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	s.waitReady(http.StatusOK)
+	s.initialize()
+	all, _ := s.logged("")
+	changes := 0
+	for _, line := range all {
+		if strings.HasPrefix(line.Msg, "the store") {
+			changes++
+		}
+		if line.Level == "" || strings.Contains(line.Msg, "hunter2") {
+			t.Errorf("log line %+v", line)
+		}
+	}
+	if changes != 2 {
+		t.Errorf("%d lines about the store, want one for away and one for back: %+v", changes, all)
+	}
+}
+
+func TestAnAddressInUseIsAFailure(t *testing.T) {
+	t.Parallel()
+	taken := httptest.NewServer(http.NotFoundHandler())
+	defer taken.Close()
+	address := strings.TrimPrefix(taken.URL, "http://")
+	output, err := exec.CommandContext(t.Context(), programName, "serve", "--redis", "embedded:",
+		"--upstream", "http://127.0.0.1:1/mcp", "--listen", address).CombinedOutput()
+	exit, isExit := errors.AsType[*exec.ExitError](err)
+	if !isExit || exit.ExitCode() != exitFailure || !strings.HasPrefix(string(output), "shadowcat-cluster: listen: ") {
+		t.Errorf("%v: %s", err, output)
+	}
+}
