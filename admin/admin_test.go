@@ -74,18 +74,18 @@ func newAdmin(t *testing.T, store *fakeStore, log *slog.Logger) (*admin.Admin, *
 
 func get(a *admin.Admin, path string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	a.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	a.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
 	return w
 }
 
 type readyBody struct {
-	Ready   bool
-	Replica string
+	Ready   bool   `json:"ready"`
+	Replica string `json:"replica"`
 	Checks  map[string]struct {
-		OK    bool
-		Error string
-		Since *time.Time
-	}
+		OK    bool       `json:"ok"`
+		Error string     `json:"error"`
+		Since *time.Time `json:"since"`
+	} `json:"checks"`
 }
 
 func ready(t *testing.T, a *admin.Admin) (int, readyBody) {
@@ -173,7 +173,9 @@ func TestReadinessFollowsTheStoreAndLogsEachChangeOnce(t *testing.T) {
 		}
 		var messages []string
 		for line := range strings.Lines(lines.String()) {
-			var entry struct{ Msg string }
+			var entry struct {
+				Msg string `json:"msg"`
+			}
 			if err := json.Unmarshal([]byte(line), &entry); err != nil {
 				t.Fatal(err)
 			}

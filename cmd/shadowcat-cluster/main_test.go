@@ -94,7 +94,7 @@ func makeSession(ts *testscript.TestScript, _ bool, args []string) {
 	cfg.StoreTimeout = 5 * time.Second
 	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{Config: cfg})
 	ts.Check(err)
-	defer store.Close()
+	defer func() { ts.Check(store.Close()) }()
 	manager, err := cluster.NewManager(store, cfg, cluster.Options{})
 	ts.Check(err)
 	session, _, err := manager.Create(ctx, cluster.NewSession{

@@ -37,7 +37,10 @@ type served struct {
 }
 
 type logLine struct {
-	Level, Msg, Address, Admin string
+	Level   string `json:"level"`
+	Msg     string `json:"msg"`
+	Address string `json:"address"`
+	Admin   string `json:"admin"`
 }
 
 // startServe starts the command on free ports and waits until it listens.
@@ -136,14 +139,14 @@ func (s *served) waitReady(status int) string {
 	s.t.Helper()
 	timeout := time.After(patienceOfTests)
 	for {
-		got, body := request(s.t, http.MethodGet, s.admin+"/readyz", "", "")
-		if got.StatusCode == status {
-			return body
+		got := request(s.t, http.MethodGet, s.admin+"/readyz", "", "")
+		if got.status == status {
+			return got.body
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-timeout:
-			s.t.Fatalf("/readyz: %d %s, want %d", got.StatusCode, body, status)
+			s.t.Fatalf("/readyz: %d %s, want %d", got.status, got.body, status)
 		}
 	}
 }
@@ -151,10 +154,10 @@ func (s *served) waitReady(status int) string {
 // initialize opens a session and returns its token.
 func (s *served) initialize() string {
 	s.t.Helper()
-	response, body := request(s.t, http.MethodPost, s.address+"/mcp", "", initializeBody)
-	token := response.Header.Get("Mcp-Session-Id")
-	if response.StatusCode != http.StatusOK || token == "" {
-		s.t.Fatalf("initialize: %d %s", response.StatusCode, body)
+	got := request(s.t, http.MethodPost, s.address+"/mcp", "", initializeBody)
+	token := got.header.Get("Mcp-Session-Id")
+	if got.status != http.StatusOK || token == "" {
+		s.t.Fatalf("initialize: %d %s", got.status, got.body)
 	}
 	return token
 }
@@ -165,8 +168,15 @@ const (
 	slowBody       = `{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"slow"}}`
 )
 
+// answer is an HTTP response that was read whole.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
 // request sends one MCP request and reads the whole answer.
-func request(t *testing.T, method, url, token, body string) (*http.Response, string) {
+func request(t *testing.T, method, url, token, body string) answer {
 	t.Helper()
 	response, err := send(t, method, url, token, body)
 	if err != nil {
@@ -177,7 +187,7 @@ func request(t *testing.T, method, url, token, body string) (*http.Response, str
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, string(content)
+	return answer{status: response.StatusCode, header: response.Header, body: string(content)}
 }
 
 func send(t *testing.T, method, url, token, body string) (*http.Response, error) {
@@ -289,20 +299,21 @@ func TestASessionServedByOneReplicaIsServedListedAndEndedEverywhere(t *testing.T
 
 	token := first.initialize()
 	id, secret, _ := strings.Cut(token, ".")
-	if response, body := request(t, http.MethodPost, second.address+"/mcp", token, pingBody); response.StatusCode != http.StatusOK {
-		t.Errorf("ping through the other replica: %d %s", response.StatusCode, body)
+	if got := request(t, http.MethodPost, second.address+"/mcp", token, pingBody); got.status != http.StatusOK {
+		t.Errorf("ping through the other replica: %d %s", got.status, got.body)
 	}
 	if list := command(t, "session", "list", "--redis", redis); !strings.Contains(list, id) || strings.Contains(list, secret) {
 		t.Errorf("session list:\n%s", list)
 	}
-	if _, metrics := request(t, http.MethodGet, second.admin+"/metrics", "", ""); !strings.Contains(metrics, `shadowcat_sessions{status="active"} 1`) ||
+	metrics := request(t, http.MethodGet, second.admin+"/metrics", "", "").body
+	if !strings.Contains(metrics, `shadowcat_sessions{status="active"} 1`) ||
 		!strings.Contains(metrics, `shadowcat_requests_total{code="200",era="session",http_method="POST",rpc_method="ping"} 1`) {
 		t.Errorf("/metrics:\n%s", metrics)
 	}
 	command(t, "session", "terminate", id, "--redis", redis)
 	for _, replica := range []*served{first, second} {
-		if response, body := request(t, http.MethodPost, replica.address+"/mcp", token, pingBody); response.StatusCode != http.StatusNotFound {
-			t.Errorf("after terminate: %d %s", response.StatusCode, body)
+		if got := request(t, http.MethodPost, replica.address+"/mcp", token, pingBody); got.status != http.StatusNotFound {
+			t.Errorf("after terminate: %d %s", got.status, got.body)
 		}
 		replica.signal()
 		if err := replica.waitEnd(patienceOfTests); err != nil {
@@ -392,9 +403,9 @@ func TestAStoreThatIsAwayAtStartIsWaitedFor(t *testing.T) {
 	if body := s.waitReady(http.StatusServiceUnavailable); !strings.Contains(body, "connection refused") {
 		t.Errorf("/readyz does not name the cause: %s", body)
 	}
-	response, body := request(t, http.MethodPost, s.address+"/mcp", "", initializeBody)
-	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
-		t.Errorf("initialize: %d %v %s", response.StatusCode, response.Header, body)
+	got := request(t, http.MethodPost, s.address+"/mcp", "", initializeBody)
+	if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+		t.Errorf("initialize: %+v", got)
 	}
 
 	server = miniredis.NewMiniRedis()

@@ -22,7 +22,7 @@ func newSessionCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "session",
 		Short: "List, show and end sessions",
-		Args: func(command *cobra.Command, args []string) error {
+		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("session: say what to do: list, show or terminate")
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -133,11 +134,14 @@ func statusAt(s cluster.Session, now time.Time) cluster.Status {
 // timestamp writes RFC 3339 in UTC with milliseconds, which is what the store knows.
 func timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
 
-// withoutUser drops credentials from an address.
+// withoutUser drops credentials from an address, which may be a URL or host:port.
 func withoutUser(address string) string {
+	if !strings.Contains(address, "@") {
+		return address
+	}
 	u, err := url.Parse(address)
-	if err != nil {
-		return "(unreadable)"
+	if err != nil || u.Host == "" {
+		return "(unreadable)" // where the credentials end cannot be told
 	}
 	u.User = nil
 	return u.String()
@@ -225,7 +229,7 @@ func statsTable(stats cluster.Stats) string {
 	for _, status := range cluster.Statuses() {
 		total := ""
 		if status.Ended() {
-			total = fmt.Sprint(stats.Ended[status])
+			total = strconv.FormatInt(stats.Ended[status], 10)
 		}
 		t.AppendRow(table.Row{status, stats.ByStatus[status], total})
 	}

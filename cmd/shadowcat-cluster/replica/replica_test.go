@@ -132,7 +132,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	if _, err := New(Config{ID: "r", Store: store, Cluster: cluster.DefaultConfig()}); err == nil || !strings.Contains(err.Error(), "upstream") {
 		t.Errorf("without upstreams: %v", err)
 	}

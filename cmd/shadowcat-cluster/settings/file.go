@@ -17,9 +17,9 @@ func readFile(path string) (layer, error) {
 	l := newLayer(path, func(string) string { return path })
 	content, err := file.Provider(path).ReadBytes()
 	if err != nil {
-		var p *os.PathError
-		if errors.As(err, &p) {
-			err = p.Err
+		// The path is named once, by our own message.
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
+			err = pathErr.Err
 		}
 		return l, fmt.Errorf("config file %s: %w", path, err)
 	}
