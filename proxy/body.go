@@ -52,8 +52,16 @@ func (x *exchange) readBodyUpTo(limit int64) bool {
 	return false
 }
 
+// maxDiscard is how much of a body that is too large is read and thrown away, so that the client hears why it is refused:
+// one that is still sending when the connection closes sees only that.
+const maxDiscard = 16 << 20
+
+// refuseBody answers a request whose body is over limit. Where the client waits to be asked for the body, it is not.
 func (x *exchange) refuseBody(limit int64) {
-	x.w.Header().Set("Connection", "close") // reading the rest would be the work that the limit is there to avoid
+	if x.r.Header.Get("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, x.r.Body, maxDiscard) // as far as it goes
+	}
+	x.w.Header().Set("Connection", "close")
 	x.refuse(refusal{
 		status:  http.StatusRequestEntityTooLarge,
 		reason:  mcp.ReasonBodyTooLarge,

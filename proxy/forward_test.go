@@ -434,3 +434,25 @@ func TestHeaderInjectionThroughTheTokenIsImpossible(t *testing.T) {
 		t.Errorf("answer: %q", text)
 	}
 }
+
+// A client that is still sending must hear why it is refused, not see its connection reset.
+func TestTooLargeBodyIsReadSoThatTheClientHearsOfIt(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url).replica()
+	for range 20 {
+		got := post(r.url, "", `{"x":"`+strings.Repeat("x", 8<<20)+`"}`).send(t)
+		if got.status != http.StatusRequestEntityTooLarge || got.problem().Error.Data.Reason != "body_too_large" {
+			t.Fatalf("status %d: %s", got.status, got.body)
+		}
+	}
+}
+
+func TestTooLargeBodyIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	conn := newFleet(t, newUpstream(t, nil).url).replica().dial()
+	_, _ = fmt.Fprintf(conn, "POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAccept: */*\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n")
+	text, _ := io.ReadAll(conn)
+	if !strings.HasPrefix(string(text), "HTTP/1.1 413 ") {
+		t.Errorf("answer: %q", text)
+	}
+}
