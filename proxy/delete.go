@@ -52,7 +52,7 @@ func (x *exchange) endUpstream(ctx context.Context, upstreamSession, revision st
 		return
 	}
 	req.Header.Set(mcp.HeaderSessionID, upstreamSession)
-	if revision != "" {
+	if mcp.HasSessions(revision) { // after a failed initialize it is only what the client wished for
 		req.Header.Set(mcp.HeaderProtocolVersion, revision)
 	}
 	if authorization := x.r.Header.Values("Authorization"); len(authorization) > 0 {
