@@ -72,9 +72,10 @@ func newAdmin(t *testing.T, store *fakeStore, log *slog.Logger) (*admin.Admin, *
 	return a, metrics
 }
 
-func get(a *admin.Admin, path string) *httptest.ResponseRecorder {
+func get(t *testing.T, a *admin.Admin, path string) *httptest.ResponseRecorder {
+	t.Helper()
 	w := httptest.NewRecorder()
-	a.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+	a.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody))
 	return w
 }
 
@@ -90,7 +91,7 @@ type readyBody struct {
 
 func ready(t *testing.T, a *admin.Admin) (int, readyBody) {
 	t.Helper()
-	w := get(a, "/readyz")
+	w := get(t, a, "/readyz")
 	var body readyBody
 	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
 		t.Fatalf("%v in %s", err, w.Body)
@@ -118,7 +119,7 @@ func TestHealthNeverDependsOnTheStore(t *testing.T) {
 	store := &fakeStore{}
 	store.fail("down")
 	a, _ := newAdmin(t, store, nil)
-	if w := get(a, "/healthz"); w.Code != http.StatusOK || w.Body.String() != "ok\n" {
+	if w := get(t, a, "/healthz"); w.Code != http.StatusOK || w.Body.String() != "ok\n" {
 		t.Errorf("/healthz: %d %s", w.Code, w.Body)
 	}
 }
@@ -198,7 +199,7 @@ func TestMetricsTellWhatTheReplicaAndTheClusterDid(t *testing.T) {
 		metrics.LeaseDone(cluster.LeaseHit)
 		metrics.LeaseDone("invented")
 		metrics.ReportDone(25, 2, 3*time.Millisecond)
-		body := get(a, "/metrics").Body.String()
+		body := get(t, a, "/metrics").Body.String()
 		for _, want := range []string{
 			`shadowcat_build_info{commit="abc",goversion="go`,
 			`shadowcat_requests_total{code="200",era="session",http_method="POST",rpc_method="tools/call"} 1`,
@@ -240,7 +241,7 @@ func TestAScrapeLeavesOutWhatAStoreThatIsAwayWouldTell(t *testing.T) {
 		store.fail("down")
 		a, _ := newAdmin(t, store, nil)
 		running(t, a)
-		w := get(a, "/metrics")
+		w := get(t, a, "/metrics")
 		body := w.Body.String()
 		if w.Code != http.StatusOK || !strings.Contains(body, "\nshadowcat_store_up 0\n") || strings.Contains(body, "shadowcat_sessions") {
 			t.Errorf("/metrics: %d\n%s", w.Code, body)
@@ -259,7 +260,7 @@ func TestAScrapeWaitsNoLongerThanTheStoreTimeout(t *testing.T) {
 		running(t, a)
 		store.hang.Store(true) // not probed again yet
 		start := time.Now()
-		body := get(a, "/metrics").Body.String()
+		body := get(t, a, "/metrics").Body.String()
 		if took := time.Since(start); took > 100*time.Millisecond {
 			t.Errorf("the scrape took %v", took)
 		}

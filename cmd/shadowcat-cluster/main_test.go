@@ -43,7 +43,7 @@ func (l leakChecked) Run() int {
 // more:
 //
 //	exits CODE PROGRAM ARGS...       runs a program that must end with this status
-//	session NAME STATUS [CLIENT]     makes a session, whose ID is $NAME from then on
+//	session NAME STATUS              makes a session, whose ID is $NAME from then on
 //
 // UPDATE=1 writes the expected output of cmp anew.
 func TestScripts(t *testing.T) {
@@ -84,10 +84,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func makeSession(ts *testscript.TestScript, _ bool, args []string) {
-	name, status, client := args[0], cluster.Status(args[1]), "test-client"
-	if len(args) > 2 {
-		client = args[2]
-	}
+	name, status := args[0], cluster.Status(args[1])
 	// The store's own timeouts bound this: there is no context to be had here.
 	ctx := context.Background()
 	cfg := cluster.DefaultConfig()
@@ -98,7 +95,7 @@ func makeSession(ts *testscript.TestScript, _ bool, args []string) {
 	manager, err := cluster.NewManager(store, cfg, cluster.Options{})
 	ts.Check(err)
 	session, _, err := manager.Create(ctx, cluster.NewSession{
-		Upstream: "files", Endpoint: "http://user:hunter2@files.internal:8080/mcp", ClientName: client, ClientVersion: "1.0",
+		Upstream: "files", Endpoint: "http://user:hunter2@files.internal:8080/mcp", ClientName: "test-client", ClientVersion: "1.0",
 	})
 	ts.Check(err)
 	if status != cluster.StatusInitializing {

@@ -1,6 +1,50 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+func TestTextFromOutsideCannotDriveTheTerminal(t *testing.T) {
+	t.Parallel()
+	const evil = "\x1b[2J\u202ename\r\n"
+	s := cluster.Session{Status: cluster.StatusActive, Upstream: evil, Endpoint: evil, Revision: evil, ClientName: evil, ClientVersion: evil}
+	for _, table := range []string{detailTable(s), pageTable(cluster.Page{Sessions: []cluster.Session{s}}, false)} {
+		if strings.ContainsAny(table, "\x1b\u202e\r") {
+			t.Errorf("a control character reaches the terminal: %q", table)
+		}
+	}
+}
+
+func TestAListFitsInAHundredColumns(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := cluster.Session{
+		Status: cluster.StatusInitializing, Upstream: strings.Repeat("n", 63), Requests: 9999,
+		CreatedAt: now.Add(-59 * time.Minute), LastActivityAt: now.Add(-59 * time.Minute), DeadlineAt: now.Add(59 * time.Minute),
+	}
+	for line := range strings.Lines(pageTable(cluster.Page{Sessions: []cluster.Session{s}, Now: now}, false)) {
+		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 100 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
+func TestALiveSessionPastItsEndIsShownAsExpired(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := cluster.Session{Status: cluster.StatusActive, DeadlineAt: now}
+	if got := newPageView(cluster.Page{Sessions: []cluster.Session{s}, Now: now}).Sessions[0]; got.Status != "expired" {
+		t.Errorf("status is %s", got.Status)
+	}
+	s.DeadlineAt = time.Time{}
+	if got := newSessionView(s, now); got.Status != "active" || got.DeadlineAt != nil {
+		t.Errorf("without an end: %+v", got)
+	}
+}
 
 func TestEndpointsAreShownWithoutCredentials(t *testing.T) {
 	t.Parallel()
