@@ -32,6 +32,7 @@ type refusal struct {
 	message    string     // what is wrong and what to do
 	retryAfter time.Duration
 	allow      string // for 405
+	anonymous  bool   // without the request's id
 }
 
 // Error makes a refusal an error, so that the hooks of a httputil.ReverseProxy can return one.
@@ -48,6 +49,9 @@ var (
 		status:  http.StatusNotFound,
 		reason:  mcp.ReasonSessionNotFound,
 		message: "session not found; send initialize without Mcp-Session-Id to start a new one",
+		// The answer is about the session, not about one request. With an id the official Go client takes it for the
+		// answer of a server that still has the session, and never starts anew.
+		anonymous: true,
 	}
 )
 
@@ -111,7 +115,7 @@ func (x *exchange) refuse(f refusal) {
 		// Whole seconds, rounded up: a client that waits for them must not come too early.
 		h.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
 	}
-	body := mcp.EncodeError(x.refusedID(), mcp.Error{
+	body := mcp.EncodeError(x.refusedID(f), mcp.Error{
 		Code:       cmp.Or(f.code, mcp.HTTPCode(f.status)),
 		Message:    f.message,
 		Reason:     f.reason,
@@ -127,8 +131,8 @@ func (x *exchange) refuse(f refusal) {
 
 // refusedID is the id of the request that an error answers. A client's answer has an id too, but of a request that the
 // upstream made.
-func (x *exchange) refusedID() mcp.ID {
-	if x.msg.Kind == mcp.KindResponse {
+func (x *exchange) refusedID(f refusal) mcp.ID {
+	if f.anonymous || x.msg.Kind == mcp.KindResponse {
 		return ""
 	}
 	return x.msg.ID

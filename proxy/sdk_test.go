@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	sdk "github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
 // roundRobin sends each request of a client to the next replica.
@@ -151,6 +154,31 @@ func TestOfficialClientAndServerThroughTwoReplicas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client that is not told in its own terms never initializes again.
+func TestOfficialClientLearnsThatItsSessionEnded(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, sdkUpstream(t, newSDKServer(nil), &sdk.StreamableHTTPOptions{}))
+	r := f.replica()
+	client := sdk.NewClient(&sdk.Implementation{Name: "client", Version: "1"}, nil)
+	session, err := client.Connect(t.Context(), &sdk.StreamableClientTransport{
+		Endpoint: r.url, HTTPClient: &http.Client{Transport: newRoundRobin(t, r)}, DisableStandaloneSSE: true,
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := cluster.ParseToken(session.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.manager.Terminate(t.Context(), token.ID, cluster.StatusTerminated); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Ping(t.Context(), nil); !errors.Is(err, sdk.ErrSessionMissing) {
+		t.Errorf("ping after the end: %v, want ErrSessionMissing", err)
+	}
+	_ = session.Close() // there is nothing left to close
 }
 
 func TestStatelessServerIsUsedWithoutASession(t *testing.T) {
