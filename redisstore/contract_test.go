@@ -2,12 +2,12 @@ package redisstore_test
 
 import (
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"go.uber.org/goleak"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -16,7 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	redisstore.LogClient(slog.New(slog.DiscardHandler))
+	logging.Disable() // the client library logs every connection that a test breaks
 	goleak.VerifyTestMain(m)
 }
 

@@ -106,17 +106,6 @@ func (s *Store) MemoryPolicy(ctx context.Context) (string, error) {
 	return values["maxmemory-policy"], nil
 }
 
-// LogClient sends the messages of the Redis client library to logger, at debug level. The library has one logger for the
-// whole process, so this is for a program's main and not for New; what matters reaches callers as errors anyway.
-func LogClient(logger *slog.Logger) { redis.SetLogger(clientLogger{logger}) }
-
-type clientLogger struct{ log *slog.Logger }
-
-// Printf implements the library's logging interface.
-func (c clientLogger) Printf(ctx context.Context, format string, args ...any) {
-	c.log.DebugContext(ctx, "message of the Redis client library", "message", fmt.Sprintf(format, args...))
-}
-
 // Close releases the connections.
 func (s *Store) Close() error { return s.close() }
 
