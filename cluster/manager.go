@@ -63,10 +63,6 @@ func (m *Manager) Incarnation() string { return m.incarnation }
 // Errors: a [LimitError] that is [ErrCapacity]; [ErrStoreUnavailable], after which a session that nobody has the token of
 // may exist until its initialize timeout.
 func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, error) {
-	token, err := NewToken()
-	if err != nil {
-		return Session{}, Token{}, err
-	}
 	n.ClientName = cut(n.ClientName, maxClientNameLen)
 	n.ClientVersion = cut(n.ClientVersion, maxClientNameLen)
 	if len(n.Initialize) > maxInitializeLen {
@@ -74,7 +70,7 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 	}
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
-	s, err := m.store.Create(ctx, Creation{NewSession: n, ID: token.ID, Digest: token.Digest()})
+	s, token, err := m.store.Create(ctx, Creation{NewSession: n})
 	if err != nil {
 		return Session{}, Token{}, fmt.Errorf("creating session: %w", err)
 	}

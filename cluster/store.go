@@ -15,10 +15,10 @@ type Store interface {
 
 // SessionStore moves sessions through their life.
 type SessionStore interface {
-	// Create makes an initializing session. Repeated with the same ID and digest (after a lost reply) it returns the
-	// stored record, whatever its status. At the cap it ends the session that is past its end or idle the longest, and
-	// refuses with ErrCapacity when none has been idle for EvictMinIdle.
-	Create(ctx context.Context, c Creation) (Session, error)
+	// Create makes an initializing session and returns it with its token. Repeated with the same token (after a lost
+	// reply) it returns the stored record, whatever its status. At the cap it ends the session that is past its end or
+	// idle the longest, and refuses with ErrCapacity when none has been idle for EvictMinIdle.
+	Create(ctx context.Context, c Creation) (Session, Token, error)
 	// Update activates a session, or changes an active one's upstream mapping, if its version is still
 	// ChangeOf.ExpectedVersion. Repeated with the same Writer it returns the record it made. Errors: ErrNotFound,
 	// ErrConflict, ErrIllegalTransition.
@@ -53,8 +53,8 @@ type ListStore interface {
 // Creation asks a store for a new session.
 type Creation struct {
 	NewSession
-	ID     ID
-	Digest Digest
+	// Token is usually zero: then the store draws one whose session falls where it has room.
+	Token Token
 }
 
 // Change asks a store to activate or remap a session.

@@ -27,6 +27,7 @@ var (
 	SessionTerminate = load("session_terminate")
 	SessionGet       = load("session_get")
 	CountsRead       = load("counts_read")
+	MetaClaim        = load("meta_claim")
 )
 
 var include = regexp.MustCompile(`(?m)^--include (\w+)$`)

@@ -62,19 +62,19 @@ func newCreation(t *testing.T) cluster.Creation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cluster.Creation{ID: token.ID, Digest: token.Digest(), NewSession: cluster.NewSession{Upstream: "u"}}
+	return cluster.Creation{Token: token, NewSession: cluster.NewSession{Upstream: "u"}}
 }
 
 func TestLostReplyTakesEffectOnce(t *testing.T) {
 	t.Parallel()
 	store, _, drop := newStore(t)
 	ctx := t.Context()
-	if _, err := store.Create(ctx, newCreation(t)); err != nil { // loads the script, opens the connection
+	if _, _, err := store.Create(ctx, newCreation(t)); err != nil { // loads the script, opens the connection
 		t.Fatal(err)
 	}
 	creation := newCreation(t)
 	drop.Store(1)
-	made, err := store.Create(ctx, creation)
+	made, _, err := store.Create(ctx, creation)
 	if err != nil {
 		t.Fatalf("create after a lost reply: %v", err)
 	}
@@ -99,14 +99,14 @@ func TestLeaseIsNotRepeatedAfterALostReply(t *testing.T) {
 	t.Parallel()
 	store, _, drop := newStore(t)
 	creation := newCreation(t)
-	made, err := store.Create(t.Context(), creation)
+	made, _, err := store.Create(t.Context(), creation)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := store.Update(t.Context(), cluster.Change{ID: made.ID, ExpectedVersion: 1, Writer: "w"}); err != nil {
 		t.Fatal(err)
 	}
-	call := cluster.LeaseCall{ID: made.ID, Digest: creation.Digest, Upstream: "u", Want: 1}
+	call := cluster.LeaseCall{ID: made.ID, Digest: creation.Token.Digest(), Upstream: "u", Want: 1}
 	if _, err := store.Lease(t.Context(), call); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestScriptsLostByTheServerAreSentAgain(t *testing.T) {
 		}
 	}
 	forget()
-	made, err := store.Create(t.Context(), creation)
+	made, _, err := store.Create(t.Context(), creation)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,21 +171,21 @@ func TestServerAwayIsUnavailableInTime(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	creation := newCreation(t)
-	if _, err := store.Create(t.Context(), creation); err != nil {
+	if _, _, err := store.Create(t.Context(), creation); err != nil {
 		t.Fatal(err)
 	}
 	server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	_, errCreate := store.Create(ctx, newCreation(t))
-	_, errGet := store.Get(ctx, creation.ID)
-	_, errLease := store.Lease(ctx, cluster.LeaseCall{ID: creation.ID, Want: 1})
-	_, errTerminate := store.Terminate(ctx, creation.ID, cluster.StatusClosed)
+	_, _, errCreate := store.Create(ctx, newCreation(t))
+	_, errGet := store.Get(ctx, creation.Token.ID)
+	_, errLease := store.Lease(ctx, cluster.LeaseCall{ID: creation.Token.ID, Want: 1})
+	_, errTerminate := store.Terminate(ctx, creation.Token.ID, cluster.StatusClosed)
 	_, errList := store.List(ctx, cluster.Query{Limit: 1})
 	_, errStats := store.Stats(ctx)
-	errs := append(store.Check(ctx, []cluster.ID{creation.ID}),
+	errs := append(store.Check(ctx, []cluster.ID{creation.Token.ID}),
 		errCreate, errGet, errLease, errTerminate, errList, errStats, store.Ping(ctx),
-		store.Report(ctx, []cluster.Report{{ID: creation.ID}})[0].Err)
+		store.Report(ctx, []cluster.Report{{ID: creation.Token.ID}})[0].Err)
 	for i, err := range errs {
 		if !errors.Is(err, cluster.ErrStoreUnavailable) || errors.Is(err, cluster.ErrNotFound) {
 			t.Errorf("call %d: %v, want ErrStoreUnavailable and nothing else", i, err)

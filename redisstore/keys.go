@@ -3,7 +3,6 @@ package redisstore
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -21,24 +20,20 @@ func checkPrefix(prefix string) error {
 	return nil
 }
 
-// partition names the keys of one slice of the session space. They share a hash tag, so that one script may touch all.
-// Every key of the store is spelled here and nowhere else.
-type partition string
+// Every key of the store is spelled in this file and nowhere else.
 
-// newPartition returns partition number n of a cluster.
-func newPartition(prefix string, n int) partition {
-	return partition(prefix + ":{" + strconv.Itoa(n) + "}:")
-}
+// metaKey is the one key that belongs to no partition.
+func metaKey(prefix string) string { return prefix + ":meta" } // HASH: schema version, number of partitions
 
 func (p partition) session(id cluster.ID) string { return p.sessionPrefix() + id.String() } // HASH: the record
 func (p partition) more(id cluster.ID) string    { return p.morePrefix() + id.String() }    // HASH: long strings, the initialize message
 func (p partition) pending(id cluster.ID) string { return p.pendingPrefix() + id.String() } // HASH: requests in flight
-func (p partition) lru() string                  { return string(p) + "lru" }               // ZSET: live sessions by last activity, ms
-func (p partition) deadlines() string            { return string(p) + "deadlines" }         // ZSET: live sessions by their end, ms
-func (p partition) ended() string                { return string(p) + "ended" }             // ZSET: ended sessions by purge time, ms
-func (p partition) counts() string               { return string(p) + "counts" }            // HASH: records by status, totals
+func (p partition) lru() string                  { return p.prefix + "lru" }                // ZSET: live sessions by last activity, ms
+func (p partition) deadlines() string            { return p.prefix + "deadlines" }          // ZSET: live sessions by their end, ms
+func (p partition) ended() string                { return p.prefix + "ended" }              // ZSET: ended sessions by purge time, ms
+func (p partition) counts() string               { return p.prefix + "counts" }             // HASH: records by status, totals
 
 // The prefixes let a script find the keys of a session that it picks itself, such as the one to evict.
-func (p partition) sessionPrefix() string { return string(p) + "session:" }
-func (p partition) morePrefix() string    { return string(p) + "more:" }
-func (p partition) pendingPrefix() string { return string(p) + "pending:" }
+func (p partition) sessionPrefix() string { return p.prefix + "session:" }
+func (p partition) morePrefix() string    { return p.prefix + "more:" }
+func (p partition) pendingPrefix() string { return p.prefix + "pending:" }

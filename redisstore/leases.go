@@ -17,7 +17,7 @@ const checksPerScript = 100
 
 // Lease implements [cluster.LeaseStore].
 func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, error) {
-	p := s.partition
+	p := s.partitionOf(c.ID)
 	reply, err := s.run(ctx, call{
 		script: sessionLease,
 		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines()},
@@ -45,20 +45,52 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 
 // Report implements [cluster.LeaseStore].
 func (s *Store) Report(ctx context.Context, reports []cluster.Report) []cluster.Renewal {
-	calls := make([]call, 0, len(reports)/reportsPerScript+1)
-	for start := 0; start < len(reports); start += reportsPerScript {
-		calls = append(calls, s.reportCall(reports[start:min(start+reportsPerScript, len(reports))]))
+	groups := s.group(len(reports), reportsPerScript, func(i int) cluster.ID { return reports[i].ID })
+	calls := make([]call, len(groups))
+	for g, group := range groups {
+		calls[g] = s.reportCall(group.partition, pickAll(reports, group.members))
 	}
-	renewals := make([]cluster.Renewal, 0, len(reports))
-	for i, result := range s.pipeline(ctx, calls) {
-		n := min(reportsPerScript, len(reports)-i*reportsPerScript)
-		renewals = append(renewals, decodeRenewals(result, n)...)
+	renewals := make([]cluster.Renewal, len(reports))
+	for g, result := range s.pipeline(ctx, calls) {
+		for n, renewal := range decodeRenewals(result, len(groups[g].members)) {
+			renewals[groups[g].members[n]] = renewal
+		}
 	}
 	return renewals
 }
 
-func (s *Store) reportCall(reports []cluster.Report) call {
-	p := s.partition
+// group is what one script takes: some sessions of one partition, by their numbers in the caller's list.
+type group struct {
+	partition partition
+	members   []int
+}
+
+// group splits n sessions into groups of at most size.
+func (s *Store) group(n, size int, id func(int) cluster.ID) []group {
+	var groups []group
+	open := make(map[int]int, len(s.partitions)) // partition -> its group that is not full
+	for i := range n {
+		p := s.indexOf(id(i))
+		g, found := open[p]
+		if !found || len(groups[g].members) == size {
+			g = len(groups)
+			open[p] = g
+			groups = append(groups, group{partition: s.partitions[p]})
+		}
+		groups[g].members = append(groups[g].members, i)
+	}
+	return groups
+}
+
+func pickAll[T any](all []T, members []int) []T {
+	picked := make([]T, len(members))
+	for n, i := range members {
+		picked[n] = all[i]
+	}
+	return picked
+}
+
+func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 	keys := append(make([]string, 0, 2+2*len(reports)), p.lru(), p.deadlines())
 	args := []any{
 		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
@@ -113,29 +145,27 @@ func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 
 // Check implements [cluster.LeaseStore].
 func (s *Store) Check(ctx context.Context, ids []cluster.ID) []error {
-	var calls []call
-	for start := 0; start < len(ids); start += checksPerScript {
-		c := call{script: sessionCheck, keys: []string{s.partition.deadlines()}}
-		for _, id := range ids[start:min(start+checksPerScript, len(ids))] {
-			c.keys = append(c.keys, s.partition.session(id))
-			c.args = append(c.args, id.String())
+	groups := s.group(len(ids), checksPerScript, func(i int) cluster.ID { return ids[i] })
+	calls := make([]call, len(groups))
+	for g, group := range groups {
+		c := call{script: sessionCheck, keys: []string{group.partition.deadlines()}}
+		for _, i := range group.members {
+			c.keys = append(c.keys, group.partition.session(ids[i]))
+			c.args = append(c.args, ids[i].String())
 		}
-		calls = append(calls, c)
+		calls[g] = c
 	}
-	errs := make([]error, 0, len(ids))
-	for i, result := range s.pipeline(ctx, calls) {
-		n := len(calls[i].args)
-		if result.err == nil && len(result.reply) != n {
+	errs := make([]error, len(ids))
+	for g, result := range s.pipeline(ctx, calls) {
+		if result.err == nil && len(result.reply) != len(groups[g].members) {
 			result.err = unavailable(errMalformedReply)
 		}
-		for j := range n {
+		for n, i := range groups[g].members {
 			switch {
 			case result.err != nil:
-				errs = append(errs, result.err)
-			case result.reply[j] == int64(1):
-				errs = append(errs, nil)
-			default:
-				errs = append(errs, cluster.ErrNotFound)
+				errs[i] = result.err
+			case result.reply[n] != int64(1):
+				errs[i] = cluster.ErrNotFound
 			}
 		}
 	}

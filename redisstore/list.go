@@ -1,10 +1,12 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,14 +27,19 @@ func (s *Store) List(ctx context.Context, q cluster.Query) (cluster.Page, error)
 	if err != nil {
 		return cluster.Page{}, err
 	}
-	index := s.partition.lru()
-	if q.Ended {
-		index = s.partition.ended()
+	var members []position
+	for _, p := range s.partitions {
+		index := p.lru()
+		if q.Ended {
+			index = p.ended()
+		}
+		some, err := s.membersAfter(ctx, index, after, q.Limit+1)
+		if err != nil {
+			return cluster.Page{}, unavailable(err)
+		}
+		members = append(members, some...)
 	}
-	members, err := s.membersAfter(ctx, index, after, q.Limit+1)
-	if err != nil {
-		return cluster.Page{}, unavailable(err)
-	}
+	slices.SortFunc(members, func(a, b position) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.id, b.id)) })
 	var page cluster.Page
 	if len(members) > q.Limit {
 		members = members[:q.Limit]
@@ -121,7 +128,7 @@ func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Sess
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("%w: an index holds a member that is no session id", errMalformedReply)
 		}
-		p := s.partition
+		p := s.partitionOf(id)
 		ids = append(ids, id)
 		calls = append(calls, call{
 			script: sessionGet,
@@ -161,21 +168,23 @@ func asSeenAt(session cluster.Session, now time.Time) cluster.Session {
 
 // Stats implements [cluster.ListStore].
 func (s *Store) Stats(ctx context.Context) (cluster.Stats, error) {
-	reply, _, err := s.repeat(ctx, call{
-		script: countsRead,
-		keys:   []string{s.partition.counts(), s.partition.deadlines()},
-	})
-	if err != nil {
-		return cluster.Stats{}, err
+	calls := make([]call, len(s.partitions))
+	for i, p := range s.partitions {
+		calls[i] = call{script: countsRead, keys: []string{p.counts(), p.deadlines()}}
 	}
-	stats, err := decodeStats(reply)
-	if err != nil {
-		return cluster.Stats{}, unavailable(err)
+	stats := newStats()
+	for _, result := range s.pipeline(ctx, calls) {
+		if result.err != nil {
+			return cluster.Stats{}, result.err
+		}
+		if err := addCounts(&stats, result.reply); err != nil {
+			return cluster.Stats{}, unavailable(err)
+		}
 	}
 	return stats, nil
 }
 
-func decodeStats(reply []any) (cluster.Stats, error) {
+func newStats() cluster.Stats {
 	stats := cluster.Stats{ByStatus: make(map[cluster.Status]int64), Ended: make(map[cluster.Status]int64)}
 	for _, status := range cluster.Statuses() {
 		stats.ByStatus[status] = 0
@@ -183,20 +192,25 @@ func decodeStats(reply []any) (cluster.Stats, error) {
 			stats.Ended[status] = 0
 		}
 	}
+	return stats
+}
+
+// addCounts adds one partition's reply of counts_read.
+func addCounts(stats *cluster.Stats, reply []any) error {
 	if len(reply)%2 != 1 {
-		return cluster.Stats{}, errMalformedReply
+		return errMalformedReply
 	}
 	var d decoder
-	stats.Due = d.number(reply[0])
+	stats.Due += d.number(reply[0])
 	for i := 1; i < len(reply); i += 2 {
 		name, value := d.text(reply[i]), d.number(reply[i+1])
 		if code, isTotal := strings.CutPrefix(name, "ended:"); isTotal {
-			stats.Ended[statusByCode[code]] = value
+			stats.Ended[statusByCode[code]] += value
 		} else if name == "created" {
-			stats.Created = value
+			stats.Created += value
 		} else if status, known := statusByCode[name]; known {
-			stats.ByStatus[status] = value
+			stats.ByStatus[status] += value
 		}
 	}
-	return stats, d.err
+	return d.err
 }

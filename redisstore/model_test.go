@@ -72,7 +72,7 @@ func (m *model) finish(s *modelled, status cluster.Status) {
 }
 
 func (m *model) create(c cluster.Creation) (*modelled, error) {
-	if known := m.sessions[c.ID]; known != nil {
+	if known := m.sessions[c.Token.ID]; known != nil {
 		return known, nil
 	}
 	oldest := func(by func(*modelled) time.Time) *modelled {
@@ -96,11 +96,11 @@ func (m *model) create(c cluster.Creation) (*modelled, error) {
 	if len(m.live()) >= m.cfg.MaxSessions {
 		return nil, cluster.ErrCapacity
 	}
-	s := &modelled{digest: c.Digest, Session: cluster.Session{
-		ID: c.ID, Status: cluster.StatusInitializing, Version: 1, Upstream: c.Upstream,
+	s := &modelled{digest: c.Token.Digest(), Session: cluster.Session{
+		ID: c.Token.ID, Status: cluster.StatusInitializing, Version: 1, Upstream: c.Upstream,
 		CreatedAt: m.now, LastActivityAt: m.now, DeadlineAt: m.now.Add(m.cfg.InitializeTimeout),
 	}}
-	m.sessions[c.ID] = s
+	m.sessions[c.Token.ID] = s
 	m.created++
 	return s, nil
 }
@@ -171,8 +171,8 @@ func (m *machine) create() {
 			m.t.Skip("purged: an id is made once")
 		}
 	}
-	creation := cluster.Creation{ID: token.ID, Digest: token.Digest(), NewSession: cluster.NewSession{Upstream: "u"}}
-	_, got := m.store.Create(m.t.Context(), creation)
+	creation := cluster.Creation{Token: token, NewSession: cluster.NewSession{Upstream: "u"}}
+	_, _, got := m.store.Create(m.t.Context(), creation)
 	_, want := m.model.create(creation)
 	if m.wantError(got, want, "create") && !slices.Contains(m.tokens, token) {
 		m.tokens = append(m.tokens, token)

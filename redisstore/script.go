@@ -2,6 +2,8 @@ package redisstore
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // Redis names scripts by it
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,26 +19,63 @@ import (
 )
 
 var (
-	sessionCreate    = redis.NewScript(lua.SessionCreate)
-	sessionUpdate    = redis.NewScript(lua.SessionUpdate)
-	sessionLease     = redis.NewScript(lua.SessionLease)
-	sessionReport    = redis.NewScript(lua.SessionReport)
-	sessionCheck     = redis.NewScript(lua.SessionCheck)
-	sessionTerminate = redis.NewScript(lua.SessionTerminate)
-	sessionGet       = redis.NewScript(lua.SessionGet)
-	countsRead       = redis.NewScript(lua.CountsRead)
+	sessionCreate    = newScript(lua.SessionCreate)
+	sessionUpdate    = newScript(lua.SessionUpdate)
+	sessionLease     = newScript(lua.SessionLease)
+	sessionReport    = newScript(lua.SessionReport)
+	sessionCheck     = newScript(lua.SessionCheck)
+	sessionTerminate = newScript(lua.SessionTerminate)
+	sessionGet       = newScript(lua.SessionGet)
+	countsRead       = newScript(lua.CountsRead)
+	metaClaim        = newScript(lua.MetaClaim)
 )
+
+// script is a Lua script and the digest under which a server remembers it.
+type script struct{ text, digest string }
+
+func newScript(text string) *script {
+	sum := sha1.Sum([]byte(text)) //nolint:gosec // what the protocol says
+	return &script{text: text, digest: hex.EncodeToString(sum[:])}
+}
 
 // call is one run of a script: what to run on which keys.
 type call struct {
-	script *redis.Script
+	script *script
 	keys   []string
 	args   []any
 }
 
-// run runs a script once. EVALSHA is tried first; a server that has lost the script is sent the text.
+// once is a command that the client must not run again by itself: when the reply was lost, the script may have run. A
+// redirection by a Redis Cluster is followed all the same, because a node that redirects has run nothing.
+type once struct{ *redis.Cmd }
+
+// NoRetry is what the client asks before it retries.
+func (once) NoRetry() bool { return true }
+
+// command returns the call with the script as its digest, or as its text.
+func (c call) command(ctx context.Context, text bool) once {
+	args := make([]any, 0, 3+len(c.keys)+len(c.args))
+	if text {
+		args = append(args, "eval", c.script.text)
+	} else {
+		args = append(args, "evalsha", c.script.digest)
+	}
+	args = append(args, len(c.keys))
+	for _, key := range c.keys {
+		args = append(args, key)
+	}
+	return once{redis.NewCmd(ctx, append(args, c.args...)...)}
+}
+
+// run runs a script once. A server that has lost the script is sent its text.
 func (s *Store) run(ctx context.Context, c call) ([]any, error) {
-	reply, err := c.script.Run(ctx, s.client, c.keys, c.args...).Slice()
+	cmd := c.command(ctx, false)
+	_ = s.client.Process(ctx, cmd) // the command has the error, too
+	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		cmd = c.command(ctx, true)
+		_ = s.client.Process(ctx, cmd)
+	}
+	reply, err := cmd.Slice()
 	if err != nil {
 		return nil, domainError(err)
 	}
@@ -60,21 +99,17 @@ type pipelined struct {
 	err   error
 }
 
-// pipeline runs calls in one round trip. A server that has lost a script says so without running it, and inside a
-// pipeline the client does not fall back to sending the text: those calls are made again once the script is loaded.
+// pipeline runs calls in one round trip. A server that has lost a script says so without running it; those calls are made
+// once more, the first of each script and partition with the text, which the others find loaded.
 func (s *Store) pipeline(ctx context.Context, calls []call) []pipelined {
 	results := make([]pipelined, len(calls))
 	todo := make([]int, len(calls))
 	for i := range calls {
 		todo[i] = i
 	}
-	for range 3 { // a script may be lost again between loading and running it
-		todo = s.pipelineOnce(ctx, calls, todo, results)
-		if len(todo) == 0 {
+	for round := range 3 { // a script may be lost again between loading and running it
+		if todo = s.pipelineOnce(ctx, calls, todo, results, round > 0); len(todo) == 0 {
 			return results
-		}
-		if err := calls[todo[0]].script.Load(ctx, s.client).Err(); err != nil {
-			break
 		}
 	}
 	for _, i := range todo {
@@ -84,11 +119,19 @@ func (s *Store) pipeline(ctx context.Context, calls []call) []pipelined {
 }
 
 // pipelineOnce runs the calls numbered in todo and returns the numbers of those whose script the server does not have.
-func (s *Store) pipelineOnce(ctx context.Context, calls []call, todo []int, results []pipelined) (lost []int) {
+func (s *Store) pipelineOnce(ctx context.Context, calls []call, todo []int, results []pipelined, load bool) (lost []int) {
+	type place struct {
+		script *script
+		key    string // any of the partition's: the first key of a call is one
+	}
+	loaded := make(map[place]bool)
 	pipe := s.client.Pipeline()
-	sent := make([]*redis.Cmd, len(todo))
+	sent := make([]once, len(todo))
 	for n, i := range todo {
-		sent[n] = calls[i].script.EvalSha(ctx, pipe, calls[i].keys, calls[i].args...)
+		at := place{calls[i].script, slotKey(calls[i].keys[0])}
+		sent[n] = calls[i].command(ctx, load && !loaded[at])
+		loaded[at] = true
+		_ = pipe.Process(ctx, sent[n]) // queues it
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	for n, i := range todo {
@@ -103,6 +146,12 @@ func (s *Store) pipelineOnce(ctx context.Context, calls []call, todo []int, resu
 		}
 	}
 	return lost
+}
+
+// slotKey cuts a key after its hash tag: what is left is the same for all keys of a partition.
+func slotKey(key string) string {
+	tag, _, _ := strings.Cut(key, "}")
+	return tag
 }
 
 var errScriptLost = errors.New("the server keeps losing the store's scripts")

@@ -2,34 +2,89 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
-// Create implements [cluster.SessionStore].
-func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Session, error) {
-	p := s.partition
+// Create implements [cluster.SessionStore]. The session goes to the emptier of two random partitions; when that is full,
+// every other one is tried before it is refused.
+func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Session, cluster.Token, error) {
+	if c.Token != (cluster.Token{}) {
+		session, err := s.create(ctx, c)
+		return session, c.Token, err
+	}
+	first, err := s.emptier(ctx)
+	if err != nil {
+		return cluster.Session{}, cluster.Token{}, err
+	}
+	var refused error
+	for i := range s.partitions {
+		if c.Token, err = s.tokenIn((first + i) % len(s.partitions)); err != nil {
+			return cluster.Session{}, cluster.Token{}, err
+		}
+		session, err := s.create(ctx, c)
+		if !errors.Is(err, cluster.ErrCapacity) {
+			return session, c.Token, err
+		}
+		refused = sooner(refused, err)
+	}
+	return cluster.Session{}, cluster.Token{}, refused
+}
+
+// emptier returns the number of the partition to try first.
+func (s *Store) emptier(ctx context.Context) (int, error) {
+	if len(s.partitions) == 1 {
+		return 0, nil
+	}
+	a, b := s.twoPartitions()
+	pipe := s.client.Pipeline()
+	inA, inB := pipe.ZCard(ctx, s.partitions[a].lru()), pipe.ZCard(ctx, s.partitions[b].lru())
+	_, err := pipe.Exec(ctx)
+	switch {
+	case inA.Err() != nil && inB.Err() != nil:
+		return 0, unavailable(err)
+	case inA.Err() != nil || inB.Err() == nil && inB.Val() < inA.Val():
+		return b, nil // one partition being away is no reason to refuse
+	default:
+		return a, nil
+	}
+}
+
+// sooner returns the refusal after which a retry makes sense first.
+func sooner(a, b error) error {
+	first, ok := errors.AsType[*cluster.LimitError](a)
+	second, _ := errors.AsType[*cluster.LimitError](b)
+	if ok && first.RetryAfter <= second.RetryAfter {
+		return a
+	}
+	return b
+}
+
+func (s *Store) create(ctx context.Context, c cluster.Creation) (cluster.Session, error) {
+	id, digest := c.Token.ID, c.Token.Digest()
+	p := s.partitionOf(id)
 	args := []any{
 		p.sessionPrefix(), p.morePrefix(), p.pendingPrefix(),
-		c.ID.String(), c.Digest[:],
-		s.cfg.MaxSessions, s.cfg.EvictMinIdle.Milliseconds(), s.cfg.InitializeTimeout.Milliseconds(), s.lifetimeMillis(),
-		s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), s.cfg.MaxSessions,
+		id.String(), digest[:],
+		p.cap, s.cfg.EvictMinIdle.Milliseconds(), s.cfg.InitializeTimeout.Milliseconds(), s.lifetimeMillis(),
+		s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), p.cap,
 	}
 	reply, _, err := s.repeat(ctx, call{
 		script: sessionCreate,
-		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines(), p.ended(), p.counts()},
+		keys:   []string{p.session(id), p.more(id), p.lru(), p.deadlines(), p.ended(), p.counts()},
 		args:   append(args, encodeCreation(c)...),
 	})
 	if err != nil {
 		return cluster.Session{}, err
 	}
-	return decodeSession(c.ID, reply)
+	return decodeSession(id, reply)
 }
 
 // Update implements [cluster.SessionStore].
 func (s *Store) Update(ctx context.Context, c cluster.Change) (cluster.Session, error) {
-	p := s.partition
+	p := s.partitionOf(c.ID)
 	args := []any{
 		c.ID.String(), c.ExpectedVersion, c.Writer,
 		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
@@ -50,14 +105,14 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 	if !status.Ended() {
 		return cluster.Session{}, fmt.Errorf("%w: %q does not end a session", cluster.ErrIllegalTransition, status)
 	}
-	p := s.partition
+	p := s.partitionOf(id)
 	reply, repeated, err := s.repeat(ctx, call{
 		script: sessionTerminate,
 		keys:   []string{p.session(id), p.more(id), p.lru(), p.deadlines(), p.ended(), p.counts()},
 		args: []any{
 			p.sessionPrefix(), p.morePrefix(), p.pendingPrefix(),
 			id.String(), statusCodes[status],
-			s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), s.cfg.MaxSessions,
+			s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), p.cap,
 		},
 	})
 	if err != nil {
@@ -76,7 +131,7 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 
 // Get implements [cluster.SessionStore].
 func (s *Store) Get(ctx context.Context, id cluster.ID) (cluster.Session, error) {
-	p := s.partition
+	p := s.partitionOf(id)
 	reply, _, err := s.repeat(ctx, call{
 		script: sessionGet,
 		keys:   []string{p.session(id), p.more(id), p.pending(id), p.deadlines(), p.ended()},

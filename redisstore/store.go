@@ -22,17 +22,21 @@ type Options struct {
 	Prefix string
 	// Config holds the session limits. All replicas of a cluster must use the same.
 	Config cluster.Config
+	// Partitions is the number of slices that the session space is cut into, 1 to [MaxPartitions]. All replicas must use
+	// the same, for as long as the store holds sessions. Default 1, on a Redis Cluster [DefaultClusterPartitions].
+	Partitions int
 	// Logger default: discards.
 	Logger *slog.Logger
 }
 
-// Store keeps sessions in one Redis server. It is safe for concurrent use and implements [cluster.Store].
+// Store keeps sessions in Redis. It is safe for concurrent use and implements [cluster.Store].
 type Store struct {
-	client    redis.UniversalClient
-	cfg       cluster.Config
-	log       *slog.Logger
-	partition partition
-	close     func() error
+	client     redis.UniversalClient
+	cfg        cluster.Config
+	log        *slog.Logger
+	prefix     string
+	partitions []partition
+	close      func() error
 }
 
 var _ cluster.Store = (*Store)(nil)
@@ -40,17 +44,18 @@ var _ cluster.Store = (*Store)(nil)
 // Open returns a store at a URL. It does not connect: a server that is away is noticed by the first call, or by
 // [Store.Ping]. The caller closes the store.
 //
-// Errors: a malformed URL, a bad prefix, bad limits; [cluster.ErrNotSupported] for Sentinel and Cluster. No error holds
-// the URL's password.
+// Errors: a malformed URL, a bad prefix, bad limits, a number of partitions that does not fit them. No error holds the
+// URL's password.
 func Open(rawURL string, opts Options) (*Store, error) {
 	if rawURL == EmbeddedURL {
 		return openEmbedded(opts)
 	}
-	clientOptions, err := parseURL(rawURL, opts.Config.StoreTimeout)
+	t, err := parseURL(rawURL, opts.Config.StoreTimeout)
 	if err != nil {
 		return nil, err
 	}
-	client := redis.NewClient(clientOptions)
+	opts.Partitions = cmp.Or(opts.Partitions, t.topology.defaultPartitions())
+	client := t.client()
 	s, err := New(client, opts)
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
@@ -73,20 +78,36 @@ func openEmbedded(opts Options) (*Store, error) {
 	return s, nil
 }
 
-// New returns a store on a client of the caller's, who also closes it. The client must not retry by itself (MaxRetries
-// -1), or a lost reply would run a script twice, and should have ContextTimeoutEnabled. Errors: a bad prefix, bad limits.
+// New returns a store on a client of the caller's, who also closes it. Commands that change something are never retried
+// by the client, whatever its MaxRetries: after a lost reply a script would run twice. The client should have
+// ContextTimeoutEnabled, or calls take as long as its own timeouts. Errors: as for [Open].
 func New(client redis.UniversalClient, opts Options) (*Store, error) {
 	prefix := cmp.Or(opts.Prefix, DefaultPrefix)
-	if err := errors.Join(checkPrefix(prefix), opts.Config.Validate()); err != nil {
+	partitions := cmp.Or(opts.Partitions, 1)
+	if _, isCluster := client.(*redis.ClusterClient); isCluster && opts.Partitions == 0 {
+		partitions = DefaultClusterPartitions
+	}
+	if err := errors.Join(checkPrefix(prefix), opts.Config.Validate(), checkPartitions(partitions, opts.Config)); err != nil {
 		return nil, err
 	}
 	return &Store{
-		client:    client,
-		cfg:       opts.Config,
-		log:       cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
-		partition: newPartition(prefix, 0),
-		close:     func() error { return nil },
+		client:     client,
+		cfg:        opts.Config,
+		log:        cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
+		prefix:     prefix,
+		partitions: makePartitions(prefix, partitions, opts.Config.MaxSessions),
+		close:      func() error { return nil },
 	}, nil
+}
+
+func checkPartitions(n int, cfg cluster.Config) error {
+	switch {
+	case n < 1 || n > MaxPartitions:
+		return fmt.Errorf("partitions: %d is not in 1 to %d", n, MaxPartitions)
+	case cfg.MaxSessions > 0 && cfg.MaxSessions < n:
+		return fmt.Errorf("max_sessions: %d is less than partitions (%d), so some could hold no session", cfg.MaxSessions, n)
+	}
+	return nil
 }
 
 // Ping asks the server for a sign of life. The error is a [cluster.ErrStoreUnavailable].

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -15,16 +16,17 @@ import (
 //
 // It reads every key of the store and is not atomic: it is for tests and for diagnosis of a quiet store.
 func (s *Store) Violations(ctx context.Context) ([]string, error) {
-	v := verifier{ctx: ctx, client: s.client, p: s.partition, records: make(map[string]string)}
-	if err := v.readKeys(); err != nil {
-		return nil, unavailable(err)
-	}
-	for _, check := range []func() error{v.checkIndexes, v.checkCounts, v.checkOwned, v.checkEncoding} {
-		if err := check(); err != nil {
-			return nil, unavailable(err)
+	var found []string
+	for _, p := range s.partitions {
+		v := verifier{ctx: ctx, client: s.client, p: p, records: make(map[string]string)}
+		for _, check := range []func() error{v.readKeys, v.checkIndexes, v.checkCounts, v.checkOwned, v.checkEncoding} {
+			if err := check(); err != nil {
+				return nil, unavailable(err)
+			}
 		}
+		found = append(found, v.found...)
 	}
-	return v.found, nil
+	return found, nil
 }
 
 type verifier struct {
@@ -41,7 +43,20 @@ func (v *verifier) violation(format string, args ...any) {
 }
 
 func (v *verifier) readKeys() error {
-	iter := v.client.Scan(v.ctx, 0, string(v.p)+"*", 1000).Iterator()
+	if nodes, isCluster := v.client.(*redis.ClusterClient); isCluster {
+		var mu sync.Mutex
+		return nodes.ForEachMaster(v.ctx, func(_ context.Context, node *redis.Client) error {
+			mu.Lock()
+			defer mu.Unlock()
+			return v.readKeysOf(node)
+		})
+	}
+	return v.readKeysOf(v.client)
+}
+
+// readKeysOf reads the partition's keys that one node has.
+func (v *verifier) readKeysOf(node redis.Cmdable) error {
+	iter := node.Scan(v.ctx, 0, v.p.prefix+"*", 1000).Iterator()
 	known := map[string]bool{v.p.lru(): true, v.p.deadlines(): true, v.p.ended(): true, v.p.counts(): true}
 	for iter.Next(v.ctx) {
 		key := iter.Val()

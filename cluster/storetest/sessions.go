@@ -34,7 +34,7 @@ func createMakesInitializing(t *testing.T, s *suite) {
 func createRepeated(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.MaxSessions = 1; c.EvictMinIdle = time.Hour })
 	made := s.create()
-	again, err := s.store.Create(t.Context(), creation(made.token))
+	again, _, err := s.store.Create(t.Context(), creation(made.token))
 	if err != nil {
 		t.Fatalf("repeated create at the cap: %v", err)
 	}
@@ -44,7 +44,7 @@ func createRepeated(t *testing.T, s *suite) {
 	if _, err := s.store.Terminate(t.Context(), made.ID, cluster.StatusTerminated); err != nil {
 		t.Fatal(err)
 	}
-	if again, err = s.store.Create(t.Context(), creation(made.token)); err != nil || again.Status != cluster.StatusTerminated {
+	if again, _, err = s.store.Create(t.Context(), creation(made.token)); err != nil || again.Status != cluster.StatusTerminated {
 		t.Errorf("create repeated after the end: status %s, error %v; want terminated", again.Status, err)
 	}
 	if stats := s.stats(); stats.Created != 1 {
@@ -57,7 +57,7 @@ func createRefusesTakenID(t *testing.T, s *suite) {
 	made := s.create()
 	other := s.token()
 	other.ID = made.ID
-	if _, err := s.store.Create(t.Context(), creation(other)); err == nil {
+	if _, _, err := s.store.Create(t.Context(), creation(other)); err == nil {
 		t.Error("an id was given away twice")
 	}
 	if got := s.get(made.ID); got.Version != made.Version {
@@ -103,10 +103,40 @@ func (s *suite) settle() {
 	s.t.Fatalf("waiting for the store's clock: %v", err)
 }
 
+// capHolds creates from many goroutines at once, far beyond the cap.
+func capHolds(t *testing.T, s *suite) {
+	const most, workers, each = 40, 8, 15
+	s.open(func(c *cluster.Config) { c.MaxSessions = most })
+	errs := make(chan error, workers)
+	for range workers {
+		go func() {
+			var err error
+			for range each {
+				if err == nil {
+					_, _, err = s.store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+				}
+			}
+			errs <- err
+		}()
+	}
+	for range workers {
+		if err := <-errs; err != nil {
+			t.Errorf("create: %v", err)
+		}
+		if live := s.stats().ByStatus[cluster.StatusInitializing]; live > most {
+			t.Errorf("%d live sessions, the cap is %d", live, most)
+		}
+	}
+	stats := s.stats()
+	if stats.Created != workers*each || stats.Created-stats.Ended[cluster.StatusEvicted] != stats.ByStatus[cluster.StatusInitializing] {
+		t.Errorf("created %d, evicted %d, live %d: they do not add up", stats.Created, stats.Ended[cluster.StatusEvicted], stats.ByStatus[cluster.StatusInitializing])
+	}
+}
+
 func createRefuses(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.MaxSessions = 2; c.EvictMinIdle = time.Minute })
 	first, second := s.active(), s.active()
-	_, err := s.store.Create(t.Context(), creation(s.token()))
+	_, _, err := s.store.Create(t.Context(), creation(s.token()))
 	limit, ok := errors.AsType[*cluster.LimitError](err)
 	if !ok || !errors.Is(err, cluster.ErrCapacity) {
 		t.Fatalf("create at the cap: %v, want a LimitError that is ErrCapacity", err)
@@ -130,7 +160,7 @@ func createReachesLoweredCap(t *testing.T, s *suite) {
 	s.reopen(func(c *cluster.Config) { c.MaxSessions = 4 })
 	// A create that ends two and adds one takes the excess down by one, and so does one that ends two and is refused.
 	for range 3 {
-		if _, err := s.store.Create(t.Context(), creation(s.token())); err != nil && !errors.Is(err, cluster.ErrCapacity) {
+		if _, _, err := s.store.Create(t.Context(), creation(s.token())); err != nil && !errors.Is(err, cluster.ErrCapacity) {
 			t.Fatal(err)
 		}
 	}
@@ -151,8 +181,8 @@ func longStrings(t *testing.T, s *suite) {
 	s.open(nil)
 	long := func(c string) string { return strings.Repeat(c, 200) }
 	token := s.token()
-	made, err := s.store.Create(t.Context(), cluster.Creation{
-		ID: token.ID, Digest: token.Digest(),
+	made, _, err := s.store.Create(t.Context(), cluster.Creation{
+		Token:      token,
 		NewSession: cluster.NewSession{Upstream: "u", Endpoint: "http://" + long("e"), ClientName: long("n"), ClientVersion: long("v")},
 	})
 	if err != nil {

@@ -1,0 +1,56 @@
+package redisstore_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+func TestReplicasOfAnotherLayoutAreRefused(t *testing.T) {
+	t.Parallel()
+	_, client, _ := newStore(t)
+	open := func(partitions int) *redisstore.Store {
+		s, err := redisstore.New(client, redisstore.Options{Config: cluster.DefaultConfig(), Partitions: partitions})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	operator := open(1)
+	if err := operator.Adopt(t.Context()); err != nil {
+		t.Errorf("adopting the layout of an empty store: %v", err)
+	}
+	if n := client.DBSize(t.Context()).Val(); n != 0 {
+		t.Errorf("looking at an empty store made %d keys", n)
+	}
+	if err := open(4).Claim(t.Context()); err != nil {
+		t.Errorf("first replica: %v", err)
+	}
+	if err := open(4).Claim(t.Context()); err != nil {
+		t.Errorf("second replica: %v", err)
+	}
+	if err := open(5).Claim(t.Context()); !errors.Is(err, redisstore.ErrLayout) {
+		t.Errorf("replica with 5 partitions on 4: %v, want ErrLayout", err)
+	}
+	made, _, err := open(4).Create(t.Context(), newCreation(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := operator.Adopt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operator.Get(t.Context(), made.ID); err != nil {
+		t.Errorf("an operator does not see the sessions of the layout it adopted: %v", err)
+	}
+	if err := client.HSet(t.Context(), "shadowcat:meta", "schema", "99").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(4).Claim(t.Context()); !errors.Is(err, redisstore.ErrLayout) {
+		t.Errorf("replica on another schema: %v, want ErrLayout", err)
+	}
+	if err := operator.Adopt(t.Context()); !errors.Is(err, redisstore.ErrLayout) {
+		t.Errorf("operator on another schema: %v, want ErrLayout", err)
+	}
+}
