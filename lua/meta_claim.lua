@@ -1,17 +1,17 @@
--- Says how the store's keys are laid out, unless that is said already.
+-- Says how the store's keys are laid out, unless that is said already, and which limits the replicas apply.
 --
--- KEYS[1] meta        HASH  schema: version of keys and records; partitions: how many there are
+-- KEYS[1] meta        HASH  schema: version of keys and records; partitions: how many there are; limits
 -- ARGV[1] schema, ARGV[2] partitions: what the caller uses ('' for both: only asks)
+-- ARGV[3] max_sessions, ARGV[4] retention ms: of the caller; the last one to say so counts
 --
--- Returns the schema and the partitions that hold from now on, '' for both when nobody has said. Cost: O(1).
+-- Returns the schema, the partitions, max_sessions and retention that hold from now on, '' when nobody has said. Cost: O(1).
 local meta = KEYS[1]
-local schema, partitions = ARGV[1], ARGV[2]
+local schema, partitions, max_sessions, retention = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-local known = redis.call('HMGET', meta, 'schema', 'partitions')
-if known[1] then
-  return { known[1], known[2] or '' }
+local known = redis.call('HMGET', meta, 'schema', 'partitions', 'max_sessions', 'retention')
+local same = known[1] == schema and known[2] == partitions
+if schema ~= '' and (not known[1] or same) and (known[3] ~= max_sessions or known[4] ~= retention) then
+  redis.call('HSET', meta, 'schema', schema, 'partitions', partitions, 'max_sessions', max_sessions, 'retention', retention)
+  return { schema, partitions, max_sessions, retention }
 end
-if schema ~= '' then
-  redis.call('HSET', meta, 'schema', schema, 'partitions', partitions)
-end
-return { schema, partitions }
+return { known[1] or '', known[2] or '', known[3] or '', known[4] or '' }

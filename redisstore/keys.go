@@ -23,7 +23,7 @@ func checkPrefix(prefix string) error {
 // Every key of the store is spelled in this file and nowhere else.
 
 // metaKey is the one key that belongs to no partition.
-func metaKey(prefix string) string { return prefix + ":meta" } // HASH: schema version, number of partitions
+func metaKey(prefix string) string { return prefix + ":meta" } // HASH: schema version, number of partitions, limits
 
 func (p partition) session(id cluster.ID) string { return p.sessionPrefix() + id.String() } // HASH: the record
 func (p partition) more(id cluster.ID) string    { return p.morePrefix() + id.String() }    // HASH: long strings, the initialize message

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // schemaVersion is the version of keys, records and scripts. It changes when replicas of two versions could not work on
@@ -20,59 +21,66 @@ var ErrLayout = errors.New("the store is laid out differently")
 // Errors: [ErrLayout] when it is laid out differently: then nothing of this Store may be used. A fault of the store is
 // [cluster.ErrStoreUnavailable].
 func (s *Store) Claim(ctx context.Context) error {
-	schema, partitions, err := s.meta(ctx, schemaVersion, strconv.Itoa(len(s.partitions)))
+	known, err := s.meta(ctx, schemaVersion, strconv.Itoa(len(s.partitions)))
 	if err != nil {
 		return err
 	}
-	if err := checkSchema(schema); err != nil {
+	if err := known.check(); err != nil {
 		return err
 	}
-	if partitions != strconv.Itoa(len(s.partitions)) {
+	if known.partitions != strconv.Itoa(len(s.partitions)) {
 		return fmt.Errorf("%w: it has %s partitions, this replica is configured for %d; set partitions to %s, or use another prefix",
-			ErrLayout, partitions, len(s.partitions), partitions)
+			ErrLayout, known.partitions, len(s.partitions), known.partitions)
 	}
 	return nil
 }
 
-// Adopt takes over the layout that the replicas have given the store; without one the Store's own stays. Commands that
-// look at a running cluster call it before anything else: it must not run concurrently with other calls. Errors: as for
-// [Store.Claim].
+// Adopt takes over the layout that the replicas have given the store, and the limits that matter when a session is ended:
+// max_sessions and retention. Where no replica has said so, the Store's own stay. Commands that look at a running cluster
+// call it before anything else: it must not run concurrently with other calls. Errors: as for [Store.Claim].
 func (s *Store) Adopt(ctx context.Context) error {
-	schema, partitions, err := s.meta(ctx, "", "")
-	if err != nil || schema == "" {
+	known, err := s.meta(ctx, "", "")
+	if err != nil || known.schema == "" {
 		return err
 	}
-	if err := checkSchema(schema); err != nil {
+	if err := known.check(); err != nil {
 		return err
 	}
-	n, err := strconv.Atoi(partitions)
-	if err != nil || n < 1 || n > MaxPartitions {
-		return fmt.Errorf("%w: its number of partitions, %q, makes no sense", ErrLayout, partitions)
+	n, errN := strconv.Atoi(known.partitions)
+	maxSessions, errCap := strconv.Atoi(known.maxSessions)
+	retention, errRetention := strconv.ParseInt(known.retention, 10, 64)
+	if errors.Join(errN, errCap, errRetention) != nil || n < 1 || n > MaxPartitions {
+		return fmt.Errorf("%w: what it says about itself makes no sense", ErrLayout)
 	}
-	s.partitions = makePartitions(s.prefix, n, s.cfg.MaxSessions)
+	s.cfg.MaxSessions, s.cfg.Retention = maxSessions, time.Duration(retention)*time.Millisecond
+	s.partitions = makePartitions(s.prefix, n, maxSessions)
 	return nil
 }
 
-func (s *Store) meta(ctx context.Context, schema, partitions string) (knownSchema, knownPartitions string, err error) {
+// layout is what the store says about itself; all empty when nobody has told it.
+type layout struct{ schema, partitions, maxSessions, retention string }
+
+func (l layout) check() error {
+	if l.schema != schemaVersion {
+		return fmt.Errorf("%w: its schema has version %q, this program knows %s; use a program of the same version as the replicas",
+			ErrLayout, l.schema, schemaVersion)
+	}
+	return nil
+}
+
+func (s *Store) meta(ctx context.Context, schema, partitions string) (layout, error) {
 	reply, _, err := s.repeat(ctx, call{
 		script: metaClaim,
 		keys:   []string{metaKey(s.prefix)},
-		args:   []any{schema, partitions},
+		args:   []any{schema, partitions, s.cfg.MaxSessions, s.cfg.Retention.Milliseconds()},
 	})
 	if err != nil {
-		return "", "", err
+		return layout{}, err
 	}
-	if len(reply) != 2 {
-		return "", "", unavailable(errMalformedReply)
+	if len(reply) != 4 {
+		return layout{}, unavailable(errMalformedReply)
 	}
 	var d decoder
-	knownSchema, knownPartitions = d.text(reply[0]), d.text(reply[1])
-	return knownSchema, knownPartitions, d.err
-}
-
-func checkSchema(schema string) error {
-	if schema != schemaVersion {
-		return fmt.Errorf("%w: its schema has version %q, this program knows %s; use a program of the same version as the replicas", ErrLayout, schema, schemaVersion)
-	}
-	return nil
+	known := layout{schema: d.text(reply[0]), partitions: d.text(reply[1]), maxSessions: d.text(reply[2]), retention: d.text(reply[3])}
+	return known, d.err
 }

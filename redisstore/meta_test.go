@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
@@ -34,6 +35,15 @@ func TestReplicasOfAnotherLayoutAreRefused(t *testing.T) {
 	if err := open(5).Claim(t.Context()); !errors.Is(err, redisstore.ErrLayout) {
 		t.Errorf("replica with 5 partitions on 4: %v, want ErrLayout", err)
 	}
+	long := cluster.DefaultConfig()
+	long.Retention = 3 * time.Hour
+	last, err := redisstore.New(client, redisstore.Options{Config: long, Partitions: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := last.Claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	made, _, err := open(4).Create(t.Context(), newCreation(t))
 	if err != nil {
 		t.Fatal(err)
@@ -43,6 +53,10 @@ func TestReplicasOfAnotherLayoutAreRefused(t *testing.T) {
 	}
 	if _, err := operator.Get(t.Context(), made.ID); err != nil {
 		t.Errorf("an operator does not see the sessions of the layout it adopted: %v", err)
+	}
+	ended, err := operator.Terminate(t.Context(), made.ID, cluster.StatusTerminated)
+	if err != nil || ended.DeadlineAt.Sub(ended.EndedAt) != long.Retention {
+		t.Errorf("an operator keeps an ended record for %v, %v; want what the replicas say, %v", ended.DeadlineAt.Sub(ended.EndedAt), err, long.Retention)
 	}
 	if err := client.HSet(t.Context(), "shadowcat:meta", "schema", "99").Err(); err != nil {
 		t.Fatal(err)

@@ -39,11 +39,12 @@ func (l leakChecked) Run() int {
 	return code
 }
 
-// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and two commands
+// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and three commands
 // more:
 //
 //	exits CODE PROGRAM ARGS...       runs a program that must end with this status
 //	session NAME STATUS              makes a session, whose ID is $NAME from then on
+//	claim PREFIX PARTITIONS          lays out the store under a prefix, as a replica does
 //
 // UPDATE=1 writes the expected output of cmp anew.
 func TestScripts(t *testing.T) {
@@ -63,7 +64,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", quickExit)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "claim": claim},
 	})
 }
 
@@ -107,4 +108,13 @@ func makeSession(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 	}
 	ts.Setenv(name, session.ID.String())
+}
+
+func claim(ts *testscript.TestScript, _ bool, args []string) {
+	partitions, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{Config: cluster.DefaultConfig(), Prefix: args[0], Partitions: partitions})
+	ts.Check(err)
+	defer func() { ts.Check(store.Close()) }()
+	ts.Check(store.Claim(context.Background())) // the store's own timeouts bound it
 }

@@ -56,7 +56,9 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 	if s.ReplicaID == "" {
 		s.ReplicaID = newReplicaID()
 	}
-	store, err := redisstore.Open(s.Redis, redisstore.Options{Prefix: s.Prefix, Config: s.Cluster, Logger: log})
+	store, err := redisstore.Open(s.Redis, redisstore.Options{
+		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, Logger: log,
+	})
 	if err != nil {
 		return usage(err)
 	}

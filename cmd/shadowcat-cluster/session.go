@@ -65,7 +65,7 @@ the last page. The principal and the name of an upstream may be empty.`,
 		if err := errors.Join(err, limitErr, output.check()); err != nil {
 			return err
 		}
-		return withSessions(s, func(manager *cluster.Manager) error {
+		return withSessions(command.Context(), s, func(manager *cluster.Manager) error {
 			page, err := manager.List(command.Context(), q)
 			if errors.Is(err, cluster.ErrInvalidCursor) {
 				return usage(fmt.Errorf("--cursor: %w", cluster.ErrInvalidCursor))
@@ -100,7 +100,7 @@ JSON: the fields of session list, version (how often status or upstream mapping 
 		if err != nil {
 			return usage(err)
 		}
-		return withSessions(s, func(manager *cluster.Manager) error {
+		return withSessions(command.Context(), s, func(manager *cluster.Manager) error {
 			session, err := manager.Get(command.Context(), id)
 			if err != nil {
 				return sessionError(id, err)
@@ -131,7 +131,7 @@ JSON: {"sessions": [{"id", "outcome", "status"}]}, outcome terminated, ended_bef
 		if err := errors.Join(err, output.check()); err != nil {
 			return err
 		}
-		return withSessions(s, func(manager *cluster.Manager) error {
+		return withSessions(command.Context(), s, func(manager *cluster.Manager) error {
 			outcomes, terminateErr := terminate(command.Context(), manager, args)
 			if len(outcomes) == 0 {
 				return terminateErr

@@ -28,7 +28,7 @@ are live sessions past their end that nobody has ended yet; totals count since t
 		if err := errors.Join(err, output.check()); err != nil {
 			return err
 		}
-		return withSessions(s, func(manager *cluster.Manager) error {
+		return withSessions(command.Context(), s, func(manager *cluster.Manager) error {
 			stats, err := manager.Stats(command.Context())
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,13 +17,14 @@ import (
 const patience = 3 * time.Second
 
 // withSessions opens the store that s names for the length of one command.
-func withSessions(s settings.Settings, command func(*cluster.Manager) error) (err error) {
+// What the replicas have agreed on in the store counts, not what this command's own settings say.
+func withSessions(ctx context.Context, s settings.Settings, command func(*cluster.Manager) error) (err error) {
 	if s.Redis == redisstore.EmbeddedURL {
 		return usage(errors.New("redis: embedded: is private to the process that runs it; name the store that the replicas use"))
 	}
 	s.Cluster.StoreTimeout = max(s.Cluster.StoreTimeout, patience)
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
-		Prefix: s.Prefix, Config: s.Cluster, Logger: slog.New(slog.DiscardHandler),
+		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return usage(err)
@@ -32,7 +34,10 @@ func withSessions(s settings.Settings, command func(*cluster.Manager) error) (er
 	if err != nil {
 		return usage(err)
 	}
-	if err := command(manager); err != nil {
+	if err = store.Adopt(ctx); err == nil {
+		err = command(manager)
+	}
+	if err != nil {
 		if errors.Is(err, cluster.ErrStoreUnavailable) {
 			return fmt.Errorf("%s: %w", redisstore.RedactURL(s.Redis), err)
 		}

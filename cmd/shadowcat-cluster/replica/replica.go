@@ -41,11 +41,12 @@ type Config struct {
 
 // Replica is one replica.
 type Replica struct {
-	log     *slog.Logger
-	store   *redisstore.Store
-	manager *cluster.Manager
-	admin   *admin.Admin
-	handler http.Handler
+	log          *slog.Logger
+	store        *redisstore.Store
+	storeTimeout time.Duration
+	manager      *cluster.Manager
+	admin        *admin.Admin
+	handler      http.Handler
 
 	stopping context.Context // done when Run begins to stop; GET streams end then
 	stop     context.CancelFunc
@@ -79,7 +80,7 @@ func New(cfg Config) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{log: log, store: cfg.Store, manager: manager, admin: health}
+	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, manager: manager, admin: health}
 	r.stopping, r.stop = context.WithCancel(context.Background())
 	r.handler = r.endStreamsOnStop(handler)
 	return r, nil
@@ -93,6 +94,10 @@ func (r *Replica) Handler() http.Handler { return r.handler }
 // flight finished within 10 s or cut off, a last report to the store. It closes the listeners, and returns nil after such
 // an end. Any other end is an error, and ends all parts. Run may be called once.
 func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener) error {
+	// Before the first request, if the store is there: nothing must be written into a layout that is not ours.
+	if err := r.claimLayout(ctx); errors.Is(err, redisstore.ErrLayout) {
+		return err
+	}
 	// What the requests in flight need (the report loop, the probe, the admin port) outlives ctx until they are done.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
@@ -105,6 +110,7 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 	server.ErrorLog = slog.NewLogLogger(r.log.Handler(), slog.LevelWarn)
 	run("report loop", r.manager.Run)
 	run("store probe", r.admin.Run)
+	run("store layout", r.keepLayout)
 	run("memory policy check", r.checkMemoryPolicy)
 	run("proxy", func(context.Context) error { return serve(server, listener) })
 	if adminListener != nil {

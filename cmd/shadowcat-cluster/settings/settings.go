@@ -15,6 +15,8 @@ type Settings struct {
 
 	Redis  string // a URL; it may hold a password and must not be logged
 	Prefix string
+	// Partitions is how many slices the sessions are cut into; 0: the default of the topology.
+	Partitions int
 
 	Upstreams      []Upstream // distinct names
 	AllowedOrigins []string

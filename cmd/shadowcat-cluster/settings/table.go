@@ -59,11 +59,15 @@ var supported = []Setting{
 	},
 	{
 		Name: "redis", Kind: KindURL, Default: "redis://127.0.0.1:6379", Scope: ScopeStore, set: setRedis,
-		Meaning: "The store that all replicas share: redis://[user:password@]host:port[/database], or rediss:// for TLS; embedded: is one inside this process, gone with it.",
+		Meaning: "The store that all replicas share: redis://[user:password@]host:port[/database], redis-sentinel://host:port,host:port/master, redis-cluster://host:port,host:port; with rediss for TLS; embedded: is one inside this process, gone with it.",
 	},
 	{
 		Name: "prefix", Kind: KindText, Default: "shadowcat", Scope: ScopeStore, set: setPrefix,
 		Meaning: "What all keys in the store start with. Replicas with the same prefix are one cluster.",
+	},
+	{
+		Name: "partitions", Kind: KindCount, DefaultNote: "1, on a Redis Cluster 16", set: setPartitions,
+		Meaning: "Into how many slices the sessions are cut, 1 to 1024; the slices of a Redis Cluster spread over its nodes. Each has a share of max_sessions and an order of eviction of its own. All replicas must use the same.",
 	},
 	{
 		Name: "replica_id", Kind: KindText, DefaultNote: "host name and a random suffix", set: setReplicaID,
@@ -159,7 +163,6 @@ var unsupported = []Setting{
 	{Name: "sweeper", Kind: KindSwitch, Meaning: "Whether this replica may be the one that cleans up."},
 	{Name: "sweep_interval", Kind: KindDuration, Meaning: "How often ended sessions are cleaned up."},
 	{Name: "sweep_batch", Kind: KindCount, Meaning: "How many sessions one cleanup step takes."},
-	{Name: "partitions", Kind: KindCount, Meaning: "Into how many slices a Redis Cluster's sessions are divided."},
 	{Name: "wait_replicas", Kind: KindCount, Meaning: "How many Redis replicas must have a change before it counts."},
 	{Name: "recording", Kind: KindChoice, Meaning: "Which messages are recorded: off, metadata or full."},
 	{Name: "audit", Kind: KindText, Meaning: "Where lifecycle changes are recorded."},
