@@ -65,7 +65,7 @@ func slotOf(tag string) uint16 {
 
 // indexOf returns the number of the partition that a session lives in, for ever. The last bytes of a UUIDv7 are random.
 func (s *Store) indexOf(id cluster.ID) int {
-	return int(binary.BigEndian.Uint64(id[8:]) % uint64(len(s.partitions))) //nolint:gosec // less than MaxPartitions
+	return int(binary.BigEndian.Uint64(id[8:]) % uint64(len(s.partitions)))
 }
 
 func (s *Store) partitionOf(id cluster.ID) partition { return s.partitions[s.indexOf(id)] }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,10 +125,8 @@ func (u parts) check(kind topology, master string) error {
 	case kind == clustered && u.path != "":
 		return errors.New("a Redis Cluster has no databases")
 	}
-	for _, host := range u.hosts {
-		if host == "" {
-			return errors.New("a host is missing")
-		}
+	if slices.Contains(u.hosts, "") {
+		return errors.New("a host is missing")
 	}
 	return nil
 }
