@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -30,6 +31,9 @@ type Options struct {
 	MaxMemory string
 	// Persistent makes the data outlive a restart (an append-only file, synced at every write).
 	Persistent bool
+	// Users are ACL users beside the default one, each as in a redis.conf: "name on >password ~prefix:* +get". They are there
+	// again after a restart.
+	Users []string
 	// Args are further arguments of redis-server.
 	Args []string
 }
@@ -119,6 +123,10 @@ func (s *Server) arguments() []string {
 	} else {
 		args = append(args, "--appendonly", "no")
 	}
+	args = append(args, fullSyncAtOnce...)
+	for _, user := range s.options.Users {
+		args = append(append(args, "--user"), strings.Fields(user)...)
+	}
 	return append(args, s.options.Args...)
 }
 
@@ -133,6 +141,9 @@ func (s *Server) Client() *redis.Client {
 	// Without retries a test sees what the server does, not what the client makes of it.
 	return redis.NewClient(&redis.Options{Addr: s.address, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true})
 }
+
+// Running tells whether the server has been started and has not ended. A suspended one runs.
+func (s *Server) Running() bool { return s.process != nil && s.process.Running() }
 
 // Keys returns the names of all keys in the server that match pattern, such as "shadowcat:*".
 func (s *Server) Keys(ctx context.Context, pattern string) ([]string, error) {
