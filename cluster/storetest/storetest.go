@@ -57,6 +57,7 @@ func Run(t *testing.T, b Backend) {
 			"create at the cap evicts the least recently used":           createEvicts,
 			"create at the cap refuses when nothing is idle long enough": createRefuses,
 			"create reaches a lowered cap two at a time":                 createReachesLoweredCap,
+			"concurrent operations are linearizable":                     historyIsLinearizable,
 			"ended records are bounded by the cap":                       endedRecordsBounded,
 		})
 	}
