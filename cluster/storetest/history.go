@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,8 +16,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
-// historyIsLinearizable lets workers create, activate, lease and terminate shared sessions at a small cap, all at once,
-// and looks for an order of these operations, one after the other, that explains what each was told.
+// historyIsLinearizable lets workers create, activate, lease, terminate and count sessions at a small cap, all at once, and looks for an order of these operations, one after the other, that explains what each was told.
 func historyIsLinearizable(t *testing.T, s *suite) {
 	const most, workers, each = 3, 4, 15
 	s.open(func(c *cluster.Config) { c.MaxSessions, c.RequestRate = most, 0 })
@@ -37,7 +37,7 @@ func historyIsLinearizable(t *testing.T, s *suite) {
 				op := operation{kind: "create"}
 				if len(tokens) > 0 && random.IntN(4) > 0 {
 					recent := tokens[max(0, len(tokens)-most-1):]
-					op.kind = []string{"activate", "lease", "terminate"}[random.IntN(3)]
+					op.kind = []string{"activate", "lease", "terminate", "count"}[random.IntN(4)]
 					op.token = recent[random.IntN(len(recent))]
 				} else {
 					op.token = s.token()
@@ -73,7 +73,7 @@ type operation struct {
 	token cluster.Token
 }
 
-// perform runs an operation and returns how the store answered: done, gone or illegal.
+// perform runs an operation and returns how the store answered: done, gone, illegal, or a number of live sessions.
 func (s *suite) perform(op operation) string {
 	ctx, k := s.t.Context(), known{token: op.token}
 	k.ID = op.token.ID
@@ -87,6 +87,12 @@ func (s *suite) perform(op operation) string {
 		_, err = s.store.Lease(ctx, leaseCall(k, 1))
 	case "terminate":
 		_, err = s.store.Terminate(ctx, k.ID, cluster.StatusTerminated)
+	case "count":
+		stats, err := s.store.Stats(ctx)
+		if err != nil {
+			return err.Error()
+		}
+		return strconv.FormatInt(stats.ByStatus[cluster.StatusInitializing]+stats.ByStatus[cluster.StatusActive], 10)
 	}
 	switch {
 	case err == nil:
@@ -118,6 +124,9 @@ func sessionsModel(most int) porcupine.Model {
 				return after
 			}
 			id, status := op.token.ID, before[op.token.ID]
+			if op.kind == "count" && output == strconv.Itoa(len(before)) {
+				return []any{before}
+			}
 			switch op.kind + " " + output.(string) { //nolint:errcheck // perform returns nothing else
 			case "create done":
 				var after []any
