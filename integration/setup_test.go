@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
 	"go.uber.org/goleak"
 
 	"github.com/tapwire/shadowcat-cluster/integration/binary"
@@ -31,7 +32,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "make a folder for the commands under test:", err)
 		os.Exit(1)
 	}
+	logging.Disable() // the Redis client logs every connection that a test breaks
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		contracts.print(os.Stdout)
 		if err := os.RemoveAll(binaries); err != nil {
 			fmt.Fprintln(os.Stderr, "remove the commands under test:", err)
 		}
