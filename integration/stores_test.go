@@ -47,12 +47,16 @@ func freshPrefix() string { return fmt.Sprintf("%s:%d", storePrefix, prefixes.Ad
 type server interface {
 	// URL is how a store reaches it as the given user.
 	URL(user *url.Userinfo) string
+	// Servers are the servers with data.
+	Servers() []*redisserver.Server
 }
 
 // aStandalone is a single server, of which the tests use a database that is not the default one.
 type aStandalone struct{ *redisserver.Server }
 
 func (s aStandalone) URL(user *url.Userinfo) string { return "redis://" + user.String() + "@" + s.Address() + "/1" }
+
+func (s aStandalone) Servers() []*redisserver.Server { return []*redisserver.Server{s.Server} }
 
 func newStandalone(t *testing.T, options redisserver.Options) aStandalone {
 	t.Helper()

@@ -103,6 +103,8 @@ func (t *Topology) startNode(ctx context.Context, options Options) error {
 		"--cluster-node-timeout", fmt.Sprint(options.NodeTimeout.Milliseconds()),
 		// However long its link was down, a replica may take over: here it is the only one.
 		"--cluster-replica-validity-factor", "0",
+		// Otherwise the death of one primary makes all of them refuse, until its replica has taken over.
+		"--cluster-require-full-coverage", "no",
 		"--repl-ping-replica-period", "1",
 	}})
 	if err != nil {

@@ -152,6 +152,9 @@ func (t *Topology) URL(user *url.Userinfo) string {
 // Servers are the data servers, in no order.
 func (t *Topology) Servers() []*redisserver.Server { return t.servers }
 
+// Sentinels are the addresses of the sentinels.
+func (t *Topology) Sentinels() []string { return t.addresses }
+
 // Primary asks a sentinel which server is the primary now.
 func (t *Topology) Primary(ctx context.Context) (*redisserver.Server, error) {
 	return t.primaryBy(ctx, t.addresses[0])

@@ -1,0 +1,255 @@
+package integration_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/integration/rediscluster"
+	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
+	"github.com/tapwire/shadowcat-cluster/integration/sentinel"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+)
+
+const (
+	// settledSessions spread over all partitions.
+	settledSessions = 48
+	// patientTimeout is a store_timeout that no healthy server exceeds, however busy the machine.
+	patientTimeout = 5 * time.Second
+	// failoverBound is how long calls may fail after the death of a primary. Measured on an idle machine with servers that
+	// count as down after 1 s: 2 to 3 s with Sentinel, 2 to 3 s on a Redis Cluster.
+	failoverBound = 9 * time.Second
+)
+
+func TestScriptsFlushedUnderLoad(t *testing.T) {
+	t.Parallel()
+	const flushes = 100
+	at := newStandalone(t, redisserver.Options{})
+	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
+	options.Config.StoreTimeout = patientTimeout
+	store := openStore(t, at.URL(storeUser), options)
+	l := startLoad(t, store, patientTimeout, newSettled(t, store, settledSessions))
+	client := at.Client()
+	defer client.Close()
+	for range flushes {
+		if err := client.ScriptFlush(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		l.waitForCalls(t, 20)
+	}
+	l.end()
+	got := l.outcome()
+	for _, e := range got.errs {
+		t.Error(e)
+	}
+	t.Logf("%d calls, the slowest took %s", got.calls, got.slowest)
+	checkViolations(t, at, options)
+}
+
+// replicated is a topology that survives the death of a primary.
+type replicated interface {
+	server
+	WaitReplicated(ctx context.Context) error
+	WaitHealthy(ctx context.Context) error
+	Restore(ctx context.Context) error
+}
+
+func TestPrimaryKilledUnderLoad(t *testing.T) {
+	t.Run("Sentinel", func(t *testing.T) {
+		t.Parallel()
+		topology := newSentinel(t, sentinel.Options{})
+		killPrimaryUnderLoad(t, topology, func(string) (*redisserver.Server, error) { return topology.Primary(t.Context()) })
+	})
+	t.Run("Cluster", func(t *testing.T) {
+		t.Parallel()
+		topology := newRedisCluster(t, rediscluster.Options{})
+		killPrimaryUnderLoad(t, topology, func(key string) (*redisserver.Server, error) { return topology.Primary(t.Context(), key) })
+	})
+}
+
+func killPrimaryUnderLoad(t *testing.T, at replicated, primaryOf func(key string) (*redisserver.Server, error)) {
+	t.Helper()
+	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
+	options.Config.StoreTimeout = time.Second
+	store := openStore(t, at.URL(storeUser), options)
+	settled := newSettled(t, store, settledSessions)
+	if err := at.WaitReplicated(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l := startLoad(t, store, options.Config.StoreTimeout, settled)
+	l.waitForCalls(t, 1000)
+	if errs := l.outcome().errs; len(errs) > 0 {
+		t.Fatalf("before the kill: %s", errs[0])
+	}
+	primary, err := primaryOf(options.Prefix + ":{0}:lru")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hit := sessionsOn(t, primary, options.Prefix)
+	primary.Kill()
+	killed := time.Now()
+
+	outage := l.waitForCalm(t, killed, time.Second)
+	l.end()
+	got := l.outcome()
+	t.Logf("%d calls, %d failed, the last one %s after the kill; the slowest took %s",
+		got.calls, got.failed, outage.Round(time.Millisecond), got.slowest.Round(time.Millisecond))
+	if got.failed == 0 {
+		t.Error("nothing failed: the kill hit nobody")
+	}
+	if outage > failoverBound {
+		t.Errorf("calls failed for %s, want at most %s", outage, failoverBound)
+	}
+	if limit := options.Config.StoreTimeout + time.Second; got.slowest > limit {
+		t.Errorf("a call took %s, want at most %s", got.slowest, limit)
+	}
+	got.checkErrors(t, true)
+	for _, e := range got.errs {
+		if e.settled != (cluster.ID{}) && !hit[e.settled.String()] {
+			t.Fatalf("a session of another primary: %s", e)
+		}
+	}
+	for _, k := range settled {
+		if _, err := store.Lease(t.Context(), k.lease()); err != nil {
+			t.Errorf("after the failover: %v", err)
+		}
+	}
+	checkViolations(t, at, options)
+	if err := at.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkViolations(t, at, options)
+}
+
+// sessionsOn returns the ids of the sessions that a server holds.
+func sessionsOn(t *testing.T, at *redisserver.Server, prefix string) map[string]bool {
+	t.Helper()
+	keys, err := at.Keys(t.Context(), prefix+":*:session:*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		ids[key[strings.LastIndex(key, ":")+1:]] = true
+	}
+	return ids
+}
+
+func TestStoreThatStallsUnderLoad(t *testing.T) {
+	t.Parallel()
+	const stall = 2 * time.Second
+	at := newStandalone(t, redisserver.Options{})
+	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
+	store := openStore(t, at.URL(storeUser), options)
+	l := startLoad(t, store, options.Config.StoreTimeout, newSettled(t, store, settledSessions))
+	l.waitForCalls(t, 100)
+	before := l.outcome().failed
+	if err := at.Suspend(); err != nil {
+		t.Fatal(err)
+	}
+	stalled := time.NewTimer(stall)
+	defer stalled.Stop()
+	<-stalled.C
+	if err := at.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	resumed := time.Now()
+	after := l.waitForCalm(t, resumed, 500*time.Millisecond)
+	l.end()
+	got := l.outcome()
+	t.Logf("%d calls, %d failed, the last one %s after the stall; the slowest took %s",
+		got.calls, got.failed, after.Round(time.Millisecond), got.slowest.Round(time.Millisecond))
+	if got.failed == before {
+		t.Error("nothing failed: the stall hit nobody")
+	}
+	// What is more than the timeout is a busy machine.
+	if limit := 3 * options.Config.StoreTimeout; got.slowest > limit {
+		t.Errorf("a call took %s, want about %s", got.slowest, options.Config.StoreTimeout)
+	}
+	if after > time.Second {
+		t.Errorf("calls failed for %s after the stall", after)
+	}
+	got.checkErrors(t, false)
+	checkViolations(t, at, options)
+}
+
+func TestWrongPasswordIsNamedAndNotShown(t *testing.T) {
+	t.Parallel()
+	standalone := newStandalone(t, redisserver.Options{})
+	const wrong = "not-the-password"
+	for name, rawURL := range map[string]string{
+		"standalone": "redis://store:" + wrong + "@" + standalone.Address(),
+		"Cluster":    "redis-cluster://store:" + wrong + "@" + standalone.Address(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := openStore(t, rawURL, redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()})
+			for call, err := range map[string]error{"ping": store.Ping(t.Context()), "claim": store.Claim(t.Context())} {
+				if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "WRONGPASS") {
+					t.Errorf("%s: %v, want ErrStoreUnavailable that says WRONGPASS", call, err)
+				}
+				if err != nil && strings.Contains(err.Error(), wrong) {
+					t.Errorf("%s: the error holds the password: %v", call, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
+	t.Parallel()
+	at := newStandalone(t, redisserver.Options{})
+	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
+	options.Config.StoreTimeout = patientTimeout
+	store := openStore(t, at.URL(storeUser), options)
+	settled := newSettled(t, store, settledSessions)
+	young, _, err := store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	setMaxMemory := func(limit string) {
+		t.Helper()
+		client := at.Client()
+		defer client.Close()
+		if err := client.ConfigSet(t.Context(), "maxmemory", limit).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setMaxMemory("1mb") // less than is in use
+	_, _, err = store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+	if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "OOM") {
+		t.Errorf("create: %v, want ErrStoreUnavailable that says OOM", err)
+	}
+	if _, err := store.Update(t.Context(), cluster.Change{ID: young.ID, ExpectedVersion: young.Version, Writer: "w"}); err != nil {
+		t.Errorf("update: %v", err)
+	}
+	for i, k := range settled {
+		if _, err := store.Lease(t.Context(), k.lease()); err != nil {
+			t.Errorf("lease: %v", err)
+		}
+		pending := cluster.PendingRequest{Key: "c1", Owner: "replica", Age: time.Second}
+		report := cluster.Report{ID: k.ID, Requests: 1, Started: []cluster.PendingRequest{pending}}
+		if r := store.Report(t.Context(), []cluster.Report{report})[0]; r.Err != nil {
+			t.Errorf("report: %v", r.Err)
+		}
+		if i%2 == 0 {
+			if _, err := store.Terminate(t.Context(), k.ID, cluster.StatusClosed); err != nil {
+				t.Errorf("terminate: %v", err)
+			}
+		}
+	}
+	if _, err := store.List(t.Context(), cluster.Query{Limit: 10}); err != nil {
+		t.Errorf("list: %v", err)
+	}
+	if _, err := store.Stats(t.Context()); err != nil {
+		t.Errorf("stats: %v", err)
+	}
+	checkViolations(t, at, options)
+	setMaxMemory("0")
+	if _, err := newActive(t.Context(), store); err != nil {
+		t.Errorf("create with memory again: %v", err)
+	}
+}
