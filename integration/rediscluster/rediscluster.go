@@ -3,11 +3,13 @@
 package rediscluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,9 +64,6 @@ func Start(ctx context.Context, options Options) (*Topology, error) {
 }
 
 func (t *Topology) start(ctx context.Context, options Options) error {
-	if options.NodeTimeout == 0 {
-		options.NodeTimeout = time.Second
-	}
 	for range 2 * shards {
 		if err := t.startNode(ctx, options); err != nil {
 			return err
@@ -88,7 +87,21 @@ func (t *Topology) start(ctx context.Context, options Options) error {
 			return err
 		}
 	}
-	return t.WaitHealthy(ctx)
+	if err := t.WaitHealthy(ctx); err != nil {
+		return err
+	}
+	return t.setNodeTimeout(ctx, cmp.Or(options.NodeTimeout, time.Second))
+}
+
+func (t *Topology) setNodeTimeout(ctx context.Context, timeout time.Duration) error {
+	for _, n := range t.nodes {
+		client := n.Client()
+		err := client.ConfigSet(ctx, "cluster-node-timeout", strconv.FormatInt(timeout.Milliseconds(), 10)).Err()
+		if err = errors.Join(err, client.Close()); err != nil {
+			return fmt.Errorf("set the node timeout of %s: %w", n.Address(), err)
+		}
+	}
+	return nil
 }
 
 func (t *Topology) startNode(ctx context.Context, options Options) error {
@@ -100,7 +113,8 @@ func (t *Topology) startNode(ctx context.Context, options Options) error {
 	_, busPort, _ := net.SplitHostPort(bus) // made by FreeAddress, so well formed
 	server, err := redisserver.Start(ctx, redisserver.Options{Users: options.Users, Args: []string{
 		"--cluster-enabled", "yes", "--cluster-port", busPort,
-		"--cluster-node-timeout", fmt.Sprint(options.NodeTimeout.Milliseconds()),
+		// Nodes also get to know each other at this pace.
+		"--cluster-node-timeout", "1000",
 		// However long its link was down, a replica may take over: here it is the only one.
 		"--cluster-replica-validity-factor", "0",
 		// Otherwise the death of one primary makes all of them refuse, until its replica has taken over.
