@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cluster/storetest"
@@ -79,35 +77,13 @@ func (c contract) run(t *testing.T) {
 		},
 	})
 	contracts.add(c.name, tests, time.Since(start))
-	c.checkRights(t)
-}
-
-// checkRights fails the test when a server has refused the store something: not every refusal shows.
-func (c contract) checkRights(t *testing.T) {
-	t.Helper()
 	store := openStore(t, c.at.URL(storeUser), redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig(), Partitions: c.partitions})
 	for call, do := range map[string]func(context.Context) error{"ping": store.Ping, "claim": store.Claim, "adopt": store.Adopt} {
 		if err := do(t.Context()); err != nil {
 			t.Errorf("%s: %v", call, err)
 		}
 	}
-	addresses := make([]string, 0, 6)
-	for _, s := range c.at.Servers() {
-		addresses = append(addresses, s.Address())
-	}
-	if s, ok := c.at.(aSentinel); ok {
-		addresses = append(addresses, s.Sentinels()...)
-	}
-	for _, address := range addresses {
-		client := redis.NewClient(&redis.Options{Addr: address, DisableIdentity: true})
-		refused, err := client.ACLLog(t.Context(), 100).Result()
-		if err = errors.Join(err, client.Close()); err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range refused {
-			t.Errorf("%s refused %s: %s %s", address, r.Username, r.Reason, r.Object)
-		}
-	}
+	checkRefusals(t, c.at)
 }
 
 // contractOnMiniredis runs the suite with a clock that the tests move.

@@ -74,7 +74,7 @@ type load struct {
 type outcome struct {
 	calls   int
 	failed  int
-	last    time.Time   // of the last failure
+	last    time.Time // of the last failure
 	errs    []loadError
 	slowest time.Duration
 }
@@ -239,5 +239,15 @@ func (o outcome) checkErrors(t *testing.T, mayForget bool) {
 			continue
 		}
 		t.Errorf("%s, want ErrStoreUnavailable or none", e)
+	}
+}
+
+// checkOnly fails the test when a call for a settled session failed that is none of those.
+func (o outcome) checkOnly(t *testing.T, those map[string]bool) {
+	t.Helper()
+	for _, e := range o.errs {
+		if e.settled != (cluster.ID{}) && !those[e.settled.String()] {
+			t.Errorf("a session that the fault does not touch: %s", e)
+		}
 	}
 }

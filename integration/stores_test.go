@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/integration/rediscluster"
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
@@ -54,7 +56,9 @@ type server interface {
 // aStandalone is a single server, of which the tests use a database that is not the default one.
 type aStandalone struct{ *redisserver.Server }
 
-func (s aStandalone) URL(user *url.Userinfo) string { return "redis://" + user.String() + "@" + s.Address() + "/1" }
+func (s aStandalone) URL(user *url.Userinfo) string {
+	return "redis://" + user.String() + "@" + s.Address() + "/1"
+}
 
 func (s aStandalone) Servers() []*redisserver.Server { return []*redisserver.Server{s.Server} }
 
@@ -123,6 +127,28 @@ func checkViolations(t *testing.T, at server, options redisstore.Options) {
 	}
 	for _, v := range violations {
 		t.Error(v)
+	}
+}
+
+// checkRefusals fails the test when a server has refused a user something: not every refusal shows.
+func checkRefusals(t *testing.T, at server) {
+	t.Helper()
+	addresses := make([]string, 0, 6)
+	for _, s := range at.Servers() {
+		addresses = append(addresses, s.Address())
+	}
+	if s, ok := at.(aSentinel); ok {
+		addresses = append(addresses, s.Sentinels()...)
+	}
+	for _, address := range addresses {
+		client := redis.NewClient(&redis.Options{Addr: address, DisableIdentity: true})
+		refused, err := client.ACLLog(t.Context(), 100).Result()
+		if err = errors.Join(err, client.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range refused {
+			t.Errorf("%s refused %s: %s %s", address, r.Username, r.Reason, r.Object)
+		}
 	}
 }
 

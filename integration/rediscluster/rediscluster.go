@@ -212,60 +212,6 @@ func (t *Topology) Client() *redis.ClusterClient {
 	return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addresses, ContextTimeoutEnabled: true, DisableIdentity: true})
 }
 
-// Primary asks the nodes that run which of them is the primary of a key now.
-func (t *Topology) Primary(ctx context.Context, key string) (*redisserver.Server, error) {
-	var errs []error
-	for _, n := range t.nodes {
-		if !n.Running() {
-			continue
-		}
-		address, err := n.primaryOf(ctx, key)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, other := range t.nodes {
-			if other.Address() == address {
-				return other.Server, nil
-			}
-		}
-		errs = append(errs, fmt.Errorf("the cluster node %s names %s, which is none of this cluster", n.Address(), address))
-	}
-	return nil, fmt.Errorf("find the primary of %s: %w", key, errors.Join(errs...))
-}
-
-func (n node) primaryOf(ctx context.Context, key string) (string, error) {
-	client := n.Client()
-	defer client.Close()
-	slot, err := client.ClusterKeySlot(ctx, key).Result()
-	if err != nil {
-		return "", err
-	}
-	ranges, err := client.ClusterSlots(ctx).Result()
-	if err != nil {
-		return "", err
-	}
-	for _, r := range ranges {
-		if int(slot) >= r.Start && int(slot) <= r.End {
-			return r.Nodes[0].Addr, nil
-		}
-	}
-	return "", fmt.Errorf("the cluster node %s knows nobody who serves slot %d", n.Address(), slot)
-}
-
-// WaitReplicated returns once every replica has all that its primary has acknowledged so far.
-func (t *Topology) WaitReplicated(ctx context.Context) error {
-	for _, n := range t.nodes {
-		if n.CheckPrimary(ctx, 1) != nil {
-			continue // a replica
-		}
-		if err := n.WaitReplicated(ctx, 1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Restore starts the nodes that were killed and waits until the cluster is healthy. It must not be called before their
 // replicas have taken over: a node without persistence comes back empty, and so would be its replica.
 func (t *Topology) Restore(ctx context.Context) error {

@@ -1,0 +1,139 @@
+package rediscluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
+)
+
+// Primary asks the nodes that run which of them is the primary of a key now.
+func (t *Topology) Primary(ctx context.Context, key string) (*redisserver.Server, error) {
+	var errs []error
+	for _, n := range t.nodes {
+		if !n.Running() {
+			continue
+		}
+		address, err := n.primaryOf(ctx, key)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, other := range t.nodes {
+			if other.Address() == address {
+				return other.Server, nil
+			}
+		}
+		errs = append(errs, fmt.Errorf("the cluster node %s names %s, which is none of this cluster", n.Address(), address))
+	}
+	return nil, fmt.Errorf("find the primary of %s: %w", key, errors.Join(errs...))
+}
+
+func (n node) primaryOf(ctx context.Context, key string) (string, error) {
+	client := n.Client()
+	defer client.Close()
+	slot, err := client.ClusterKeySlot(ctx, key).Result()
+	if err != nil {
+		return "", err
+	}
+	ranges, err := client.ClusterSlots(ctx).Result()
+	if err != nil {
+		return "", err
+	}
+	for _, r := range ranges {
+		if int(slot) >= r.Start && int(slot) <= r.End {
+			return r.Nodes[0].Addr, nil
+		}
+	}
+	return "", fmt.Errorf("the cluster node %s knows nobody who serves slot %d", n.Address(), slot)
+}
+
+// WaitReplicated returns once every replica has all that its primary has acknowledged so far.
+func (t *Topology) WaitReplicated(ctx context.Context) error {
+	for _, n := range t.nodes {
+		if n.CheckPrimary(ctx, 1) != nil {
+			continue // a replica
+		}
+		if err := n.WaitReplicated(ctx, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// migrateTimeout bounds the move of one key.
+const migrateTimeout = 5 * time.Second
+
+// Migration is the move of one slot to another primary, step by step.
+type Migration struct {
+	slot     int64
+	from, to node
+	target   string // the id of to
+}
+
+// Migrate begins to move the slot of a key to another primary. From then on keys of the slot that the old primary does not
+// have are asked for at the new one. The caller goes on with Step until it says so, and ends with Finish.
+func (t *Topology) Migrate(ctx context.Context, key string) (*Migration, error) {
+	owner, err := t.Primary(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	m := &Migration{}
+	for _, n := range t.nodes {
+		switch {
+		case n.Server == owner:
+			m.from = n
+		case m.to.Server == nil && n.CheckPrimary(ctx, 1) == nil:
+			m.to = n
+		}
+	}
+	client := m.from.Client()
+	defer client.Close()
+	if m.slot, err = client.ClusterKeySlot(ctx, key).Result(); err != nil {
+		return nil, fmt.Errorf("find the slot of %s: %w", key, err)
+	}
+	source, err := m.from.ask(ctx, "myid")
+	if err != nil {
+		return nil, err
+	}
+	if m.target, err = m.to.ask(ctx, "myid"); err != nil {
+		return nil, err
+	}
+	if _, err := m.to.ask(ctx, "setslot", m.slot, "importing", source); err != nil {
+		return nil, err
+	}
+	_, err = m.from.ask(ctx, "setslot", m.slot, "migrating", m.target)
+	return m, err
+}
+
+// Step moves up to n keys and tells whether there are more.
+func (m *Migration) Step(ctx context.Context, n int) (more bool, err error) {
+	client := m.from.Client()
+	defer client.Close()
+	keys, err := client.ClusterGetKeysInSlot(ctx, int(m.slot), n).Result()
+	if err != nil || len(keys) == 0 {
+		return false, err
+	}
+	host, port, _ := net.SplitHostPort(m.to.Address()) // made by FreeAddress, so well formed
+	args := []any{"migrate", host, port, "", 0, migrateTimeout.Milliseconds(), "keys"}
+	for _, key := range keys {
+		args = append(args, key)
+	}
+	if err := client.Do(ctx, args...).Err(); err != nil {
+		return false, fmt.Errorf("move keys of slot %d: %w", m.slot, err)
+	}
+	return true, nil
+}
+
+// Finish gives the slot to its new primary.
+func (m *Migration) Finish(ctx context.Context) error {
+	for _, n := range []node{m.to, m.from} { // in this order, so that somebody always has it
+		if _, err := n.ask(ctx, "setslot", m.slot, "node", m.target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
