@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -27,7 +28,8 @@ type Config struct {
 
 	// RequestRate is how many requests a second one session may make, over all replicas. Default 50; 0: no limit.
 	RequestRate int
-	// RequestBurst is how many requests a session may make at once. Default 100; needed when RequestRate is set.
+	// RequestBurst is how many requests a session may make at once. Default 100; needed when RequestRate is set. Spread over
+	// several replicas it may be a few less, because each may hold some that it was granted and has not spent.
 	RequestBurst int
 
 	// Lease is how long a replica serves a session from memory before it asks the store again, and so the longest a
@@ -91,14 +93,27 @@ func (c Config) Validate() error {
 	fails(c.RequestRate > 0 && c.RequestBurst < 1,
 		"request_burst: %d lets no request through; set at least 1, or request_rate to 0", c.RequestBurst)
 	fails(c.ReportSlack < c.ReportInterval,
-		"report_slack: %v is shorter than report_interval (%v), so activity could be lost at a session's end", c.ReportSlack, c.ReportInterval)
+		"report_slack: %s is shorter than report_interval (%s), so activity could be lost at a session's end",
+		text(c.ReportSlack), text(c.ReportInterval))
 	fails(c.Lease > 0 && c.Lease <= c.ReportInterval,
-		"lease: %v must be 0 or longer than report_interval (%v), which renews it", c.Lease, c.ReportInterval)
+		"lease: %s must be 0 or longer than report_interval (%s), which renews it", text(c.Lease), text(c.ReportInterval))
 	fails(c.IdleTimeout > 0 && c.IdleTimeout < c.Lease,
-		"idle_timeout: %v is shorter than lease (%v)", c.IdleTimeout, c.Lease)
+		"lease: %s must not be longer than idle_timeout (%s)", text(c.Lease), text(c.IdleTimeout))
 	fails(c.MaxAge > 0 && c.MaxAge < c.InitializeTimeout,
-		"max_age: %v is shorter than initialize_timeout (%v)", c.MaxAge, c.InitializeTimeout)
+		"max_age: %s is shorter than initialize_timeout (%s)", text(c.MaxAge), text(c.InitializeTimeout))
 	return errors.Join(errs...)
+}
+
+// text writes a duration the way a user would: without zero minutes and seconds.
+func text(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func inRange(name string, value, least, most int) error {
@@ -110,7 +125,7 @@ func inRange(name string, value, least, most int) error {
 
 func durationInRange(name string, value, least time.Duration) error {
 	if value < least || value > MaxDuration {
-		return fmt.Errorf("%s: %v is not in %v to 365d", name, value, least)
+		return fmt.Errorf("%s: %s is not in %s to 365d", name, text(value), text(least))
 	}
 	return nil
 }

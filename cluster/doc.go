@@ -14,7 +14,8 @@
 // # Guarantees
 //
 //   - A session ended anywhere stops being served everywhere within one lease validity, and at once at the replica that
-//     ended it. A replica that cannot reach the store stops too: a lease is never extended without the store.
+//     ended it. A replica that cannot reach the store stops too, because a lease is never extended without the store;
+//     only requests in flight and streams that were open before go on until the store answers again.
 //   - In any window w at most burst + rate × (w + lease) requests of one session run, over all replicas. In strict mode
 //     (lease 0) that is burst + rate × w.
 //   - A replica that dies loses at most one report interval of activity and counters. It never loses a session.

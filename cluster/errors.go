@@ -42,7 +42,7 @@ var (
 	ErrNotSupported = errors.New("not supported by this version")
 )
 
-// LimitError is a refusal: a limit was reached, nothing was changed, and the same call may succeed later. It unwraps to
+// LimitError is a refusal: a limit was reached, nothing was admitted, and the same call may succeed later. It unwraps to
 // the sentinel that names its kind, such as [ErrRateLimited] or [ErrCapacity].
 type LimitError struct {
 	Limit      string        // the setting that was reached, such as request_rate

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"sync"
 	"time"
 )
@@ -10,6 +11,9 @@ import (
 type holding struct {
 	id     ID
 	asking int // callers between Manager.hold and letGo; guarded by Manager.mu
+	// provider is closed when the caller is done that asks for more than its own request; nil: there is none. Guarded by
+	// Manager.mu.
+	provider chan struct{}
 
 	mu         sync.Mutex
 	isGranted  bool      // the store has granted it at least once
@@ -28,6 +32,8 @@ type holding struct {
 	requests   int       // served from memory, not reported yet
 	spent      int       // all requests since the last report: what the next grant is sized by
 
+	refusedUntil time.Time // the store has said that there is no budget before this
+
 	inFlight int
 	streams  int
 	pending  map[string]*Lease // in flight with a key
@@ -39,26 +45,33 @@ type holding struct {
 
 // budget is a number of requests, spendable for one lease from the moment they were asked for.
 type budget struct {
-	n  int
-	at time.Time
+	n     int
+	at    time.Time // by our clock
+	since time.Time // by the store's
 }
 
-// take spends one request if there is one that is not too old.
-func (b *budget) take(now time.Time, validity time.Duration) bool {
-	if b.n == 0 || now.Sub(b.at) >= validity {
-		return false
+// left returns how many requests there are that are not too old.
+func (b *budget) left(now time.Time, validity time.Duration) int {
+	if now.Sub(b.at) >= validity {
+		return 0
 	}
-	b.n--
-	return true
+	return b.n
 }
 
-// add puts n requests that were asked for at the moment at into the budget. The age of all is the age of the oldest.
-func (b *budget) add(n int, at time.Time) {
+// add puts n requests that were asked for at the moment at into the budget. The age of all is the age of the oldest;
+// those too old to be spent are dropped, or they would spoil the new ones.
+func (b *budget) add(n int, at, since time.Time, validity time.Duration) {
 	if n <= 0 {
 		return
 	}
+	if at.Sub(b.at) >= validity {
+		b.n = 0
+	}
 	if b.n == 0 || at.Before(b.at) {
 		b.at = at
+	}
+	if b.n == 0 || since.Before(b.since) {
+		b.since = since
 	}
 	b.n += n
 }
@@ -74,13 +87,48 @@ func (h *holding) serve(m *Manager, digest Digest, use Use, now time.Time) *Leas
 	if h.isOver || !h.matches(digest, use) || !now.Before(h.validUntil) {
 		return nil
 	}
-	if m.cfg.RequestRate > 0 && !h.aging.take(now, m.cfg.Lease) && !h.fresh.take(now, m.cfg.Lease) {
+	if m.cfg.RequestRate > 0 && !h.spend(use.Requests, now, m.cfg.Lease) {
 		return nil
 	}
-	h.requests++
-	h.spent++
+	h.requests += use.Requests
+	h.spent += use.Requests
 	h.touchedAt = now
 	return h.open(use, now)
+}
+
+// spend takes n requests out of the budget, the older ones first, or none. The caller holds h.mu.
+func (h *holding) spend(n int, now time.Time, validity time.Duration) bool {
+	aging, fresh := h.aging.left(now, validity), h.fresh.left(now, validity)
+	if aging+fresh < n {
+		return false
+	}
+	h.aging.n -= min(aging, n)
+	h.fresh.n -= n - min(aging, n)
+	return true
+}
+
+// refused remembers until when the store refuses the owner's requests: no longer than a lease, because others may give
+// budget back.
+func (h *holding) refused(digest Digest, use Use, now time.Time, refusal error) {
+	limit, ok := errors.AsType[*LimitError](refusal)
+	if !ok || use.Requests > 1 { // one request may be admitted sooner than several
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.matches(digest, use) {
+		h.refusedUntil = now.Add(limit.RetryAfter)
+	}
+}
+
+// stillRefused returns the refusal that the store would give, if it is known. In strict mode every call asks.
+func (h *holding) stillRefused(m *Manager, digest Digest, use Use, now time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m.cfg.Lease == 0 || !h.matches(digest, use) || !now.Before(h.refusedUntil) || !now.Before(h.validUntil) {
+		return nil
+	}
+	return &LimitError{Limit: "request_rate", RetryAfter: h.refusedUntil.Sub(now), Err: ErrRateLimited}
 }
 
 // matches reports whether a caller is the one that the record was granted to. The caller holds h.mu.
@@ -101,8 +149,8 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 		h.session = g.Session
 	}
 	h.renewed(m, g.EndsIn, sent)
-	h.fresh.add(g.Budget-1, sent)
-	h.spent++
+	h.fresh.add(g.Budget-use.Requests, sent, g.At, m.cfg.Lease)
+	h.spent += use.Requests
 	// The call itself recorded this activity: it is not reported again.
 	h.recordedAt = later(h.recordedAt, sent)
 	h.touchedAt = later(h.touchedAt, sent)
@@ -144,6 +192,9 @@ func (h *holding) open(use Use, now time.Time) *Lease {
 		if h.pending == nil {
 			h.pending = make(map[string]*Lease)
 		}
+		if before := h.pending[use.PendingKey]; before != nil {
+			l.reported = before.reported // the key is this request's now, and so is what the store knows of it
+		}
 		h.pending[use.PendingKey] = l
 	}
 	return l
@@ -173,12 +224,12 @@ func (h *holding) touch(now time.Time) {
 	h.mu.Unlock()
 }
 
-// wanted returns how much budget to ask for with the request in hand: one, and as much again as was really spent since
+// wanted returns how much budget to ask for with the requests in hand: those, and as much again as was really spent since
 // the last report, so that a quiet client's requests are never hoarded.
-func (h *holding) wanted(most int) int {
+func (h *holding) wanted(inHand, burst int) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return min(1+h.spent, max(most, 1))
+	return max(min(inHand+h.spent, burst), inHand)
 }
 
 // end marks the session as over and wakes its streams.

@@ -16,6 +16,9 @@ type Use struct {
 	// Stream marks an open stream without a request of its own (a client's GET): while nothing passes it keeps the
 	// session from idling out, but not from being evicted.
 	Stream bool
+	// Requests is how many requests are to be admitted at once: more than one for a JSON-RPC batch. Default 1. All are
+	// admitted or none.
+	Requests int
 	// PendingKey names the request in flight within its session: its direction and typed JSON-RPC id, at most 64 bytes.
 	// Empty: the message expects no answer.
 	PendingKey string
@@ -40,7 +43,8 @@ func (l *Lease) Session() Session { return l.session }
 func (l *Lease) Touch() { l.h.touch(time.Now()) }
 
 // Ended is closed when the session is known to have ended: at once when this replica ended it, within one lease validity
-// when another did. Whoever streams for the lease must stop then.
+// (in strict mode: two report intervals) when another did, later while the store cannot be asked. Whoever streams for the
+// lease must stop then.
 func (l *Lease) Ended() <-chan struct{} { return l.h.ended }
 
 // Release says that the request or stream is over. Calling it again does nothing.
@@ -53,11 +57,16 @@ func (l *Lease) Release() { l.release.Do(func() { l.h.close(l) }) }
 // Errors: [ErrNotFound] for anything but the live session of just this secret, principal and upstream; a [LimitError]
 // that is [ErrRateLimited]; [ErrStoreUnavailable].
 func (m *Manager) Lease(ctx context.Context, token Token, use Use) (*Lease, error) {
+	use.Requests = max(use.Requests, 1)
 	digest := token.Digest()
 	if h := m.holding(token.ID); h != nil {
 		if l := h.serve(m, digest, use, time.Now()); l != nil {
 			m.observer.LeaseDone(LeaseHit)
 			return l, nil
+		}
+		if err := h.stillRefused(m, digest, use, time.Now()); err != nil {
+			m.observer.LeaseDone(LeaseLimited)
+			return nil, fmt.Errorf("leasing session %s: %w", token.ID, err)
 		}
 	}
 	l, err := m.ask(ctx, token.ID, digest, use)
@@ -73,15 +82,18 @@ func (m *Manager) Lease(ctx context.Context, token Token, use Use) (*Lease, erro
 func (m *Manager) ask(ctx context.Context, id ID, digest Digest, use Use) (*Lease, error) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
-	h := m.hold(id)
-	defer m.letGo(h)
+	h, others := m.hold(id)
+	defer m.letGo(h, others == nil)
 
-	want := 1
-	if m.cfg.Lease > 0 {
-		want = h.wanted(m.cfg.RequestBurst)
+	want := use.Requests
+	if m.cfg.Lease > 0 && m.cfg.RequestRate > 0 && others == nil {
+		want = h.wanted(use.Requests, m.cfg.RequestBurst)
 	}
 	sent := time.Now()
-	grant, err := m.store.Lease(ctx, LeaseCall{ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal, Want: want})
+	grant, err := m.store.Lease(ctx, LeaseCall{ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal, Need: use.Requests, Want: want})
+	if errors.Is(err, ErrRateLimited) {
+		return m.secondLook(ctx, h, others, digest, use, err)
+	}
 	if err != nil {
 		if errors.Is(err, ErrNotFound) && h.isFor(digest, use) {
 			m.drop(id)
@@ -95,24 +107,52 @@ func (m *Manager) ask(ctx context.Context, id ID, digest Digest, use Use) (*Leas
 	return l, nil
 }
 
+// secondLook serves a refused caller from memory after all, if it can: what is missing in the store may just have come
+// here, or be on its way, for all who ask at this time. Else the refusal is remembered, so that a client that goes on
+// beyond its rate costs the store nothing.
+func (m *Manager) secondLook(ctx context.Context, h *holding, others <-chan struct{}, digest Digest, use Use, refusal error) (*Lease, error) {
+	if others != nil {
+		select {
+		case <-others:
+		case <-ctx.Done():
+		}
+	}
+	now := time.Now()
+	if l := h.serve(m, digest, use, now); l != nil {
+		return l, nil
+	}
+	h.refused(digest, use, now, refusal)
+	return nil, refusal
+}
+
 // hold returns what this replica holds of a session, a new entry when nothing, and counts the caller as asking.
-func (m *Manager) hold(id ID) *holding {
+// One asker at a time asks for more than its own request: nil means that it is this one, else others is closed when that
+// one is done.
+func (m *Manager) hold(id ID) (h *holding, others <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	h := m.held[id]
+	h = m.held[id]
 	if h == nil {
 		h = newHolding(id)
 		m.held[id] = h
 	}
 	h.asking++
-	return h
+	if h.provider == nil {
+		h.provider = make(chan struct{})
+		return h, nil
+	}
+	return h, h.provider
 }
 
 // letGo undoes hold. An entry that nothing was ever granted for goes when the last asker does, so that unknown tokens
 // leave nothing behind.
-func (m *Manager) letGo(h *holding) {
+func (m *Manager) letGo(h *holding, provider bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if provider {
+		close(h.provider)
+		h.provider = nil
+	}
 	h.asking--
 	if h.asking == 0 && m.held[h.id] == h && !h.everGranted() {
 		delete(m.held, h.id)
@@ -127,6 +167,8 @@ func leaseOutcome(err error) LeaseOutcome {
 		return LeaseNotFound
 	case errors.Is(err, ErrRateLimited):
 		return LeaseLimited
+	case errors.Is(err, context.Canceled):
+		return LeaseCanceled
 	default:
 		return LeaseUnavailable
 	}

@@ -20,6 +20,8 @@ type Manager struct {
 	observer    Observer
 	incarnation string
 
+	unheard bool // the last reports were not confirmed; of the report loop alone
+
 	mu   sync.Mutex
 	held map[ID]*holding // what this replica holds leases of; at most one entry a live session
 }
@@ -63,6 +65,9 @@ func (m *Manager) Incarnation() string { return m.incarnation }
 // Errors: a [LimitError] that is [ErrCapacity]; [ErrStoreUnavailable], after which a session that nobody has the token of
 // may exist until its initialize timeout.
 func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, error) {
+	if len(n.Upstream) > maxNameLen || len(n.Principal) > maxNameLen {
+		return Session{}, Token{}, fmt.Errorf("creating session: upstream and principal may have %d bytes at most", maxNameLen)
+	}
 	n.ClientName = cut(n.ClientName, maxClientNameLen)
 	n.ClientVersion = cut(n.ClientVersion, maxClientNameLen)
 	if len(n.Initialize) > maxInitializeLen {
@@ -87,6 +92,10 @@ func (m *Manager) Activate(ctx context.Context, s Session, a Activation) (Sessio
 	if len(a.UpstreamSession) > maxUpstreamSessionLen {
 		return Session{}, fmt.Errorf("activating session %s: the upstream's session id has %d bytes, more than %d",
 			s.ID, len(a.UpstreamSession), maxUpstreamSessionLen)
+	}
+	if len(a.Revision) > maxNameLen {
+		return Session{}, fmt.Errorf("activating session %s: the upstream's protocol revision has %d bytes, more than %d",
+			s.ID, len(a.Revision), maxNameLen)
 	}
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
@@ -136,7 +145,7 @@ func (m *Manager) Get(ctx context.Context, id ID) (Session, error) {
 	return s, nil
 }
 
-// List returns one page of sessions. Errors: [ErrInvalidCursor], [ErrStoreUnavailable].
+// List returns one page of sessions. Errors: [ErrInvalidCursor], a limit out of its range, [ErrStoreUnavailable].
 func (m *Manager) List(ctx context.Context, q Query) (Page, error) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()

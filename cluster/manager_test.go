@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -61,6 +62,9 @@ type faultyStore struct {
 	mu      sync.Mutex
 	away    bool
 	lost    bool // calls happen, their replies are lost
+	late    bool // reports are kept and their senders give up
+	kept    []cluster.Report
+	delay   time.Duration // of a lease, each way
 	leases  int
 	reports []cluster.Report
 	checks  int
@@ -72,12 +76,6 @@ func (f *faultyStore) set(away, lost bool) {
 	f.away, f.lost = away, lost
 }
 
-func (f *faultyStore) state() (away, lost bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.away, f.lost
-}
-
 func (f *faultyStore) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, error) {
 	f.mu.Lock()
 	f.leases++
@@ -86,14 +84,20 @@ func (f *faultyStore) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.G
 	if away {
 		return cluster.Grant{}, cluster.ErrStoreUnavailable
 	}
-	return f.Store.Lease(ctx, c)
+	<-time.After(f.delay)
+	grant, err := f.Store.Lease(ctx, c)
+	<-time.After(f.delay)
+	return grant, err
 }
 
 func (f *faultyStore) Report(ctx context.Context, reports []cluster.Report) []cluster.Renewal {
 	f.mu.Lock()
 	f.reports = append(f.reports, reports...)
+	if f.late {
+		f.kept = append(f.kept, reports...)
+	}
+	away, lost := f.away || f.late || ctx.Err() != nil, f.lost
 	f.mu.Unlock()
-	away, lost := f.state()
 	var renewals []cluster.Renewal
 	if !away {
 		renewals = f.Store.Report(ctx, reports)
@@ -528,4 +532,134 @@ func TestChangedRecordIsReadAgain(t *testing.T) {
 			t.Errorf("upstream session %q after a lease validity, want the changed one", got)
 		}
 	})
+}
+
+func TestStopAtATickLosesNothing(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		for range 10 { // which of the two comes first is chance
+			m, err := cluster.NewManager(w.store, w.cfg, cluster.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, token := w.session(m)
+			for range 3 {
+				w.serve(m, token)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), w.cfg.ReportInterval)
+			if err := m.Run(ctx); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			cancel()
+			if got, err := w.store.Get(t.Context(), s.ID); err != nil || got.Requests != 3 {
+				t.Fatalf("%d requests counted after a clean stop, %v; want 3", got.Requests, err)
+			}
+		}
+	})
+}
+
+func TestReusedRequestIDLeavesNothingPending(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		s, token := w.session(m)
+		open := func() *cluster.Lease {
+			l, err := m.Lease(t.Context(), token, cluster.Use{Upstream: "u", PendingKey: "c:1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		first := open()
+		w.pass(3 * time.Second) // the store knows it as pending
+		second := open()
+		first.Release()
+		second.Release()
+		w.pass(3 * time.Second)
+		if got, err := m.Get(t.Context(), s.ID); err != nil || got.Pending != 0 {
+			t.Errorf("%d requests pending, %v; nothing is in flight", got.Pending, err)
+		}
+	})
+}
+
+// One session with thousands of requests in flight must not hold up the reports of the others.
+func TestManyPendingRequestsAreToldInPortions(t *testing.T) {
+	inWorld(t, func(c *cluster.Config) { c.RequestRate = 0 }, func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		s, token := w.session(m)
+		leases := make([]*cluster.Lease, 450)
+		for i := range leases {
+			l, err := m.Lease(t.Context(), token, cluster.Use{Upstream: "u", PendingKey: fmt.Sprint("c:", i)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			leases[i] = l
+		}
+		pending := func() int {
+			got, err := m.Get(t.Context(), s.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.Pending
+		}
+		w.pass(10 * time.Second)
+		if got := pending(); got != len(leases) {
+			t.Errorf("%d requests pending, want %d", got, len(leases))
+		}
+		for _, l := range leases {
+			l.Release()
+		}
+		w.pass(10 * time.Second)
+		if got := pending(); got != 0 {
+			t.Errorf("%d requests pending after the last one ended", got)
+		}
+		for _, r := range w.store.reports {
+			if len(r.Started) > 100 || len(r.Finished) > 100 {
+				t.Fatalf("one report tells of %d started and %d finished requests", len(r.Started), len(r.Finished))
+			}
+		}
+	})
+}
+
+func TestAbandonedSessionsAreCleanedUp(t *testing.T) {
+	inWorld(t, func(c *cluster.Config) { c.IdleTimeout, c.Retention = 10*time.Second, 20*time.Second }, func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		for range 250 {
+			w.session(m)
+		}
+		w.pass(30 * time.Second)
+		stats, err := m.Stats(t.Context())
+		if err != nil || stats.ByStatus[cluster.StatusActive] != 0 || stats.Ended[cluster.StatusExpired] != 250 {
+			t.Errorf("abandoned sessions: %+v, %v; want 250 expired", stats, err)
+		}
+		w.pass(time.Minute)
+		if keys := w.server.Keys(); len(keys) != 1 { // the counts
+			t.Errorf("%d keys left: %.5v", len(keys), keys)
+		}
+	})
+}
+
+func TestStreamLearnsOfTheEndWithinOneLease(t *testing.T) {
+	for _, lease := range []time.Duration{1300 * time.Millisecond, 1500 * time.Millisecond, 2 * time.Second, 3 * time.Second} {
+		for _, offset := range []time.Duration{0, 330 * time.Millisecond, 990 * time.Millisecond} {
+			inWorld(t, func(c *cluster.Config) { c.Lease = lease }, func(t *testing.T, w *world) {
+				a, _ := w.replica()
+				b, _ := w.replica()
+				s, token := w.session(b)
+				w.pass(offset)
+				l, err := a.Lease(t.Context(), token, cluster.Use{Upstream: "u", Stream: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Release()
+				w.pass(5*time.Second + offset/2)
+				if _, err := b.Terminate(t.Context(), s.ID, cluster.StatusTerminated); err != nil {
+					t.Fatal(err)
+				}
+				ended := time.Now()
+				<-l.Ended()
+				if took := time.Since(ended); took > lease {
+					t.Errorf("lease %v: the stream outlived its session by %v", lease, took)
+				}
+			})
+		}
+	}
 }

@@ -11,12 +11,13 @@ const (
 	LeaseGranted     LeaseOutcome = "granted"     // asked the store, which granted it
 	LeaseLimited     LeaseOutcome = "limited"     // the session's request rate is used up
 	LeaseNotFound    LeaseOutcome = "not_found"   // no session for this caller
+	LeaseCanceled    LeaseOutcome = "canceled"    // the caller left before the store had answered
 	LeaseUnavailable LeaseOutcome = "unavailable" // the store could not be asked
 )
 
 // LeaseOutcomes lists every outcome.
 func LeaseOutcomes() []LeaseOutcome {
-	return []LeaseOutcome{LeaseHit, LeaseGranted, LeaseLimited, LeaseNotFound, LeaseUnavailable}
+	return []LeaseOutcome{LeaseHit, LeaseGranted, LeaseLimited, LeaseNotFound, LeaseCanceled, LeaseUnavailable}
 }
 
 // Observer is told what a Manager does, for metrics. Its methods are called on the request path and by the report loop:

@@ -3,34 +3,69 @@ package cluster
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 )
 
 const (
 	// reportBatch is how many sessions one call of Store.Report takes. It bounds what a single slow call can hold up;
 	// the store splits it further.
-	reportBatch = 250
+	reportBatch = 100
+	// pendingBatch is how many started and finished requests of one session one report tells; the rest waits.
+	pendingBatch = 100
 	// checkBatch is how many sessions one call of Store.Check takes.
 	checkBatch = 1000
+	// sweepInterval is about how often a replica cleans up, in at most sweepBatches batches.
+	sweepInterval = 10 * time.Second
+	sweepBatches  = 20
 )
 
 // Run writes back what happened to the sessions this replica holds, once every Config.ReportInterval, until ctx is done.
-// Then it reports a last time, so that a clean stop loses nothing, and returns nil. The caller owns the goroutine; Run
-// must be called once.
+// Then it reports a last time, so that a clean stop loses nothing, and returns nil. Every few seconds it also cleans up a
+// little in the store, whoever's sessions they are. The caller owns the goroutine; Run must be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.cfg.ReportInterval)
 	defer tick.Stop()
+	// Replicas that were started together must not sweep together.
+	sweep := time.NewTicker(sweepInterval/2 + rand.N(sweepInterval)) //nolint:gosec // spreads load, hides nothing
+	defer sweep.Stop()
 	for {
 		select {
 		case <-tick.C:
-			m.reportAll(ctx, false)
+			m.reportAll(context.WithoutCancel(ctx), false) // what is taken out to be said must be said
 			m.checkStreams(ctx)
 			m.forgetIdle(time.Now())
+		case <-sweep.C:
+			m.sweep(ctx)
 		case <-ctx.Done():
 			m.reportAll(context.WithoutCancel(ctx), true)
 			return nil
 		}
 	}
+}
+
+// sweep ends what is past its end and purges what is past its retention, a bounded number of batches. All replicas do it,
+// now and then: doing it twice is harmless, and a sweep that finds nothing costs next to nothing.
+func (m *Manager) sweep(ctx context.Context) {
+	for range sweepBatches {
+		swept, err := m.sweepOnce(ctx)
+		if err != nil {
+			m.log.Debug("cleaning up", "error", err)
+			return
+		}
+		if swept.Expired+swept.Purged > 0 {
+			m.log.Debug("cleaned up", "expired", swept.Expired, "purged", swept.Purged)
+		}
+		if !swept.More {
+			return
+		}
+	}
+}
+
+func (m *Manager) sweepOnce(ctx context.Context) (Swept, error) {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	return m.store.Sweep(ctx)
 }
 
 // reportAll sends one report for each session with something to say. After a fault of the store it stops: what was not
@@ -79,11 +114,20 @@ func (m *Manager) sendReports(ctx context.Context, batch []Report, holders []*ho
 		}
 	}
 	m.observer.ReportDone(len(batch), unconfirmed, time.Since(sent))
-	if unconfirmed > 0 {
-		m.log.Warn("reports not confirmed by the store; activity will be sent again",
-			"sessions", unconfirmed, "error", firstFault(renewals))
-	}
+	m.logFault(unconfirmed, firstFault(renewals))
 	return unconfirmed == 0
+}
+
+// logFault says once that reports are not confirmed, and once that they are again. Only the report loop calls it.
+func (m *Manager) logFault(unconfirmed int, fault error) {
+	switch {
+	case unconfirmed > 0 && !m.unheard:
+		m.log.Warn("reports are not confirmed by the store; activity will be sent again until they are",
+			"sessions", unconfirmed, "error", fault)
+	case unconfirmed == 0 && m.unheard:
+		m.log.Info("reports are confirmed again")
+	}
+	m.unheard = unconfirmed > 0
 }
 
 func firstFault(renewals []Renewal) error {
@@ -98,7 +142,7 @@ func firstFault(renewals []Renewal) error {
 // checkStreams asks which of the sessions that someone still waits for have ended elsewhere. Reports tell that of busy
 // sessions; silent streams are asked about twice per lease validity, which touches nothing.
 func (m *Manager) checkStreams(ctx context.Context) {
-	every := max(m.cfg.Lease/2, m.cfg.ReportInterval)
+	every := max(m.cfg.Lease-m.cfg.ReportInterval-m.cfg.StoreTimeout, 0)
 	var ids []ID
 	for _, h := range m.holdings() {
 		if h.needsCheck(time.Now(), every) {
@@ -139,7 +183,7 @@ func (m *Manager) forgetIdle(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, h := range m.held {
-		if h.asking == 0 && h.isIdle(now, m.cfg.ReportInterval) {
+		if h.asking == 0 && h.retire(now, m.cfg.ReportInterval) {
 			delete(m.held, id)
 		}
 	}
@@ -176,18 +220,19 @@ func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool
 	keep := h.streams > 0 && !h.endsAt.IsZero() && h.endsAt.Sub(now) < m.cfg.IdleTimeout/2
 
 	if last {
-		h.aging.add(h.fresh.n, h.fresh.at)
+		h.aging.add(h.fresh.n, h.fresh.at, h.fresh.since, m.cfg.Lease)
 		h.fresh = budget{}
 	}
 	if h.aging.n > 0 {
-		r.Unspent, r.UnspentAge = h.aging.n, now.Sub(h.aging.at)
+		r.Unspent, r.UnspentSince = h.aging.n, h.aging.since
 	}
 	h.aging, h.fresh = h.fresh, budget{}
 	if !last && m.cfg.Lease > 0 && m.cfg.RequestRate > 0 {
 		r.Want = max(min(2*h.spent, m.cfg.RequestBurst)-h.aging.n, 0)
 	}
 	r.Started = h.newlyPending(m.incarnation, now, m.cfg.ReportInterval)
-	r.Finished, h.finished = h.finished, nil
+	some := min(len(h.finished), pendingBatch)
+	r.Finished, h.finished = h.finished[:some:some], h.finished[some:]
 	h.requests, h.spent = 0, 0
 
 	return r, news || keep || r.Requests > 0 || r.Unspent > 0 || len(r.Started) > 0 || len(r.Finished) > 0
@@ -198,6 +243,9 @@ func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool
 func (h *holding) newlyPending(owner string, now time.Time, interval time.Duration) []PendingRequest {
 	var started []PendingRequest
 	for key, l := range h.pending {
+		if len(started) == pendingBatch {
+			break
+		}
 		if age := now.Sub(l.since); !l.reported && age >= interval {
 			l.reported = true
 			started = append(started, PendingRequest{Key: key, Owner: owner, Age: age})
@@ -213,7 +261,7 @@ func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time
 	if r.Idle >= 0 {
 		h.recordedAt = later(h.recordedAt, sent.Add(-r.Idle))
 	}
-	h.fresh.add(renewal.Budget, sent)
+	h.fresh.add(renewal.Budget, sent, renewal.At, m.cfg.Lease)
 	h.renewed(m, renewal.EndsIn, sent)
 	if renewal.Version != h.session.Version {
 		h.validUntil = time.Time{} // the record has changed: the next request reads it
@@ -248,11 +296,14 @@ func (h *holding) checked(at time.Time) {
 	h.mu.Unlock()
 }
 
-// isIdle reports whether there is nothing left to serve, to spend or to say.
-func (h *holding) isIdle(now time.Time, interval time.Duration) bool {
+// retire reports whether there is nothing left to serve, to spend or to say; from then on nothing is served from h, not
+// even for a caller that found it, and looked at the clock, before.
+func (h *holding) retire(now time.Time, interval time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.inFlight == 0 && h.streams == 0 && !now.Before(h.validUntil) &&
+	idle := h.inFlight == 0 && h.streams == 0 && !now.Before(h.validUntil) &&
 		h.requests == 0 && len(h.finished) == 0 && h.aging.n == 0 && h.fresh.n == 0 &&
 		h.touchedAt.Sub(h.recordedAt) < interval
+	h.isGranted = h.isGranted && !idle
+	return idle
 }

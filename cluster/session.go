@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -9,6 +10,7 @@ import (
 // Bounds of the strings in a session's record. They come from outside (a client's initialize message, an upstream's
 // answer), so they are cut or refused before they reach the store.
 const (
+	maxNameLen            = 64        // bytes; longer upstream names, principals and revisions are refused
 	maxClientNameLen      = 256       // bytes; longer names are cut
 	maxUpstreamSessionLen = 1024      // bytes; longer ids are refused
 	maxInitializeLen      = 64 * 1024 // bytes; longer messages are not kept
@@ -30,7 +32,7 @@ func ParseID(s string) (ID, error) {
 }
 
 // Principal is who owns a session: a digest, never a name, of a verified identity. The zero value means "nobody": there
-// was no authentication.
+// was no authentication. At most 64 bytes.
 type Principal string
 
 // Session is a session's record, as it was when the store was asked. It is a value: changing it changes nothing else.
@@ -74,7 +76,7 @@ func (s Session) EndedAtOrBefore(now time.Time) bool {
 
 // NewSession is what is known of a session before its upstream has answered initialize.
 type NewSession struct {
-	Upstream      string
+	Upstream      string // at most 64 bytes
 	Endpoint      string
 	Principal     Principal
 	ClientName    string // cut to 256 bytes
@@ -88,14 +90,14 @@ type NewSession struct {
 type Activation struct {
 	// UpstreamSession is the upstream's session id: at most 1,024 bytes, empty when it gave none.
 	UpstreamSession string
-	// Revision is the protocol revision the upstream chose.
+	// Revision is the protocol revision the upstream chose: at most 64 bytes.
 	Revision string
 }
 
-// cut shortens s to at most n bytes.
+// cut shortens s to at most n bytes of valid UTF-8.
 func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
+	if len(s) > n {
+		s = s[:n]
 	}
-	return s[:n]
+	return strings.ToValidUTF8(s, "")
 }

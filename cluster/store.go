@@ -26,13 +26,16 @@ type SessionStore interface {
 	// Terminate ends a live session with an ended status and returns its record. A session that has ended already keeps
 	// its first status; the record is returned with ErrIllegalTransition. Errors: ErrNotFound, ErrIllegalTransition.
 	Terminate(ctx context.Context, id ID, status Status) (Session, error)
+	// Sweep ends a batch of sessions that are past their end and purges a batch of ended ones that are past their
+	// retention, the oldest first. Several callers at once do no harm.
+	Sweep(ctx context.Context) (Swept, error)
 	// Get returns a record, live or ended, until it is purged. It touches nothing. Errors: ErrNotFound.
 	Get(ctx context.Context, id ID) (Session, error)
 }
 
 // LeaseStore is the hot path.
 type LeaseStore interface {
-	// Lease verifies a caller, counts one request, touches the session and takes request budget. Errors: ErrNotFound,
+	// Lease verifies a caller, counts the requests in hand, touches the session and takes request budget. Errors: ErrNotFound,
 	// a LimitError that is ErrRateLimited.
 	Lease(ctx context.Context, c LeaseCall) (Grant, error)
 	// Report writes back what happened since the last report and renews. It returns one Renewal for each Report, in order.
@@ -73,18 +76,28 @@ type LeaseCall struct {
 	Digest    Digest
 	Upstream  string
 	Principal Principal
-	// Want is how many requests the replica would like to serve before it asks again, the one in hand included: at least
-	// 1. The store may grant fewer, but never none.
+	// Need is how many requests are in hand, at least 1: all are granted or the call is refused.
+	Need int
+	// Want is how many requests the replica would like to serve before it asks again, those in hand included. The store
+	// may grant fewer, but never less than Need.
 	Want int
+}
+
+// Swept is what one call of Sweep did.
+type Swept struct {
+	Expired, Purged int
+	More            bool // there is more to do at once
 }
 
 // Grant is a store's answer to a LeaseCall.
 type Grant struct {
 	Session Session
-	// Budget is how many requests were granted, the one in hand included.
+	// Budget is how many requests were granted, those in hand included.
 	Budget int
 	// EndsIn is how long the session lives from the moment the store answered, unless touched again; negative: forever.
 	EndsIn time.Duration
+	// At is the store's clock when it granted. Only the store can read anything from it: see Report.UnspentSince.
+	At time.Time
 }
 
 // Report is what one replica tells the store about one session.
@@ -95,10 +108,11 @@ type Report struct {
 	Idle time.Duration
 	// Requests were served from memory since the last report.
 	Requests int
-	// Unspent requests are given back; the oldest of them was granted UnspentAge ago. What the passing of time has
-	// refilled since is subtracted, so that holding budget never adds to it.
-	Unspent    int
-	UnspentAge time.Duration
+	// Unspent requests are given back; the oldest of them was granted at UnspentSince, by the store's clock (Grant.At,
+	// Renewal.At): an age would be too short for a report that is delivered late. What the passing of time has refilled
+	// since is subtracted, so that holding budget never adds to it.
+	Unspent      int
+	UnspentSince time.Time
 	// Want is how many requests the replica would like for the next interval; 0 is fine.
 	Want int
 	// Started and Finished are requests that outlived one report interval.
@@ -122,6 +136,7 @@ type Renewal struct {
 	Version int64
 	Budget  int           // granted of Want
 	EndsIn  time.Duration // as in Grant
+	At      time.Time     // as in Grant
 }
 
 // Query selects sessions for a listing.

@@ -26,6 +26,7 @@ var (
 	SessionCheck     = load("session_check")
 	SessionTerminate = load("session_terminate")
 	SessionGet       = load("session_get")
+	SessionsSweep    = load("sessions_sweep")
 	CountsRead       = load("counts_read")
 	MetaClaim        = load("meta_claim")
 )

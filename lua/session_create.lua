@@ -39,6 +39,7 @@ if known[1] then
   return answer(known, more, now, ends, 0)
 end
 
+redis.call('HINCRBY', counts, 'created', 0) -- a full server refuses this; ending others below would open it
 local retry = 0
 for _ = 1, 2 do
   local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 1)

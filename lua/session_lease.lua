@@ -1,4 +1,4 @@
--- Lets a replica serve a session: verifies the caller, enforces the end, touches, counts one request and takes request
+-- Lets a replica serve a session: verifies the caller, enforces the end, touches, counts the requests in hand and takes request
 -- budget (GCRA, in whole microseconds).
 --
 -- KEYS[1] session     HASH  the record
@@ -11,14 +11,15 @@
 -- ARGV[7] lifetime ms         the backstop TTL of a live session
 -- ARGV[8] never               the score of a session without an end
 -- ARGV[9] interval us         between two requests at the full rate, 0: no limit
--- ARGV[10] burst, ARGV[11] want: requests
+-- ARGV[10] burst, ARGV[11] want, ARGV[12] need: requests; the ones in hand are needed, all or none
 --
 -- Returns granted, ms to the session's end (-1: never), then the answer of record.inc.lua; error NOTFOUND,
 -- LIMITED <ms until a retry may succeed>. A refused call changes nothing. Cost: O(log n).
 local session, more, lru, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, digest, upstream, principal = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local idle, max_age, lifetime, never = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local interval, burst, granted = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local interval, burst = tonumber(ARGV[9]), tonumber(ARGV[10])
+local granted, need = tonumber(ARGV[11]), tonumber(ARGV[12])
 
 --include record
 
@@ -36,10 +37,11 @@ end
 local arrival = record[13] or '0'
 if interval > 0 then
   local now_us = time[1] * 1000000 + time[2]
-  local from = math.max(tonumber(arrival), now_us)
+  -- Never further ahead than a spent bucket: else a clock that went back would lock the client out.
+  local from = math.min(math.max(tonumber(arrival), now_us), now_us + burst * interval)
   granted = math.min(granted, math.floor((now_us + burst * interval - from) / interval))
-  if granted < 1 then
-    local wait = from + interval - burst * interval - now_us
+  if granted < need then
+    local wait = from + need * interval - burst * interval - now_us
     return redis.error_reply('LIMITED ' .. math.ceil(wait / 1000))
   end
   arrival = string.format('%.0f', from + granted * interval)
@@ -51,7 +53,7 @@ if idle > 0 then ends = activity + idle end
 if max_age > 0 then ends = math.min(ends, tonumber(record[11]) + max_age) end
 redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
 if max_age == 0 then redis.call('PEXPIREAT', more, now + lifetime) end
-record[12], record[13], record[14] = activity, arrival, tonumber(record[14]) + 1
+record[12], record[13], record[14] = activity, arrival, tonumber(record[14]) + need
 redis.call('HSET', session, 'a', activity, 't', arrival, 'q', record[14])
 redis.call('ZADD', lru, activity, id)
 local score = string.format('%.0f', ends)

@@ -10,11 +10,11 @@
 -- ARGV[5] interval us         between two requests at the full rate, 0: no limit
 -- ARGV[6] burst               requests
 -- then for each session: id, ms since the last activity (-1: only an open stream holds it), requests served, requests
--- given back, us since those were granted, requests wanted, number of requests now pending and for each its key, owner
+-- given back, when those were granted (ms by this clock), requests wanted, number of requests now pending and for each its key, owner
 -- and age in ms, number of requests no longer pending and for each its key
 --
 -- Returns for each session: 1 (0: it no longer serves requests, and the rest is 0), version, granted, ms to its end (-1:
--- never). Cost: O(log n) a session.
+-- never), this clock in ms. Cost: O(log n) a session.
 local lru, deadlines = KEYS[1], KEYS[2]
 local idle, max_age, lifetime, never = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local interval, burst = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -24,8 +24,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local now_us = time[1] * 1000000 + time[2]
 
 -- Gives budget back, less what time has refilled since it was taken, and takes new: arrival time, granted.
-local function spend(arrival, unspent, age, want)
-  arrival = tonumber(arrival or 0) - math.max(unspent * interval - age, 0)
+local function spend(arrival, unspent, since, want)
+  local age = math.max(now_us - since * 1000, 0)
+  arrival = math.min(tonumber(arrival or 0), now_us + burst * interval) - math.max(unspent * interval - age, 0)
   local from = math.max(arrival, now_us)
   local granted = math.max(math.min(want, math.floor((now_us + burst * interval - from) / interval)), 0)
   if granted > 0 then arrival = from + granted * interval end
@@ -36,7 +37,7 @@ local reply, arg = {}, 7
 for key = 3, #KEYS, 2 do
   local session, pending, id = KEYS[key], KEYS[key + 1], ARGV[arg]
   local silent, requests = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
-  local unspent, age, want = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
+  local unspent, since, want = tonumber(ARGV[arg + 3]), tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
   local started = arg + 7
   local finished = started + 3 * tonumber(ARGV[arg + 6]) + 1
   arg = finished + tonumber(ARGV[finished - 1])
@@ -44,7 +45,7 @@ for key = 3, #KEYS, 2 do
   local record = redis.call('HMGET', session, 's', 'v', 'c', 'a', 't', 'q')
   local ends = tonumber(redis.call('ZSCORE', deadlines, id) or never)
   if record[1] ~= 'a' or ends <= now then
-    for _ = 1, 4 do reply[#reply + 1] = 0 end
+    for _ = 1, 5 do reply[#reply + 1] = 0 end
   else
     local activity = tonumber(record[4])
     if silent >= 0 then activity = math.max(activity, now - silent) end
@@ -52,7 +53,7 @@ for key = 3, #KEYS, 2 do
     local until_old = max_age > 0 and record[3] + max_age or never
     ends = math.min(math.max(ends == never and 0 or ends, until_idle), until_old)
     local granted = want
-    if interval > 0 then record[5], granted = spend(record[5], unspent, age, want) end
+    if interval > 0 then record[5], granted = spend(record[5], unspent, since, want) end
 
     redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
     redis.call('HSET', session, 'a', activity, 't', record[5] or '0', 'q', record[6] + requests)
@@ -62,9 +63,10 @@ for key = 3, #KEYS, 2 do
       redis.call('HSET', pending, ARGV[i], (now - ARGV[i + 2]) .. ' ' .. ARGV[i + 1])
     end
     if finished - 1 > started then redis.call('PEXPIREAT', pending, now + lifetime) end
-    if arg > finished then redis.call('HDEL', pending, unpack(ARGV, finished, arg - 1)) end
+    for i = finished, arg - 1 do redis.call('HDEL', pending, ARGV[i]) end
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = 1, tonumber(record[2]), granted
     reply[#reply + 1] = ends == never and -1 or ends - now
+    reply[#reply + 1] = now
   end
 end
 return reply

@@ -45,6 +45,7 @@ if idle > 0 then ends = activity + idle end
 if max_age > 0 then ends = math.min(ends, tonumber(record[11]) + max_age) end
 redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
 redis.call('HSET', session, 's', 'a', 'a', activity, 'o', writer, 'v', tonumber(expected) + 1, unpack(ARGV, 9, last_field))
+for i = 9, last_field, 2 do redis.call('HDEL', more, ARGV[i]) end -- it may have been long before
 if #ARGV > last_field then
   redis.call('HSET', more, unpack(ARGV, last_field + 1))
   redis.call('PEXPIREAT', more, now + lifetime)

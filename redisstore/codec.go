@@ -102,6 +102,9 @@ func encodeCreation(c cluster.Creation) []any {
 func encodeChange(c cluster.Change) []any {
 	var r record
 	r.set("e", c.Endpoint)
+	if c.UpstreamSession == "" {
+		r.short = append(r.short, "x", "") // the upstream gave none: the one before is void
+	}
 	r.set("x", c.UpstreamSession)
 	r.set("r", c.Revision)
 	return r.args()

@@ -18,13 +18,13 @@ const checksPerScript = 100
 // Lease implements [cluster.LeaseStore].
 func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, error) {
 	p := s.partitionOf(c.ID)
-	reply, err := s.run(ctx, call{
+	reply, err := s.runLease(ctx, call{
 		script: sessionLease,
 		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines()},
 		args: []any{
 			c.ID.String(), c.Digest[:], c.Upstream, string(c.Principal),
 			s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
-			s.intervalMicros(), s.cfg.RequestBurst, max(c.Want, 1),
+			s.intervalMicros(), s.cfg.RequestBurst, max(c.Want, c.Need, 1), max(c.Need, 1),
 		},
 	})
 	if err != nil {
@@ -35,11 +35,11 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 	}
 	var d decoder
 	grant := cluster.Grant{Budget: int(d.number(reply[0])), EndsIn: d.millis(reply[1])}
-	session, _, err := decodeAnswer(c.ID, reply[2:])
+	session, at, err := decodeAnswer(c.ID, reply[2:])
 	if err = errors.Join(err, d.err); err != nil {
 		return cluster.Grant{}, unavailable(err)
 	}
-	grant.Session = session
+	grant.Session, grant.At = session, at
 	return grant, nil
 }
 
@@ -102,7 +102,7 @@ func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 		if r.Idle >= 0 {
 			silent = r.Idle.Milliseconds()
 		}
-		args = append(args, r.ID.String(), silent, r.Requests, r.Unspent, r.UnspentAge.Microseconds(), r.Want, len(r.Started))
+		args = append(args, r.ID.String(), silent, r.Requests, r.Unspent, r.UnspentSince.UnixMilli(), r.Want, len(r.Started))
 		for _, started := range r.Started {
 			args = append(args, started.Key, started.Owner, started.Age.Milliseconds())
 		}
@@ -118,7 +118,7 @@ func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 	renewals := make([]cluster.Renewal, n)
 	var d decoder
 	err := result.err
-	if err == nil && len(result.reply) != 4*n {
+	if err == nil && len(result.reply) != 5*n {
 		err = unavailable(errMalformedReply)
 	}
 	for i := range renewals {
@@ -126,7 +126,7 @@ func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 			renewals[i].Err = err
 			continue
 		}
-		answer := result.reply[4*i:]
+		answer := result.reply[5*i:]
 		if d.number(answer[0]) == 0 {
 			renewals[i].Err = cluster.ErrNotFound
 			continue
@@ -135,6 +135,7 @@ func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 			Version: d.number(answer[1]),
 			Budget:  int(d.number(answer[2])),
 			EndsIn:  d.millis(answer[3]),
+			At:      d.moment(answer[4]),
 		}
 		if d.err != nil {
 			renewals[i] = cluster.Renewal{Err: unavailable(d.err)}

@@ -228,12 +228,12 @@ func (m *machine) report() {
 	token := m.pick()
 	s := m.model.sessions[token.ID]
 	r := cluster.Report{
-		ID:         token.ID,
-		Idle:       time.Duration(rapid.IntRange(-1, 3000).Draw(m.t, "idle ms")) * time.Millisecond,
-		Requests:   rapid.IntRange(0, 5).Draw(m.t, "requests"),
-		Unspent:    rapid.IntRange(0, 4).Draw(m.t, "unspent"),
-		UnspentAge: time.Duration(rapid.IntRange(0, 2000).Draw(m.t, "age ms")) * time.Millisecond,
-		Want:       rapid.IntRange(0, 4).Draw(m.t, "want"),
+		ID:           token.ID,
+		Idle:         time.Duration(rapid.IntRange(-1, 3000).Draw(m.t, "idle ms")) * time.Millisecond,
+		Requests:     rapid.IntRange(0, 5).Draw(m.t, "requests"),
+		Unspent:      rapid.IntRange(0, 4).Draw(m.t, "unspent"),
+		UnspentSince: m.model.now.Add(-time.Duration(rapid.IntRange(0, 2000).Draw(m.t, "age ms")) * time.Millisecond),
+		Want:         rapid.IntRange(0, 4).Draw(m.t, "want"),
 	}
 	got := m.store.Report(m.t.Context(), []cluster.Report{r})[0]
 	if s == nil || s.Status != cluster.StatusActive || m.model.due(s) {
@@ -251,8 +251,8 @@ func (m *machine) report() {
 		s.DeadlineAt = before
 	}
 	s.Requests += int64(r.Requests)
-	s.arrival -= max(int64(r.Unspent)*m.model.interval()-r.UnspentAge.Microseconds(), 0)
-	want := cluster.Renewal{Version: s.Version, Budget: m.model.take(s, r.Want), EndsIn: s.DeadlineAt.Sub(m.model.now)}
+	s.arrival -= max(int64(r.Unspent)*m.model.interval()-m.model.now.Sub(r.UnspentSince).Microseconds(), 0)
+	want := cluster.Renewal{Version: s.Version, Budget: m.model.take(s, r.Want), EndsIn: s.DeadlineAt.Sub(m.model.now), At: m.model.now}
 	if got != want {
 		m.t.Fatalf("renewal %+v, want %+v", got, want)
 	}
@@ -276,6 +276,29 @@ func (m *machine) terminate() {
 	}
 	_, got := m.store.Terminate(m.t.Context(), token.ID, status)
 	m.wantError(got, want, "terminate")
+}
+
+func (m *machine) sweep() {
+	var want cluster.Swept
+	for id, s := range m.model.sessions { // all of one kind, then all of the other, as the store does
+		if !s.Status.Live() && !m.model.now.Before(s.purgeAt) {
+			delete(m.model.sessions, id)
+			want.Purged++
+		}
+	}
+	due := m.model.live()
+	slices.SortFunc(due, func(a, b *modelled) int {
+		return cmp.Or(a.DeadlineAt.Compare(b.DeadlineAt), cmp.Compare(a.ID.String(), b.ID.String()))
+	})
+	for _, s := range due {
+		if m.model.due(s) {
+			m.model.finish(s, cluster.StatusExpired)
+			want.Expired++
+		}
+	}
+	if got, err := m.store.Sweep(m.t.Context()); err != nil || got != want {
+		m.t.Fatalf("sweep: %+v, %v; want %+v", got, err, want)
+	}
 }
 
 func (m *machine) pass() {
@@ -365,7 +388,7 @@ func TestStoreBehavesLikeItsModel(t *testing.T) {
 		actions := map[string]func(*rapid.T){}
 		for name, action := range map[string]func(){
 			"create": m.create, "create again": m.create, "update": m.update, "update again": m.update, "lease": m.lease,
-			"lease again": m.lease, "report": m.report, "terminate": m.terminate, "time passes": m.pass,
+			"lease again": m.lease, "report": m.report, "terminate": m.terminate, "sweep": m.sweep, "time passes": m.pass,
 		} {
 			actions[name] = func(t *rapid.T) { m.t = t; action() }
 		}

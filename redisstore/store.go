@@ -36,6 +36,7 @@ type Store struct {
 	log        *slog.Logger
 	prefix     string
 	partitions []partition
+	tls        bool // connections may be dead without the client's noticing
 	close      func() error
 }
 
@@ -60,7 +61,7 @@ func Open(rawURL string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.close = client.Close
+	s.close, s.tls = client.Close, t.options.TLSConfig != nil
 	return s, nil
 }
 

@@ -69,6 +69,24 @@ func leaseBudget(t *testing.T, s *suite) {
 	t.Error("leases beyond the burst were granted")
 }
 
+func leaseNeeds(t *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.RequestRate = 1; c.RequestBurst = 10 })
+	made := s.active()
+	call := leaseCall(made, 1)
+	call.Need = 6
+	grant, err := s.store.Lease(t.Context(), call)
+	if err != nil || grant.Budget != 6 || grant.Session.Requests != 6 {
+		t.Errorf("6 of 10: granted %d, counted %d, %v", grant.Budget, grant.Session.Requests, err)
+	}
+	_, err = s.store.Lease(t.Context(), call)
+	if limit, ok := errors.AsType[*cluster.LimitError](err); !ok || limit.RetryAfter > 2*time.Second {
+		t.Errorf("6 of 4: %v, want a refusal for less than 2s", err)
+	}
+	if got := s.get(made.ID).Requests; got != 6 {
+		t.Errorf("a refused lease was counted: %d requests", got)
+	}
+}
+
 func leaseUnlimited(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.RequestRate = 0 })
 	made := s.active()
@@ -82,8 +100,8 @@ func leaseUnlimited(t *testing.T, s *suite) {
 func reportRenews(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.RequestRate = 1; c.RequestBurst = 20 })
 	made := s.active()
-	s.mustLease(made, 20)
-	r := s.report(cluster.Report{ID: made.ID, Idle: 0, Requests: 7, Unspent: 12, UnspentAge: 0, Want: 5})
+	granted := s.mustLease(made, 20)
+	r := s.report(cluster.Report{ID: made.ID, Idle: 0, Requests: 7, Unspent: 12, UnspentSince: granted.At, Want: 5})
 	if r.Err != nil || r.Version != made.Version || r.Budget != 5 {
 		t.Errorf("renewal: %+v; want version %d and 5 requests", r, made.Version)
 	}

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -223,6 +224,24 @@ func updateActivates(t *testing.T, s *suite) {
 	stats := s.stats()
 	if stats.ByStatus[cluster.StatusInitializing] != 0 || stats.ByStatus[cluster.StatusActive] != 1 {
 		t.Errorf("counts after activation: %+v", stats.ByStatus)
+	}
+}
+
+// updateShortens: what replaces a long string is what counts, and so is nothing.
+func updateShortens(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.create()
+	for i, want := range []string{strings.Repeat("x", 100), "short", strings.Repeat("y", 100), ""} {
+		c := change(made.Session, fmt.Sprint("writer", i))
+		c.UpstreamSession = want
+		changed, err := s.store.Update(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.Session = changed
+		if got := s.get(made.ID).UpstreamSession; got != want || changed.UpstreamSession != want {
+			t.Errorf("upstream session %q, then %q; want %q", changed.UpstreamSession, got, want)
+		}
 	}
 }
 

@@ -139,15 +139,16 @@ func budgetComesBack(t *testing.T, s *suite) {
 func heldBudgetAges(t *testing.T, s *suite) {
 	s.open(nil) // 10/s, burst 20
 	made := s.active()
-	s.mustLease(made, 20) // 19 held
+	granted := s.mustLease(made, 20) // 19 held
 	s.b.Advance(time.Second)
-	s.report(cluster.Report{ID: made.ID, Idle: 0, Unspent: 19, UnspentAge: time.Second})
+	s.report(cluster.Report{ID: made.ID, Idle: 0, Unspent: 19, UnspentSince: granted.At})
 	// One spent; ten were refilled while nineteen were held, so only nine come back.
-	if got := s.mustLease(made, 100).Budget; got != 19 {
-		t.Errorf("granted %d, want 19", got)
+	granted = s.mustLease(made, 100)
+	if granted.Budget != 19 {
+		t.Errorf("granted %d, want 19", granted.Budget)
 	}
 	s.b.Advance(3 * time.Second)
-	s.report(cluster.Report{ID: made.ID, Idle: 0, Unspent: 18, UnspentAge: 3 * time.Second})
+	s.report(cluster.Report{ID: made.ID, Idle: 0, Unspent: 18, UnspentSince: granted.At})
 	if got := s.mustLease(made, 100).Budget; got != 20 {
 		t.Errorf("granted %d, want no more than the burst of 20", got)
 	}
@@ -206,5 +207,41 @@ func retentionPasses(t *testing.T, s *suite) {
 	}
 	if got := s.stats().ByStatus[cluster.StatusClosed]; got != 1 {
 		t.Errorf("%d closed records counted, want 1", got)
+	}
+}
+
+func sweepCleans(t *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.MaxSessions = 0 })
+	for range 130 { // more than one batch
+		s.active()
+	}
+	s.b.Advance(idle())
+	kept := s.active() // its creation expires two on the way
+	sweep := func() cluster.Swept {
+		swept, err := s.store.Sweep(t.Context())
+		if err != nil {
+			t.Fatalf("Sweep: %v", err)
+		}
+		return swept
+	}
+	if got := sweep(); got.Expired != 100 || !got.More {
+		t.Errorf("first sweep: %+v, want 100 expired and more to do", got)
+	}
+	if got := sweep(); got.Expired != 28 || got.More {
+		t.Errorf("second sweep: %+v, want the other 28 expired and no more", got)
+	}
+	s.b.Advance(limits().Retention)
+	for range 2 {
+		sweep()
+	}
+	if got := sweep(); got != (cluster.Swept{}) {
+		t.Errorf("last sweep: %+v, want nothing", got)
+	}
+	stats := s.stats()
+	if stats.Ended[cluster.StatusExpired] != 130 || stats.ByStatus[cluster.StatusExpired] != 0 || stats.Due != 0 {
+		t.Errorf("after the sweeps: %+v", stats)
+	}
+	if s.get(kept.ID).Status != cluster.StatusActive {
+		t.Error("a live session was swept")
 	}
 }
