@@ -80,8 +80,9 @@ func parseURL(raw string, timeout time.Duration) (target, error) {
 		single += "?" + query.Encode()
 	}
 	options, err := redis.ParseURL(single)
-	if err != nil {
-		return target{}, badURL(raw, withoutURL(err))
+	if err != nil || options.DB < 0 {
+		// The library's error is not shown: it quotes what may be a piece of a password.
+		return target{}, badURL(raw, errors.New("its port, database or options cannot be understood"))
 	}
 	t.configure(options, u.hosts, timeout)
 	return t, nil
@@ -118,6 +119,8 @@ func splitURL(rest string) parts {
 
 func (u parts) check(kind topology, master string) error {
 	switch {
+	case strings.ContainsAny(u.path+u.query, "@#") || strings.Contains(strings.Join(u.hosts, ""), "#") || strings.Contains(u.user, "#"):
+		return errors.New("a character of it is where none may be")
 	case kind == standalone && len(u.hosts) > 1:
 		return errors.New("several hosts need redis-sentinel:// or redis-cluster://")
 	case kind == sentinel && master == "":
@@ -209,13 +212,5 @@ func RedactURL(raw string) string {
 }
 
 func badURL(raw string, err error) error {
-	return fmt.Errorf("redis: %s is no Redis URL: %w; accepted are %s", RedactURL(raw), err, acceptedURLs)
-}
-
-// withoutURL drops the URL that net/url puts into its errors; its cause may quote a piece of the password.
-func withoutURL(err error) error {
-	if _, ok := errors.AsType[*url.Error](err); ok {
-		return errors.New("it cannot be parsed (percent-encode special characters of the password)")
-	}
-	return err
+	return fmt.Errorf("redis: %s is no Redis URL: %w (user and password must be percent-encoded); accepted are %s", RedactURL(raw), err, acceptedURLs)
 }
