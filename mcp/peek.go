@@ -34,6 +34,9 @@ type Message struct {
 	Method string // of requests and notifications, at most 256 bytes
 	ID     ID     // of requests and responses
 
+	// BatchLen is how many messages a batch holds, 1 to 100; 0 for what is no batch.
+	BatchLen int
+
 	// MetaVersion is the protocol version in params._meta, empty when there is none. In a batch it is the first one found.
 	MetaVersion string
 
@@ -320,15 +323,21 @@ func stringOr(text, other []byte) string {
 // batch scans an array of messages.
 func (f *finding) batch(s *scanner) error {
 	f.msg.Kind = KindBatch
-	count := 0
+	ids := make(map[ID]bool) // of its requests; filled up to maxBatchLen
 	err := s.array(func() error {
-		count++
+		f.msg.BatchLen++
 		var one finding
 		if err := one.message(s); err != nil {
 			return err
 		}
+		if f.msg.BatchLen <= maxBatchLen && one.msg.Kind == KindRequest && one.msg.ID != "" {
+			if ids[one.msg.ID] {
+				one.refuse("another request in it has the same id")
+			}
+			ids[one.msg.ID] = true
+		}
 		if one.invalid != "" {
-			f.refuse("message %d of the batch: %s", count, one.invalid)
+			f.refuse("message %d of the batch: %s", f.msg.BatchLen, one.invalid)
 		}
 		f.msg.Initializes = f.msg.Initializes || one.msg.Initializes
 		if f.msg.MetaVersion == "" {
@@ -337,10 +346,10 @@ func (f *finding) batch(s *scanner) error {
 		return nil
 	})
 	switch {
-	case count == 0:
+	case f.msg.BatchLen == 0:
 		f.refuse("the batch is empty")
-	case count > maxBatchLen:
-		f.refuse("the batch has %d messages, more than %d", count, maxBatchLen)
+	case f.msg.BatchLen > maxBatchLen:
+		f.refuse("the batch has %d messages, more than %d", f.msg.BatchLen, maxBatchLen)
 	}
 	return err
 }

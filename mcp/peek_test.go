@@ -72,11 +72,15 @@ func TestPeekTellsWhatAMessageIs(t *testing.T) {
 		},
 		{
 			"batch", `[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"method":"b"}]`,
-			mcp.Message{Kind: mcp.KindBatch},
+			mcp.Message{Kind: mcp.KindBatch, BatchLen: 2},
+		},
+		{
+			"batch with ids that only look alike", `[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":"1","method":"b"},{"jsonrpc":"2.0","id":1,"result":{}}]`,
+			mcp.Message{Kind: mcp.KindBatch, BatchLen: 3},
 		},
 		{
 			"initialize in a batch", `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`,
-			mcp.Message{Kind: mcp.KindBatch, Initializes: true},
+			mcp.Message{Kind: mcp.KindBatch, BatchLen: 1, Initializes: true},
 		},
 	}
 	for _, tt := range tests {
@@ -128,6 +132,7 @@ func TestPeekRefusesWithACodeAndKeepsTheID(t *testing.T) {
 		{"result without id", `{"jsonrpc":"2.0","result":{}}`, mcp.CodeInvalidRequest, "", "no id"},
 		{"empty batch", `[]`, mcp.CodeInvalidRequest, "", "empty"},
 		{"batch in a batch", `[[]]`, mcp.CodeInvalidRequest, "", "message 1"},
+		{"id twice in a batch", `[{"jsonrpc":"2.0","id":"a","method":"x"},{"jsonrpc":"2.0","id":"\u0061","method":"y"}]`, mcp.CodeInvalidRequest, "", "message 2 of the batch: another request in it has the same id"},
 		{"huge batch", `[` + strings.Repeat(`{"jsonrpc":"2.0","method":"a"},`, 200) + `{"jsonrpc":"2.0","method":"a"}]`, mcp.CodeInvalidRequest, "", "201"},
 	}
 	for _, tt := range tests {

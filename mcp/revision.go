@@ -15,7 +15,8 @@ const (
 // it over Streamable HTTP too, where it behaves as 2025-03-26 does.
 var sessionRevisions = []string{Revision20241105, Revision20250326, Revision20250618, Revision20251125}
 
-// SessionRevisions lists the protocol revisions that have sessions, oldest first.
+// SessionRevisions lists the protocol revisions that have sessions, oldest first. 2024-11-05 is among them: a client that
+// asks for it over Streamable HTTP is treated like one of 2025-03-26. Its own transport (HTTP+SSE) is not spoken.
 func SessionRevisions() []string { return slices.Clone(sessionRevisions) }
 
 // HasSessions reports whether revision is a known one with sessions.

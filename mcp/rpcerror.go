@@ -10,6 +10,7 @@ import (
 const (
 	CodeParseError     = -32700 // the body is not JSON
 	CodeInvalidRequest = -32600 // the JSON is not a message
+	CodeInvalidParams  = -32602 // a method's parameters are missing or wrong
 )
 
 // HTTPCode is the JSON-RPC error code for a refusal with an HTTP status: 1000 more, which is outside of the ranges that

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -138,12 +139,20 @@ func (u Upstream) validate() error {
 		return fmt.Errorf("upstream %q: a name has 1 to 63 letters, digits, dashes, underscores and dots, no dot first", u.Name)
 	case u.URL == nil || u.URL.Host == "" || (u.URL.Scheme != "http" && u.URL.Scheme != "https"):
 		return fmt.Errorf("upstream %q: its URL must be http://host[:port]/path or https://…", u.Name)
+	case !validPort(u.URL.Port()):
+		return fmt.Errorf("upstream %q: the port in its URL is not 1 to 65535", u.Name)
 	case u.URL.User != nil:
 		return fmt.Errorf("upstream %q: a user or password in its URL is not supported", u.Name)
 	case u.URL.Fragment != "":
 		return fmt.Errorf("upstream %q: its URL has a fragment, which no server sees", u.Name)
 	}
 	return nil
+}
+
+// validPort reports whether a URL's port is one, or left to the scheme.
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 // path is where the upstream is served.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,7 +24,7 @@ var (
 )
 
 // refusal is an answer of the proxy's own. Its body is a JSON-RPC error: with the code of JSON-RPC where that defines one
-// (the body is no JSON, or no message), else 1000 more than the HTTP status.
+// (the body is no JSON, or no message, or initialize lacks what it needs), else 1000 more than the HTTP status.
 type refusal struct {
 	status     int
 	code       int        // 0: from status
@@ -77,7 +78,17 @@ func upstreamUnavailable(message string) refusal {
 	}
 }
 
-// refusalOf translates an error of package cluster.
+// refusalOfInitialize translates an error of package cluster for a client that has no session yet. Whether one was made
+// that nobody holds the token of, it need not know.
+func refusalOfInitialize(err error) refusal {
+	f := refusalOf(err)
+	if f.reason == mcp.ReasonStoreUnavailable {
+		f.message = "the session store is unavailable; retry initialize"
+	}
+	return f
+}
+
+// refusalOf translates an error of package cluster for a client that has a session, or says so.
 func refusalOf(err error) refusal {
 	var limit *cluster.LimitError
 	switch {
@@ -138,11 +149,17 @@ func (x *exchange) refusedID(f refusal) mcp.ID {
 	return x.msg.ID
 }
 
-// refuseSession answers with what an error of package cluster means, and logs what no client can do anything about.
-func (x *exchange) refuseSession(err error) {
-	f := refusalOf(err)
-	if f.status == http.StatusInternalServerError && x.r.Context().Err() == nil {
+// refuseSession answers with what an error of package cluster means to the client.
+func (x *exchange) refuseSession(err error) { x.refuseFor(err, refusalOf(err)) }
+
+// refuseFor answers with f because of err, and logs what no client can do anything about. A client that left while the
+// store was asked gets no answer, and what the store's call ended with says nothing about the store.
+func (x *exchange) refuseFor(err error, f refusal) {
+	if f.status == http.StatusInternalServerError && !errors.Is(err, context.Canceled) {
 		x.p.log.Error("session operation failed", "session", x.sessionText(), "error", err)
+	}
+	if x.r.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
 	}
 	x.refuse(f)
 }

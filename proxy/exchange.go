@@ -90,7 +90,7 @@ func (x *exchange) finish() {
 	}
 	x.p.log.LogAttrs(x.r.Context(), slog.LevelDebug, "request",
 		slog.String("method", info.Method), slog.String("upstream", info.Upstream), slog.String("rpc", info.RPCMethod),
-		slog.String("era", string(info.Era)), slog.Int("status", info.Status), slog.Duration("duration", info.Duration),
+		slog.String("era", string(info.Era)), slog.Int("status", info.Status), slog.Float64("duration_ms", milliseconds(info.Duration)),
 		slog.String("session", x.sessionText()))
 	x.p.cfg.Observer.RequestDone(info)
 }
@@ -101,6 +101,11 @@ func (x *exchange) sessionText() string {
 		return ""
 	}
 	return x.session.String()
+}
+
+// milliseconds is a duration for a log, to the hundredth.
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(10*time.Microsecond)/(10*time.Microsecond)) / 100
 }
 
 func methodLabel(method string) string {

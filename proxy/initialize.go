@@ -35,7 +35,7 @@ func (x *exchange) initialize() {
 		Initialize:    x.body,
 	})
 	if err != nil {
-		x.refuseSession(err)
+		x.refuseFor(err, refusalOfInitialize(err))
 		return
 	}
 	x.session, x.token = record.ID, token
@@ -121,7 +121,7 @@ func (i *initialization) activate(ctx context.Context, res *http.Response, answe
 		return ctx.Err() // too late, or nobody waits any more: then the session is not wanted, active or not
 	case err == nil:
 	case errors.Is(err, cluster.ErrStoreUnavailable):
-		return refusalOf(err)
+		return refusalOfInitialize(err)
 	case errors.Is(err, cluster.ErrNotFound), errors.Is(err, cluster.ErrIllegalTransition), errors.Is(err, cluster.ErrConflict):
 		return refusal{
 			status: http.StatusServiceUnavailable, reason: mcp.ReasonCapacity,

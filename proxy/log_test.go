@@ -72,7 +72,7 @@ func TestLogNamesSessionsAndHoldsNoSecret(t *testing.T) {
 			t.Errorf("the log holds %q:\n%s", hidden, text)
 		}
 	}
-	for _, want := range []string{"session=" + id, "replica=replica-7", "upstream redirects", "to=http://elsewhere/mcp", "upstream did not answer", "upstream lost a session", "status=503", "rpc=ping"} {
+	for _, want := range []string{"session=" + id, "replica=replica-7", "upstream redirects", "to=http://elsewhere/mcp", "upstream did not answer", "upstream lost a session", "status=503", "rpc=ping", "duration_ms="} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log lacks %q:\n%s", want, text)
 		}

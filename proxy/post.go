@@ -29,6 +29,12 @@ func (x *exchange) post() {
 		x.refuse(unsupportedVersion())
 	case msg.Kind == mcp.KindBatch && msg.Initializes:
 		x.refuse(refusal{status: http.StatusBadRequest, code: mcp.CodeInvalidRequest, message: "initialize must not be part of a batch"})
+	case msg.Initializes && msg.Version == "":
+		// The upstream would refuse it too, but by then it might have cost another session its place.
+		x.refuse(refusal{
+			status: http.StatusBadRequest, code: mcp.CodeInvalidParams,
+			message: "initialize needs params with the protocolVersion that the client wants, a string",
+		})
 	case msg.Initializes:
 		x.initialize()
 	default:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -72,6 +73,11 @@ func badMessages(url, token string) []refusalCase {
 		{"batch in a revision without", says("[" + pingBody + "]"), 400, -32600, "", noID},
 		{"initialize in a batch", post(url, "", "["+initializeBody+"]"), 400, -32600, "", noID},
 		{"initialize without id", post(url, "", `{"jsonrpc":"2.0","method":"initialize"}`), 400, -32600, "", noID},
+		{"initialize without params", post(url, "", `{"jsonrpc":"2.0","id":7,"method":"initialize"}`), 400, -32602, "", "7"},
+		{"initialize with params that are no object", post(url, "", `{"jsonrpc":"2.0","id":7,"method":"initialize","params":["2025-11-25"]}`), 400, -32602, "", "7"},
+		{"initialize without protocolVersion", post(url, "", `{"jsonrpc":"2.0","id":7,"method":"initialize","params":{"capabilities":{}}}`), 400, -32602, "", "7"},
+		{"protocolVersion that is no string", post(url, "", `{"jsonrpc":"2.0","id":7,"method":"initialize","params":{"protocolVersion":20251125}}`), 400, -32602, "", "7"},
+		{"batch with an id twice", says("[" + pingBody + "," + pingBody + "]"), 400, -32600, "", noID},
 		{"large body", sized(70 << 10), 413, 1413, "body_too_large", noID},
 		{"unsupported version", ping.with("Mcp-Protocol-Version", "1999-01-01"), 400, 1400, "", pingID},
 		{"version that is none", ping.with("Mcp-Protocol-Version", "banana"), 400, 1400, "", pingID},
@@ -180,6 +186,44 @@ func TestRequestRateIsLimited(t *testing.T) {
 	}
 }
 
+// Each message of a batch counts, and a batch is admitted whole or not at all.
+func TestABatchCostsAsManyRequestsAsItHolds(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Initializes {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, strings.Replace(initialized, "2025-11-25", "2025-03-26", 1))
+		}
+		return got.msg.Initializes
+	})
+	r := newFleet(t, u.url, func(c *cluster.Config) { c.RequestRate, c.RequestBurst = 1, 3 }).replica()
+	token := r.openSessionWith(strings.Replace(initializeBody, "2025-11-25", "2025-03-26", 1))
+	batch := func(size int) string {
+		messages := make([]string, size)
+		for i := range messages {
+			messages[i] = fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"ping"}`, i)
+		}
+		return "[" + strings.Join(messages, ",") + "]"
+	}
+	before := len(u.requests())
+	got := post(r.url, token, batch(100)).send(t)
+	if p := got.problem(); got.status != 429 || p.Error.Data.Reason != "rate_limited" || p.Error.Data.Limit != "request_rate" {
+		t.Errorf("a batch of 100: %d %s", got.status, got.body)
+	}
+	if got := post(r.url, token, batch(4)).send(t); got.status != 429 {
+		t.Errorf("a batch of 4: %d %s", got.status, got.body)
+	}
+	if after := len(u.requests()); after != before {
+		t.Errorf("the upstream got %d of these", after-before)
+	}
+	if got := post(r.url, token, batch(3)).send(t); got.status != 202 {
+		t.Errorf("a batch of 3, which is what a session may send at once: %d %s", got.status, got.body)
+	}
+	if got := post(r.url, token, batch(3)).send(t); got.status != 429 {
+		t.Errorf("another batch of 3: %d %s", got.status, got.body)
+	}
+}
+
 // faulty is a Manager with faults.
 type faulty struct {
 	*cluster.Manager
@@ -217,6 +261,58 @@ func TestPanicIsAnsweredAndEndsNothingElse(t *testing.T) {
 	}
 }
 
+// A client that leaves while the store is asked is no fault of the store's.
+func TestAClientThatLeavesWhileTheStoreIsAskedIsNoFault(t *testing.T) {
+	t.Parallel()
+	r := newFleet(t, newUpstream(t, nil).url).replica()
+	target, err := url.Parse(r.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log logBuffer
+	asked, watcher := make(chan struct{}), &replica{}
+	p, err := proxy.New(slowLease{r.manager, asked}, proxy.Config{
+		Upstreams: []proxy.Upstream{{URL: target}}, Observer: watcher, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		leave()
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, newServer(t, p)+"/mcp", strings.NewReader(pingBody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = post("", r.openSession(), "").header
+	if res, err := http.DefaultTransport.RoundTrip(req); err == nil {
+		_ = res.Body.Close()
+		t.Errorf("a client that left was answered with %d", res.StatusCode)
+	}
+	eventually(t, "the request to be counted", func() bool { return len(watcher.requests()) == 1 })
+	if got := watcher.requests()[0]; got.Status != 499 {
+		t.Errorf("status %d, want 499", got.Status)
+	}
+	if text := log.String(); text != "" {
+		t.Errorf("the log blames somebody:\n%s", text)
+	}
+}
+
+// slowLease is a Manager whose store does not answer.
+type slowLease struct {
+	*cluster.Manager
+	asked chan<- struct{}
+}
+
+func (s slowLease) Lease(ctx context.Context, _ cluster.Token, _ cluster.Use) (*cluster.Lease, error) {
+	s.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, fmt.Errorf("%w: %w", cluster.ErrStoreUnavailable, ctx.Err())
+}
+
 func TestConfigIsCheckedByName(t *testing.T) {
 	t.Parallel()
 	parse := func(s string) *url.URL {
@@ -233,6 +329,7 @@ func TestConfigIsCheckedByName(t *testing.T) {
 		`upstream "a/b"`:              {Upstreams: []proxy.Upstream{{Name: "a/b", URL: good.URL}}},
 		`upstream ".."`:               {Upstreams: []proxy.Upstream{{Name: "..", URL: good.URL}}},
 		"its URL must be":             {Upstreams: []proxy.Upstream{{URL: parse("ftp://h/")}}},
+		"port in its URL":             {Upstreams: []proxy.Upstream{{URL: parse("http://h:65536/")}}},
 		"password in its URL":         {Upstreams: []proxy.Upstream{{URL: parse("http://user:hunter2@h/")}}},
 		"fragment":                    {Upstreams: []proxy.Upstream{{URL: parse("http://h/#x")}}},
 		"allowed_origins: \"a.b\"":    {Upstreams: []proxy.Upstream{good}, AllowedOrigins: []string{"a.b"}},

@@ -14,7 +14,7 @@ import (
 
 // postInSession serves a POST of a session that exists.
 func (x *exchange) postInSession() {
-	use := cluster.Use{}
+	use := cluster.Use{Requests: x.msg.BatchLen} // one request is counted where this is 0
 	if x.msg.Kind == mcp.KindRequest {
 		use.PendingKey = pendingKey(x.msg.ID)
 	}
