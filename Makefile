@@ -77,6 +77,10 @@ conformance: test-servers ## run the official MCP conformance suite, direct and 
 	@scripts/install-debian.sh npm npm || [ "$${CI:-}" != true ]
 	@go run ./integration/conformance $(ARGS)
 
+.PHONY: bench-memory
+bench-memory: test-servers ## measure what a session costs Redis; minutes; ARGS="-sessions 100000" for less
+	@go run ./bench/memory $(ARGS)
+
 .PHONY: clean
 clean: ## remove what make wrote here; Go's own caches stay
 	@rm -rf bin .cache
