@@ -228,4 +228,3 @@ func TestAbandonedSessionsAreCleanedUp(t *testing.T) {
 		}
 	})
 }
-

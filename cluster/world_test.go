@@ -176,4 +176,3 @@ func (w *world) serve(m *cluster.Manager, token cluster.Token) {
 	}
 	l.Release()
 }
-
