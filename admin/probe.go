@@ -17,6 +17,7 @@ type probe struct {
 
 	mu      sync.Mutex
 	current storeState
+	reached bool // at least once
 }
 
 // storeState is what the last probe found.
@@ -58,7 +59,8 @@ func (p *probe) once(ctx context.Context) {
 
 	p.mu.Lock()
 	before := p.current
-	first := before.since.IsZero()
+	first, wasReached := before.since.IsZero(), p.reached
+	p.reached = p.reached || err == nil
 	p.current = storeState{err: err, since: before.since}
 	changed := first || (before.err == nil) != (err == nil)
 	if changed {
@@ -70,8 +72,10 @@ func (p *probe) once(ctx context.Context) {
 	case !changed:
 	case err != nil:
 		p.log.ErrorContext(ctx, "the store cannot be reached: not ready, and trying again", "error", err, "every", ProbeInterval.String())
-	case first:
+	case !wasReached && first:
 		p.log.InfoContext(ctx, "the store is reached")
+	case !wasReached:
+		p.log.InfoContext(ctx, "the store is reached", "after", now.Sub(before.since).Round(time.Millisecond).String())
 	default:
 		p.log.InfoContext(ctx, "the store is back", "after", now.Sub(before.since).Round(time.Millisecond).String())
 	}
