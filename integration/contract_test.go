@@ -14,7 +14,6 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cluster/storetest"
 	"github.com/tapwire/shadowcat-cluster/integration/rediscluster"
-	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
 	"github.com/tapwire/shadowcat-cluster/integration/sentinel"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
@@ -31,7 +30,7 @@ func TestContract(t *testing.T) {
 	})
 	t.Run("redis-server", func(t *testing.T) {
 		t.Parallel()
-		contract{name: "redis-server", at: newStandalone(t, redisserver.Options{}), partitions: 1}.run(t)
+		contract{name: "redis-server", at: newStandalone(t), partitions: 1}.run(t)
 	})
 	t.Run("Sentinel", func(t *testing.T) {
 		t.Parallel()

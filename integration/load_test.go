@@ -15,7 +15,12 @@ import (
 )
 
 const (
-	loadWorkers  = 8
+	// settledSessions spread over all partitions.
+	settledSessions = 48
+	loadWorkers     = 8
+	// loadPause is what a worker leaves to the servers, and to other tests, after about twenty calls.
+	loadPause = 5 * time.Millisecond
+	// failurePause follows each call that failed: those that are refused at once would fill all the time there is.
 	failurePause = 10 * time.Millisecond
 )
 
@@ -44,10 +49,10 @@ func newActive(ctx context.Context, store cluster.Store) (knownSession, error) {
 	return knownSession{Session: active, token: token}, nil
 }
 
-// newSettled creates n active sessions that the load will use and never end.
-func newSettled(t *testing.T, store cluster.Store, n int) []knownSession {
+// newSettled creates active sessions that the load will use and never end.
+func newSettled(t *testing.T, store cluster.Store) []knownSession {
 	t.Helper()
-	settled := make([]knownSession, n)
+	settled := make([]knownSession, settledSessions)
 	for i := range settled {
 		var err error
 		if settled[i], err = newActive(t.Context(), store); err != nil {
@@ -61,7 +66,7 @@ func newSettled(t *testing.T, store cluster.Store, n int) []knownSession {
 // and others go through their whole life.
 type load struct {
 	store   *redisstore.Store
-	timeout time.Duration // of each call
+	options redisstore.Options // of the store; its timeout is that of each call
 	settled []knownSession
 	stop    context.CancelFunc
 	workers sync.WaitGroup
@@ -89,15 +94,16 @@ type loadError struct {
 func (e loadError) String() string { return fmt.Sprintf("%s: %v", e.call, e.err) }
 
 // startLoad starts a load that ends with the test, if it is not ended before.
-func startLoad(t *testing.T, store *redisstore.Store, timeout time.Duration, settled []knownSession) *load {
+func startLoad(t *testing.T, store *redisstore.Store, options redisstore.Options, settled []knownSession) *load {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	l := &load{store: store, timeout: timeout, settled: settled, stop: stop}
+	l := &load{store: store, options: options, settled: settled, stop: stop}
 	for range loadWorkers {
 		l.workers.Go(func() {
 			for ctx.Err() == nil {
 				l.useSettled(ctx)
 				l.wholeLife(ctx)
+				pause(ctx, loadPause)
 			}
 		})
 	}
@@ -113,7 +119,7 @@ func (l *load) end() {
 
 // call makes one call of the store and remembers how it went.
 func (l *load) call(ctx context.Context, name string, settled cluster.ID, do func(context.Context) error) bool {
-	limited, cancel := context.WithTimeout(ctx, l.timeout)
+	limited, cancel := context.WithTimeout(ctx, l.options.Config.StoreTimeout)
 	defer cancel()
 	start := time.Now()
 	err := do(limited)
@@ -122,12 +128,16 @@ func (l *load) call(ctx context.Context, name string, settled cluster.ID, do fun
 	}
 	l.record(loadError{call: name, settled: settled, err: err}, time.Since(start))
 	if err != nil {
-		// Calls that are refused at once would keep the machine from electing another primary.
-		pause, cancel := context.WithTimeout(ctx, failurePause)
-		defer cancel()
-		<-pause.Done()
+		pause(ctx, failurePause)
 	}
 	return err == nil
+}
+
+// pause waits, and less when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	<-ctx.Done()
 }
 
 func (l *load) record(e loadError, took time.Duration) {

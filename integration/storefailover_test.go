@@ -8,26 +8,20 @@ import (
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/integration/deployment"
-	"github.com/tapwire/shadowcat-cluster/integration/rediscluster"
-	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
-	"github.com/tapwire/shadowcat-cluster/integration/sentinel"
 )
 
 // Users see a failover of the store as a pause at most: nobody is told that a session is gone.
 func TestSessionsSurviveAFailoverOfTheStore(t *testing.T) {
-	t.Run("Sentinel", func(t *testing.T) {
-		t.Parallel()
-		topology := newSentinel(t, sentinel.Options{})
-		sessionsSurviveFailover(t, topology, func(string) (*redisserver.Server, error) { return topology.Primary(t.Context()) })
-	})
-	t.Run("Cluster", func(t *testing.T) {
-		t.Parallel()
-		topology := newRedisCluster(t, rediscluster.Options{})
-		sessionsSurviveFailover(t, topology, func(key string) (*redisserver.Server, error) { return topology.Primary(t.Context(), key) })
-	})
+	for name, start := range startReplicated {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at, primaryOf := start(t)
+			sessionsSurviveFailover(t, at, primaryOf)
+		})
+	}
 }
 
-func sessionsSurviveFailover(t *testing.T, at replicated, primaryOf func(key string) (*redisserver.Server, error)) {
+func sessionsSurviveFailover(t *testing.T, at replicated, primaryOf primaryFinder) {
 	t.Helper()
 	prefix := freshPrefix()
 	d := newDeployment(t, at.URL(storeUser), newUpstream(t).URL(), "--prefix", prefix, "--request-rate=0")

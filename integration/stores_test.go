@@ -62,10 +62,9 @@ func (s aStandalone) URL(user *url.Userinfo) string {
 
 func (s aStandalone) Servers() []*redisserver.Server { return []*redisserver.Server{s.Server} }
 
-func newStandalone(t *testing.T, options redisserver.Options) aStandalone {
+func newStandalone(t *testing.T) aStandalone {
 	t.Helper()
-	options.Users = storeUsers()
-	return aStandalone{newRedis(t, options)}
+	return aStandalone{newRedis(t, redisserver.Options{Users: storeUsers()})}
 }
 
 // aSentinel is a Sentinel topology whose sentinels ask for a user, too.

@@ -39,7 +39,7 @@ func SentinelACLRule() string {
 func commands(lists ...string) string {
 	var all []string
 	seen := make(map[string]bool)
-	for _, command := range strings.Fields(strings.Join(lists, " ")) {
+	for command := range strings.FieldsSeq(strings.Join(lists, " ")) {
 		if !seen[command] {
 			seen[command] = true
 			all = append(all, command)

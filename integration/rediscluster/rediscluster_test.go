@@ -35,7 +35,7 @@ func TestAKilledPrimaryIsReplacedAndComesBackAsAReplica(t *testing.T) {
 		}
 	})
 	client := topology.Client()
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	if err := client.Set(t.Context(), "kept", "1", 0).Err(); err != nil {
 		t.Fatal(err)
 	}

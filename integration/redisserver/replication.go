@@ -23,7 +23,7 @@ func (s *Server) Replicate(ctx context.Context, primary *Server) error {
 	host, port, _ := net.SplitHostPort(primary.address) // made by FreeAddress, so well formed
 	client := s.Client()
 	defer client.Close()
-	if err := client.SlaveOf(ctx, host, port).Err(); err != nil {
+	if err := client.ReplicaOf(ctx, host, port).Err(); err != nil {
 		return fmt.Errorf("make %s a replica of %s: %w", s.address, primary.address, err)
 	}
 	return nil
@@ -36,7 +36,7 @@ func (s *Server) WaitReplicated(ctx context.Context, n int) error {
 	// WAIT speaks of the writes of its own connection, so that one write must come before it. It is no key: in a Redis
 	// Cluster a key would have to be of this server's.
 	conn := client.Conn()
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.Publish(ctx, "integration", "replicated").Err(); err != nil {
 		return fmt.Errorf("mark the replication stream of %s: %w", s.address, err)
 	}

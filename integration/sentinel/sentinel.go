@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,7 +98,8 @@ func start(ctx context.Context, options Options) (*Topology, error) {
 			return t, err
 		}
 	}
-	return t, t.WaitHealthy(ctx)
+	err = t.WaitHealthy(ctx)
+	return t, err
 }
 
 // startSentinel writes a configuration, which the sentinel keeps rewriting, and starts it.
@@ -162,7 +164,7 @@ func (t *Topology) Primary(ctx context.Context) (*redisserver.Server, error) {
 
 func (t *Topology) primaryBy(ctx context.Context, sentinel string) (*redisserver.Server, error) {
 	client := newClient(sentinel)
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	answer, err := client.GetMasterAddrByName(ctx, Master).Result()
 	if err != nil {
 		return nil, fmt.Errorf("ask the sentinel at %s for the primary: %w", sentinel, err)
@@ -240,13 +242,13 @@ func (t *Topology) healthy(ctx context.Context) error {
 // watched looks whether a sentinel knows the others and all replicas, and finds nobody down.
 func (t *Topology) watched(ctx context.Context, address string) error {
 	client := newClient(address)
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	master, err := client.Master(ctx, Master).Result()
 	if err != nil {
 		return fmt.Errorf("ask the sentinel at %s what it watches: %w", address, err)
 	}
 	known, others, flags := master["num-slaves"], master["num-other-sentinels"], master["flags"]
-	if known != fmt.Sprint(replicas) || others != fmt.Sprint(sentinels-1) || flags != "master" {
+	if known != strconv.Itoa(replicas) || others != strconv.Itoa(sentinels-1) || flags != "master" {
 		return fmt.Errorf("the sentinel at %s knows %s replicas and %s other sentinels, the primary's flags are %q", address, known, others, flags)
 	}
 	nodes, err := client.Replicas(ctx, Master).Result()
