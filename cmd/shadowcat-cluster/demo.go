@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -18,7 +15,7 @@ import (
 
 // newDemoCommand makes `shadowcat-cluster demo`.
 func newDemoCommand() *cobra.Command {
-	config := demo.Config{}
+	config := demo.Config{Replicas: 3}
 	command := &cobra.Command{
 		Use:   "demo",
 		Short: "Run a whole cluster in this process, to try and to watch",
@@ -37,7 +34,7 @@ Nothing is authenticated and nothing is kept: it is for one person on one machin
 	}
 	flags := command.Flags()
 	flags.StringVar(&config.Listen, "listen", "127.0.0.1:8080", "Address that clients connect to; port 0 takes a free one")
-	flags.IntVar(&config.Replicas, "replicas", 3, fmt.Sprintf("Number of replicas, 1 to %d", demo.MaxReplicas))
+	addNumber(flags, &config.Replicas, "replicas", 1, demo.MaxReplicas, "Number of replicas")
 	flags.StringVar(&config.Redis, "redis", "", "URL of a Redis to use (default one inside this process)")
 	return command
 }
@@ -46,11 +43,8 @@ func runDemo(command *cobra.Command, config demo.Config) error {
 	if err := config.Validate(); err != nil {
 		return usage(err)
 	}
-	// The first signal ends the demo in order. From then on signals do what they do by default, so that a second
-	// Ctrl-C ends it at once.
-	ctx, restore := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
-	defer restore()
-	defer context.AfterFunc(ctx, restore)()
+	ctx, release := untilSignal(command.Context(), func() {})
+	defer release()
 
 	config.Build, config.Program = build(), os.Args[0]
 	config.Out = command.OutOrStdout()

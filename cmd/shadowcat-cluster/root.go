@@ -111,7 +111,7 @@ func addSettings(command *cobra.Command, scope settings.Scope) (load func() (set
 	}
 	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		if name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --"); unknown {
-			return fmt.Errorf("%w%s", err, flags.UnknownFlag(name))
+			return flags.UnknownFlag(name)
 		}
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -90,19 +91,30 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 	}
 	logStart(log, s, listener, adminListener)
 
-	// The first signal ends the replica in order. From then on signals do what they do by default, so that a second one
-	// ends it at once.
-	ctx, restore := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer restore()
-	defer context.AfterFunc(ctx, func() {
-		restore()
-		log.Info("stopping: finishing requests in flight")
-	})()
+	ctx, release := untilSignal(ctx, func() { log.Info("stopping: finishing requests in flight") })
+	defer release()
 	if err := r.Run(ctx, listener, adminListener); err != nil {
 		return err
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// untilSignal returns a context that ends at the first signal or with ctx, after announce has returned. From then on
+// signals do what they do by default, so that a second one ends the process at once. release undoes it all.
+func untilSignal(ctx context.Context, announce func()) (running context.Context, release func()) {
+	signalled, restore := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(signalled, func() {
+		restore()
+		announce()
+		stop()
+	})
+	return running, func() {
+		unhook()
+		restore()
+		stop()
+	}
 }
 
 func proxyConfig(s settings.Settings) proxy.Config {
@@ -142,7 +154,7 @@ func logStart(log *slog.Logger, s settings.Settings, listener, adminListener net
 		if u.Name != "" {
 			path = "/" + u.Name + "/mcp"
 		}
-		upstreams = append(upstreams, slog.String(path, u.URL.String()))
+		upstreams = append(upstreams, slog.String(path, withoutSecrets(u.URL)))
 	}
 	log.Info("listening",
 		"address", listener.Addr().String(),
@@ -152,6 +164,11 @@ func logStart(log *slog.Logger, s settings.Settings, listener, adminListener net
 		slog.Group("upstreams", upstreams...),
 		"version", version,
 	)
+}
+
+// withoutSecrets is an upstream's URL as it may be logged: a query may hold an API key.
+func withoutSecrets(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
 }
 
 // newReplicaID names this replica after its host. The random part tells apart replicas on one host, and a pod from the

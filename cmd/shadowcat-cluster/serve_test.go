@@ -1,15 +1,22 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
 )
 
 func TestASessionServedByOneReplicaIsServedListedAndEndedEverywhere(t *testing.T) {
@@ -151,6 +158,64 @@ func TestAStoreThatIsAwayAtStartIsWaitedFor(t *testing.T) {
 	}
 	if changes != 2 {
 		t.Errorf("%d lines about the store, want one for away and one for back: %+v", changes, all)
+	}
+}
+
+// slowAnnouncement is a log whose line about stopping takes until the one about having stopped is written, or long enough.
+type slowAnnouncement struct {
+	slog.Handler
+	stopped chan struct{}
+	once    *sync.Once
+
+	mu    *sync.Mutex
+	lines *[]string
+}
+
+func (h slowAnnouncement) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+func (h slowAnnouncement) Handle(_ context.Context, record slog.Record) error {
+	switch {
+	case strings.HasPrefix(record.Message, "stopping"):
+		select {
+		case <-h.stopped:
+		case <-time.After(300 * time.Millisecond):
+		}
+	case record.Message == "stopped":
+		h.once.Do(func() { close(h.stopped) })
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	*h.lines = append(*h.lines, record.Message)
+	return nil
+}
+
+func TestStoppingIsAnnouncedBeforeItIsDone(t *testing.T) {
+	t.Parallel()
+	s, err := settings.Load(settings.Sources{Flags: map[string][]string{
+		"redis": {newStore(t)}, "listen": {"127.0.0.1:0"}, "admin_listen": {"off"}, "upstream": {"http://127.0.0.1:1/mcp?key=hunter2"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	log := slog.New(slowAnnouncement{slog.NewTextHandler(io.Discard, nil), make(chan struct{}), &sync.Once{}, &sync.Mutex{}, &lines})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := serve(ctx, s, log); err != nil {
+		t.Fatal(err)
+	}
+	last := lines[max(0, len(lines)-2):]
+	if !slices.Equal(last, []string{"stopping: finishing requests in flight", "stopped"}) {
+		t.Errorf("the log ends with %q", last)
+	}
+}
+
+func TestUpstreamsAreLoggedWithoutTheirQueries(t *testing.T) {
+	t.Parallel()
+	s := startServe(t, "--redis", newStore(t), "--upstream", "files=http://127.0.0.1:1/a/mcp?key=hunter2")
+	line := s.waitLog("listening")
+	if !strings.Contains(line.text, `"http://127.0.0.1:1/a/mcp"`) || strings.Contains(line.text, "hunter2") {
+		t.Errorf("log line %s", line.text)
 	}
 }
 

@@ -38,6 +38,8 @@ type logLine struct {
 	Msg     string `json:"msg"`
 	Address string `json:"address"`
 	Admin   string `json:"admin"`
+
+	text string // all of it
 }
 
 // startServe starts the command on free ports and waits until it listens.
@@ -72,7 +74,7 @@ func startServe(t *testing.T, args ...string) *served {
 
 func (s *served) read(stderr io.Reader) {
 	for scanner := bufio.NewScanner(stderr); scanner.Scan(); {
-		line := logLine{Msg: scanner.Text()}
+		line := logLine{Msg: scanner.Text(), text: scanner.Text()}
 		_ = json.Unmarshal(scanner.Bytes(), &line) // what is no JSON stays as it is, and is found by tests that look
 		s.mu.Lock()
 		s.lines = append(s.lines, line)

@@ -39,7 +39,7 @@ func newSessionListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List sessions, the longest idle first",
 		Long: `Lists live sessions, the longest idle first, or the records of ended ones, those purged next first.
-A session past its end is shown as expired even before it is swept away.
+A session past its end is shown as expired, with its end, even before it is swept away.
 
 JSON: {"sessions": [...], "next": CURSOR}. Times are RFC 3339 in UTC. deadline_at is when a live session
 ends unless something happens, and when an ended one's record is purged; null is never. next is null on
@@ -51,10 +51,10 @@ the last page. The principal and the name of an upstream may be empty.`,
 	}
 	load := addSettings(command, settings.ScopeStore)
 	output := addOutput(command)
-	var q cluster.Query
+	q := cluster.Query{Limit: defaultLimit}
 	flags := command.Flags()
 	flags.BoolVar(&q.Ended, "ended", false, "List ended sessions instead of live ones")
-	flags.IntVar(&q.Limit, "limit", defaultLimit, fmt.Sprintf("How many sessions to list, 1 to %d", maxLimit))
+	addNumber(flags, &q.Limit, "limit", 1, maxLimit, "How many sessions to list")
 	flags.StringVar(&q.Cursor, "cursor", "", "Go on where the page before ended: its next value")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		s, err := load()

@@ -86,7 +86,7 @@ func newSessionView(s cluster.Session, now time.Time) sessionView {
 		Status:         string(statusAt(s, now)),
 		Principal:      string(s.Principal),
 		Upstream:       s.Upstream,
-		Endpoint:       withoutUser(s.Endpoint),
+		Endpoint:       shownEndpoint(s.Endpoint),
 		Revision:       s.Revision,
 		CreatedAt:      timestamp(s.CreatedAt),
 		LastActivityAt: timestamp(s.LastActivityAt),
@@ -131,20 +131,25 @@ func statusAt(s cluster.Session, now time.Time) cluster.Status {
 	return s.Status
 }
 
+// isDue reports whether a session is past its end, but its record still waits for cleanup to say so. The store may show it
+// as expired already; what it does not have is a moment at which it was ended.
+func isDue(s cluster.Session, now time.Time) bool {
+	return s.EndedAt.IsZero() && statusAt(s, now) == cluster.StatusExpired
+}
+
 // timestamp writes RFC 3339 in UTC with milliseconds, which is what the store knows.
 func timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
 
-// withoutUser drops credentials from an address, which may be a URL or host:port.
-func withoutUser(address string) string {
-	if !strings.Contains(address, "@") {
+// shownEndpoint drops what may be a credential from an address, which may be a URL or host:port.
+func shownEndpoint(address string) string {
+	if !strings.ContainsAny(address, "@?#") {
 		return address
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
 		return "(unreadable)" // where the credentials end cannot be told
 	}
-	u.User = nil
-	return u.String()
+	return withoutSecrets(u)
 }
 
 // maxUpstreamColumns keeps a list within 100 columns.
@@ -162,14 +167,23 @@ func pageTable(page cluster.Page, ended bool) string {
 		deadline = "PURGED"
 	}
 	t := newTable("ID", "STATUS", "UPSTREAM", "CREATED", "LAST SEEN", deadline, "REQS")
+	due := 0
 	for _, s := range page.Sessions {
+		end := until(s.DeadlineAt, page.Now)
+		if isDue(s, page.Now) {
+			due++
+			end = ago(s.DeadlineAt, page.Now)
+		}
 		t.AppendRow(table.Row{
 			s.ID, statusAt(s, page.Now), text.Snip(visible(s.Upstream), maxUpstreamColumns, "…"), ago(s.CreatedAt, page.Now),
-			ago(s.LastActivityAt, page.Now), until(s.DeadlineAt, page.Now), s.Requests,
+			ago(s.LastActivityAt, page.Now), end, s.Requests,
 		})
 	}
 	t.SetColumnConfigs(right(7))
 	rendered := render(t)
+	if due > 0 {
+		rendered += "\n\nExpired sessions have ended; their records wait for cleanup."
+	}
 	if page.Next != "" {
 		rendered += "\n\nThere are more: --cursor " + page.Next
 	}
@@ -178,8 +192,11 @@ func pageTable(page cluster.Page, ended bool) string {
 
 func detailTable(s cluster.Session) string {
 	now := time.Now()
-	deadline := "ends"
-	if s.Status.Ended() {
+	deadline, distance := "ends", until(s.DeadlineAt, now)
+	switch {
+	case isDue(s, time.Time{}): // by the store's clock, not by ours
+		deadline, distance = "ended", ago(s.DeadlineAt, now)+"; the record waits for cleanup"
+	case s.Status.Ended():
 		deadline = "purged"
 	}
 	t := newTable()
@@ -188,12 +205,12 @@ func detailTable(s cluster.Session) string {
 		{"status", s.Status},
 		{"principal", visible(string(s.Principal))},
 		{"upstream", visible(s.Upstream)},
-		{"endpoint", visible(withoutUser(s.Endpoint))},
+		{"endpoint", visible(shownEndpoint(s.Endpoint))},
 		{"revision", visible(s.Revision)},
 		{"client", strings.TrimSpace(visible(s.ClientName) + " " + strings.TrimPrefix(visible(s.ClientVersion), "-"))},
 		{"created", moment(s.CreatedAt, ago(s.CreatedAt, now))},
 		{"last activity", moment(s.LastActivityAt, ago(s.LastActivityAt, now))},
-		{deadline, moment(s.DeadlineAt, until(s.DeadlineAt, now))},
+		{deadline, moment(s.DeadlineAt, distance)},
 		{"requests", s.Requests},
 		{"pending", s.Pending},
 		{"version", s.Version},

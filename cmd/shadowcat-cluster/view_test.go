@@ -46,19 +46,47 @@ func TestALiveSessionPastItsEndIsShownAsExpired(t *testing.T) {
 	}
 }
 
+// The store shows such a session as expired, and its end is not when its record is purged.
+func TestASessionThatWaitsForCleanupIsShownWithItsEnd(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	end := now.Add(-3 * time.Minute)
+	s := cluster.Session{Status: cluster.StatusExpired, CreatedAt: now.Add(-time.Hour), LastActivityAt: now.Add(-time.Hour), DeadlineAt: end}
+	detail := detailTable(s)
+	if !strings.Contains(detail, "\nended          "+timestamp(end)+"  3m ago; the record waits for cleanup\n") ||
+		!strings.Contains(detail, "\nstatus         expired\n") || strings.Contains(detail, "purged") {
+		t.Errorf("show:\n%s", detail)
+	}
+	for _, s.Status = range []cluster.Status{cluster.StatusActive, cluster.StatusExpired} {
+		list := pageTable(cluster.Page{Sessions: []cluster.Session{s}, Now: now}, false)
+		if !strings.Contains(list, "3m ago") || !strings.Contains(list, "expired") || !strings.Contains(list, "wait for cleanup") {
+			t.Errorf("list, %s:\n%s", s.Status, list)
+		}
+	}
+	swept := cluster.Session{Status: cluster.StatusExpired, EndedAt: end, DeadlineAt: now.Add(10*time.Minute + time.Second)}
+	if detail := detailTable(swept); !strings.Contains(detail, "\npurged ") || !strings.Contains(detail, "in 10m") {
+		t.Errorf("show, ended:\n%s", detail)
+	}
+	if list := pageTable(cluster.Page{Sessions: []cluster.Session{swept}, Now: now}, true); strings.Contains(list, "cleanup") {
+		t.Errorf("list, ended:\n%s", list)
+	}
+}
+
 func TestEndpointsAreShownWithoutCredentials(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
 		"":                                  "",
 		"127.0.0.1:9000":                    "127.0.0.1:9000",
 		"files.internal":                    "files.internal",
-		"http://files:8080/mcp?a=b":         "http://files:8080/mcp?a=b",
+		"http://files:8080/mcp":             "http://files:8080/mcp",
+		"http://files:8080/mcp?key=hunter2": "http://files:8080/mcp",
+		"files:8080?key=hunter2":            "(unreadable)",
 		"http://user:hunter2@files/mcp":     "http://files/mcp",
 		"user:hunter2@127.0.0.1:9000":       "(unreadable)",
 		"http://user:hun/ter2@files/mcp%zz": "(unreadable)",
 	} {
-		if got := withoutUser(address); got != want {
-			t.Errorf("withoutUser(%q) = %q, want %q", address, got, want)
+		if got := shownEndpoint(address); got != want {
+			t.Errorf("shownEndpoint(%q) = %q, want %q", address, got, want)
 		}
 	}
 }

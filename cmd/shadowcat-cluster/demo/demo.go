@@ -34,6 +34,10 @@ const (
 	// pingTimeout is how long a Redis of the user's own may take to answer at start.
 	pingTimeout = 5 * time.Second
 
+	// storeTimeout is how long a replica waits for the store. It is more than a cluster's: all of the demo, its Redis
+	// included, shares one machine with whatever else its user runs.
+	storeTimeout = 2 * time.Second
+
 	// embeddedURL asks for a Redis inside this process, as it does for other commands.
 	embeddedURL = "embedded:"
 
@@ -173,6 +177,7 @@ func (d *Demo) openRedis() error {
 // openReplica makes one replica with a store of its own, as if it were a process of its own.
 func (d *Demo) openReplica(ctx context.Context, index int) error {
 	limits := cluster.DefaultConfig()
+	limits.StoreTimeout = storeTimeout
 	store, err := redisstore.Open(d.redisURL, redisstore.Options{Prefix: d.prefix(), Config: limits, Logger: d.config.Logger})
 	if err != nil {
 		return fmt.Errorf("--redis: %w", err)

@@ -200,7 +200,7 @@ func (e *example) addAsk() {
 		})
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			return nil, nil, fmt.Errorf("nobody answered within %v", askTimeout)
+			return nil, nil, fmt.Errorf("nobody answered within %v minutes", askTimeout.Minutes())
 		case err != nil:
 			return nil, nil, fmt.Errorf("asking the client: %w", err)
 		case reply.Action != "accept":

@@ -1,6 +1,9 @@
 package settings
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Flag is one setting's command-line flag. It fits pflag's Value interface, and only collects what was given: [Load]
 // reads the values, so that all mistakes are reported together and alike.
@@ -73,19 +76,19 @@ func (f *Flag) Usage() string {
 	return usage
 }
 
-// UnknownFlag says what to do about a flag (without dashes) that a command with these flags does not have: "" or the end
-// of an error message.
-func (f Flags) UnknownFlag(name string) string {
+// UnknownFlag is the error for a flag (without dashes) that a command with these flags does not have: it says what was
+// meant, as far as that can be told.
+func (f Flags) UnknownFlag(name string) error {
+	if inUnsupportedGroup(strings.Replace(name, "-", ".", 1)) {
+		return fmt.Errorf("--%s: %w", name, errNotYet)
+	}
 	var known []string
 	for _, flag := range f {
 		if flag.Setting.Supported() {
 			known = append(known, "--"+flag.Setting.Flag())
 		}
 	}
-	if inUnsupportedGroup(strings.Replace(name, "-", ".", 1)) {
-		return ": " + errNotYet.Error()
-	}
-	return didYouMean("--"+name, known)
+	return fmt.Errorf("unknown flag: --%s%s", name, didYouMean("--"+name, known))
 }
 
 // UnsupportedHelp is the paragraph of help that names what is planned.

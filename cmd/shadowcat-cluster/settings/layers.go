@@ -119,5 +119,18 @@ func unknownReason(shown, name string, candidates []string) error {
 	if inUnsupportedGroup(name) {
 		return errNotYet
 	}
+	for _, s := range supported {
+		if !strings.HasPrefix(s.Name, name+".") {
+			continue
+		}
+		member := s.Name
+		if shown != name {
+			member = s.Env()
+		}
+		return fmt.Errorf("is no setting by itself; did you mean %s?", member)
+	}
+	if inUnsupportedGroup(name + ".") {
+		return errNotYet
+	}
 	return fmt.Errorf("unknown setting%s", didYouMean(shown, candidates))
 }

@@ -3,6 +3,9 @@ package settings
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/knadh/koanf/providers/confmap"
@@ -112,12 +115,34 @@ func describe(name, origin string, err error) []error {
 	return described
 }
 
-// CheckServe reports what the serve command lacks.
+// CheckServe reports what the serve command lacks, and what only it cannot do.
 func (s Settings) CheckServe() error {
+	var errs []error
 	if len(s.Upstreams) == 0 {
-		return errors.New("upstream: not set; name the MCP server to serve, such as --upstream http://127.0.0.1:9000/mcp")
+		errs = append(errs, errors.New("upstream: not set; name the MCP server to serve, such as --upstream http://127.0.0.1:9000/mcp"))
 	}
-	return nil
+	if sameAddress(s.Listen, s.AdminListen) {
+		errs = append(errs, fmt.Errorf("admin_listen: %s is taken by listen (%s); choose another port, or off", s.AdminListen, s.Listen))
+	}
+	return errors.Join(errs...)
+}
+
+// sameAddress reports whether only one of two addresses can be listened on: same port, and same host or one of them every
+// host. Names are not looked up, and port 0 is a different one each time.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil {
+		return false // off
+	}
+	numberA, _ := strconv.Atoi(portA) // checked when the setting was read
+	numberB, _ := strconv.Atoi(portB)
+	return numberA == numberB && numberA != 0 && (hostA == hostB || isEveryHost(hostA) || isEveryHost(hostB))
+}
+
+func isEveryHost(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "" || err == nil && address.IsUnspecified()
 }
 
 // split cuts a text that holds several values: at spaces, and at commas where no value can hold one. An upstream may come

@@ -200,6 +200,13 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		{"upstream", strings.Repeat("n", 64) + "=http://h/mcp", "the name"},
 		{"upstream", "http://h/mcp#frag", "has a fragment"},
 		{"upstream", "http://u:p@h/mcp", "has a user or password"},
+		{"upstream", "http://h:65536/mcp", `"http://h:65536/mcp" has a port that is not 1 to 65535`},
+		{"upstream", "http://h:0/mcp", "has a port that is not"},
+		{"upstream", "http://h/mcp,b=http://h2/x", "the value without a name is a list with commas; separate upstreams by spaces"},
+		{"upstream", "a=http://h/mcp,http://h2/x", `the value of "a" is a list with commas`},
+		{"upstream", "http://h/mcp, https://h2/x", "is a list with commas"},
+		{"upstream", "http://h,http://h2", "is a list with commas"},
+		{"upstream", "http://h/mcp,b=h2:80/x", "is a list with commas"},
 		{"upstream", "http://a,b/mcp", "not yet supported by this version"},
 		{"allowed_origins", "inspector.example", "is no origin"},
 		{"allowed_origins", "https://x.example/", "is no origin"},
@@ -209,6 +216,7 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		{"max_body", "4MB", "unknown unit"},
 		{"max_sessions", "-1", `max_sessions: "-1" is negative`},
 		{"max_sessions", "1e3", `max_sessions: "1e3" is not a whole number`},
+		{"max_sessions", "01", `max_sessions: "01" begins with 0; want a whole number`},
 		{"max_sessions", "99999999999999999999", "is too large"},
 		{"max_sessions", "1000000000", "max_sessions: 1000000000 is not in"},
 		{"request_rate", "50/m", `request_rate: "50/m" is not a rate a second`},
@@ -256,11 +264,11 @@ func TestAllMistakesAreReportedTogetherWithTheirSource(t *testing.T) {
 	}
 	got := strings.ReplaceAll(strings.Join(refused(t, src), "\n"), path, "FILE")
 	want := strings.TrimSpace(`
-auth.issuer: not yet supported by this version (from FILE)
-listen.a: unknown setting; did you mean listen? (from FILE)
-max_body: takes one value, not a list (from FILE)
 max_sesions: unknown setting; did you mean max_sessions? (from FILE)
+auth.issuer: not yet supported by this version (from FILE)
+max_body: takes one value, not a list (from FILE)
 retention: has no value (from FILE)
+listen: takes text or a number (from FILE)
 SHADOWCAT_MAX_SESSION: unknown setting; did you mean SHADOWCAT_MAX_SESSIONS?
 SHADOWCAT_EVENTS_MAX_AGE: not yet supported by this version
 upstream: "ftp://a" is not an http or https URL; want URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
@@ -278,7 +286,8 @@ func TestErrorsNeverShowCredentials(t *testing.T) {
 	t.Parallel()
 	for _, upstream := range []string{
 		"ftp://user:hunter2@h/mcp", "http://user:hunter2@/mcp", "http://user:hunter2@h:port/mcp", "x=http://user:hunter2@h/%zz",
-		"http://user:hunter2@h/mcp#x", "http://user:hunter2@a,b/mcp",
+		"http://user:hunter2@h/mcp#x", "http://user:hunter2@a,b/mcp", "ftp://h/mcp?key=hunter2", "http://hunter2@h/mcp",
+		"http://h:0/mcp?key=hunter2", "http://h/mcp?key=hunter2,b=http://h2/mcp?key=hunter2", "http://h/mcp#hunter2",
 	} {
 		if got := fmt.Sprint(refused(t, flags("upstream", upstream))); strings.Contains(got, "hunter2") {
 			t.Errorf("%s: the error shows the password: %s", upstream, got)
@@ -293,16 +302,57 @@ func TestUnreadableFilesAreRefused(t *testing.T) {
 		missing:                             "no such file",
 		t.TempDir():                         "is a directory",
 		yamlFile(t, "a: b: c"):              "yaml",
-		yamlFile(t, "- a\n- b"):             "yaml",
-		yamlFile(t, "lease: 1s\nlease: 2s"): "already defined",
-		yamlFile(t, "lease: 5s\n---\nmax_sessions: 5\n"): "more than one YAML document",
+		yamlFile(t, "- a\n- b"):             "holds no settings; want lines of name: value",
+		yamlFile(t, "foo"):                  "holds no settings; want lines of name: value",
+		yamlFile(t, "lease: 5s\nlease: 6s"): "lease: is set twice, again in line 2",
+		yamlFile(t, "auth.mode: none\nauth: {mode: none}"):      "auth.mode: is set twice",
+		yamlFile(t, "? [a]\n: b"):                               "has a key that is no name",
+		yamlFile(t, "a: &a {b: *a}"):                            "unknown setting",
+		yamlFile(t, "upstream: [http://h/mcp]\n---\na: b: c\n"): "yaml",
+		yamlFile(t, "lease: 5s\n---\nmax_sessions: 5\n"):        "more than one YAML document",
 	} {
 		problems := refused(t, settings.Sources{File: path})
 		if len(problems) != 1 || !strings.Contains(problems[0], path) || !strings.Contains(problems[0], want) {
 			t.Errorf("%s: %q; want %q", path, problems, want)
 		}
 	}
-	load(t, settings.Sources{File: yamlFile(t, "")})
+	for _, empty := range []string{"", "# nothing\n", "---\n", "--- # nothing\n...\n"} {
+		load(t, settings.Sources{File: yamlFile(t, empty)})
+	}
+}
+
+func TestAFileTakesTheTextThatTheUserWrote(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"0x1", "1e0", "1.0", "+1", "01", "0o1", "1_000", "0b1", ".inf", "true", "2026-01-02", "!!int 0x1"} {
+		problems := refused(t, settings.Sources{File: yamlFile(t, "max_sessions: "+text)})
+		if len(problems) != 1 || !strings.Contains(problems[0], `max_sessions: "`+strings.TrimPrefix(text, "!!int ")+`"`) {
+			t.Errorf("max_sessions: %s: %q", text, problems)
+		}
+	}
+	for _, text := range []string{"7", `"7"`, "'7'", "&seven 7", "!!str 7", ">-\n  7"} {
+		if got := load(t, settings.Sources{File: yamlFile(t, "max_sessions: "+text)}).Cluster.MaxSessions; got != 7 {
+			t.Errorf("max_sessions: %s is read as %d", text, got)
+		}
+	}
+	// What YAML would take for something else than text.
+	got := load(t, settings.Sources{File: yamlFile(t, "prefix: 1.10\nreplica_id: 0x1F\nadmin_listen: off\nmax_body: &n 2048\nrequest_burst: *n\n")})
+	if got.Prefix != "1.10" || got.ReplicaID != "0x1F" || got.AdminListen != "" || got.MaxBody != 2048 || got.Cluster.RequestBurst != 2048 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAGroupIsNoSetting(t *testing.T) {
+	t.Parallel()
+	for want, src := range map[string]settings.Sources{
+		"auth: is no setting by itself; did you mean auth.mode?":                     {File: yamlFile(t, "auth: none")},
+		"auth: is no setting by itself; did you mean auth.mode? (":                   {File: yamlFile(t, "auth: {}")},
+		"SHADOWCAT_AUTH: is no setting by itself; did you mean SHADOWCAT_AUTH_MODE?": {Environ: []string{"SHADOWCAT_AUTH=none"}},
+		"events: not yet supported by this version":                                  {File: yamlFile(t, "events: 5")},
+	} {
+		if problems := refused(t, src); len(problems) != 1 || !strings.HasPrefix(problems[0], want) {
+			t.Errorf("%q, want %q", problems, want)
+		}
+	}
 }
 
 func TestVariablesThatKubernetesSetsForAServiceAreLeftAlone(t *testing.T) {
@@ -322,6 +372,27 @@ func TestServeNeedsAnUpstream(t *testing.T) {
 	}
 	if err := load(t, flags("upstream", "http://a/mcp")).CheckServe(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestServeNeedsTwoAddresses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		listen, admin string
+		same          bool
+	}{
+		{"127.0.0.1:9081", "127.0.0.1:9081", true},
+		{":9081", "127.0.0.1:9081", true},
+		{"127.0.0.1:9081", "[::]:09081", true},
+		{"127.0.0.1:9081", "127.0.0.2:9081", false},
+		{"127.0.0.1:0", "127.0.0.1:0", false},
+		{":8081", ":9081", false},
+		{":8081", "off", false},
+	} {
+		s := load(t, flags("upstream", "http://a/mcp", "listen", c.listen, "admin_listen", c.admin))
+		if err := s.CheckServe(); (err != nil) != c.same || c.same && !strings.HasPrefix(err.Error(), "admin_listen: "+c.admin+" is taken by listen (") {
+			t.Errorf("listen %s, admin_listen %s: %v", c.listen, c.admin, err)
+		}
 	}
 }
 

@@ -70,8 +70,8 @@ func FormatSize(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// parseCount reads a whole number that is not negative. Underscores and signs are refused, so that a value means the same
-// in a flag, in the environment and in a file.
+// parseCount reads a whole number that is not negative. Signs, underscores, exponents and leading zeros are refused: they
+// mean something else, or nothing, to other readers of the same text.
 func parseCount(text string) (int, error) {
 	const want = "want a whole number, such as 100"
 	switch digits := leading(text, isDigit); {
@@ -81,6 +81,8 @@ func parseCount(text string) (int, error) {
 		return 0, fmt.Errorf("%s is negative; %s", quote(text), want)
 	case digits != text:
 		return 0, fmt.Errorf("%s is not a whole number; %s", quote(text), want)
+	case len(text) > 1 && text[0] == '0':
+		return 0, fmt.Errorf("%s begins with 0; %s", quote(text), want)
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
