@@ -34,6 +34,9 @@ shadowcat (` + "`SHADOWCAT_CLUSTER_SERVICE_HOST`" + ` and the like) are left alo
 - A **list** may be repeated as a flag, is a list in YAML, and is separated by commas or spaces in the environment.
   ` + "`upstream`" + ` is separated by spaces alone.
 
+YAML values are taken as they are written, quotes aside: ` + "`1_000` and `0x10`" + ` are numbers to YAML, and refused here as they are
+in a flag.
+
 All replicas of a cluster must have the same limits of sessions.
 
 `
