@@ -2,8 +2,11 @@ package integration_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"text/tabwriter"
@@ -83,6 +86,23 @@ func (c contract) run(t *testing.T) {
 		}
 	}
 	checkRefusals(t, c.at)
+	c.checkWrongPassword(t)
+}
+
+// checkWrongPassword fails the test when a wrong password is not named as the reason, or is shown.
+func (c contract) checkWrongPassword(t *testing.T) {
+	t.Helper()
+	const wrong = "not-the-password"
+	store := openStore(t, c.at.URL(url.UserPassword(storeUser.Username(), wrong)), redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()})
+	for call, do := range map[string]func(context.Context) error{"ping": store.Ping, "claim": store.Claim} {
+		err := do(t.Context())
+		if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "WRONGPASS") {
+			t.Errorf("%s with a wrong password: %v, want ErrStoreUnavailable that says WRONGPASS", call, err)
+		}
+		if err != nil && strings.Contains(err.Error(), wrong) {
+			t.Errorf("%s: the error holds the password: %v", call, err)
+		}
+	}
 }
 
 // contractOnMiniredis runs the suite with a clock that the tests move.
