@@ -70,16 +70,37 @@ func TestPeekTellsWhatAMessageIs(t *testing.T) {
 			"params that are no object", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":[{"protocolVersion":"x"}]}`,
 			mcp.Message{Kind: mcp.KindRequest, Method: "initialize", ID: "1", Initializes: true},
 		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := mcp.Peek([]byte(tt.body))
+			if err != nil {
+				t.Fatalf("Peek: %v", err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("Peek (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPeekTellsWhatABatchHolds(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, body string
+		want       mcp.Message
+	}{
 		{
-			"batch", `[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"method":"b"}]`,
+			"two", `[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"method":"b"}]`,
 			mcp.Message{Kind: mcp.KindBatch, BatchLen: 2},
 		},
 		{
-			"batch with ids that only look alike", `[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":"1","method":"b"},{"jsonrpc":"2.0","id":1,"result":{}}]`,
+			"ids that only look alike", `[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":"1","method":"b"},{"jsonrpc":"2.0","id":1,"result":{}}]`,
 			mcp.Message{Kind: mcp.KindBatch, BatchLen: 3},
 		},
 		{
-			"initialize in a batch", `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`,
+			"initialize", `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`,
 			mcp.Message{Kind: mcp.KindBatch, BatchLen: 1, Initializes: true},
 		},
 	}

@@ -207,7 +207,8 @@ func TestABatchCostsAsManyRequestsAsItHolds(t *testing.T) {
 	}
 	before := len(u.requests())
 	got := post(r.url, token, batch(100)).send(t)
-	if p := got.problem(); got.status != 429 || p.Error.Data.Reason != "rate_limited" || p.Error.Data.Limit != "request_rate" {
+	if p := got.problem(); got.status != 429 || p.Error.Data.Reason != "rate_limited" || p.Error.Data.Limit != "request_rate" ||
+		!strings.Contains(p.Error.Message, "smaller") {
 		t.Errorf("a batch of 100: %d %s", got.status, got.body)
 	}
 	if got := post(r.url, token, batch(4)).send(t); got.status != 429 {

@@ -63,10 +63,14 @@ func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 	use.Upstream = x.upstream.Name
 	lease, err := x.p.sessions.Lease(x.r.Context(), token, use)
 	if err != nil {
-		if errors.Is(err, cluster.ErrRateLimited) {
+		f := refusalOf(err)
+		if f.reason == mcp.ReasonRateLimited {
 			x.session = token.ID // it exists, and operators want to know which
+			if use.Requests > 1 {
+				f.message = "the session sends requests too fast; every message of a batch counts, so send smaller ones"
+			}
 		}
-		x.refuseSession(err)
+		x.refuseFor(err, f)
 		return nil, false
 	}
 	x.token, x.session, x.upstreamSession = token, token.ID, lease.Session().UpstreamSession

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -171,6 +170,8 @@ type slowAnnouncement struct {
 	lines *[]string
 }
 
+func (slowAnnouncement) Enabled(context.Context, slog.Level) bool { return true }
+
 func (h slowAnnouncement) WithAttrs([]slog.Attr) slog.Handler { return h }
 
 func (h slowAnnouncement) Handle(_ context.Context, record slog.Record) error {
@@ -198,7 +199,7 @@ func TestStoppingIsAnnouncedBeforeItIsDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lines []string
-	log := slog.New(slowAnnouncement{slog.NewTextHandler(io.Discard, nil), make(chan struct{}), &sync.Once{}, &sync.Mutex{}, &lines})
+	log := slog.New(slowAnnouncement{slog.DiscardHandler, make(chan struct{}), &sync.Once{}, &sync.Mutex{}, &lines})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := serve(ctx, s, log); err != nil {

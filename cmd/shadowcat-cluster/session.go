@@ -42,8 +42,9 @@ func newSessionListCommand() *cobra.Command {
 A session past its end is shown as expired, with its end, even before it is swept away.
 
 JSON: {"sessions": [...], "next": CURSOR}. Times are RFC 3339 in UTC. deadline_at is when a live session
-ends unless something happens, and when an ended one's record is purged; null is never. next is null on
-the last page. The principal and the name of an upstream may be empty.`,
+ends unless something happens, when one past its end has ended, and when an ended one's record is
+purged; null is never. next is null on the last page. The principal and the name of an upstream may be
+empty.`,
 		Example: `  shadowcat-cluster session list
   shadowcat-cluster session list --ended --limit 1000
   shadowcat-cluster session list --output json | jq -r '.sessions[].id'`,

@@ -111,11 +111,11 @@ var supported = []Setting{
 	},
 	{
 		Name: "request_rate", Kind: KindRate, Default: "50/s", Zero: "no limit", set: rate(clusterRequestRate),
-		Meaning: "How many requests a second one session may make, over all replicas.",
+		Meaning: "How many requests a second one session may make, over all replicas. Every message of a batch counts.",
 	},
 	{
 		Name: "request_burst", Kind: KindCount, Default: "100", set: count(clusterRequestBurst),
-		Meaning: "How many requests one session may make at once.",
+		Meaning: "How many requests one session may make at once. A batch that holds more is never let through.",
 	},
 	{
 		Name: "lease", Kind: KindDuration, Default: "3s", Zero: "every request asks the store", set: duration(clusterLease),
