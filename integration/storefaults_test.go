@@ -98,12 +98,14 @@ func TestPrimaryHangsUnderLoad(t *testing.T) {
 			t.Parallel()
 			at, primaryOf := start(t)
 			var hung *redisserver.Server
-			l := losePrimaryUnderLoad(t, at, primaryOf, func(primary *redisserver.Server, _ map[string]bool) {
-				hung = primary
+			var held map[string]bool
+			l := losePrimaryUnderLoad(t, at, primaryOf, func(primary *redisserver.Server, holds map[string]bool) {
+				hung, held = primary, holds
 				if err := hung.Suspend(); err != nil {
 					t.Fatal(err)
 				}
 			})
+			l.outcome().checkOnly(t, held)
 			again := startLoad(t, l.store, l.options, l.settled)
 			if err := hung.Resume(); err != nil {
 				t.Fatal(err)

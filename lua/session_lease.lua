@@ -13,7 +13,7 @@
 -- ARGV[9] interval us         between two requests at the full rate, 0: no limit
 -- ARGV[10] burst, ARGV[11] want, ARGV[12] need: requests; the ones in hand are needed, all or none
 --
--- Returns granted, ms to the session's end (-1: never), then the answer of record.inc.lua; error NOTFOUND,
+-- Returns granted, ms to the session's end (-1: never), this clock in us, then the answer of record.inc.lua; error NOTFOUND,
 -- LIMITED <ms until a retry may succeed>. A refused call changes nothing. Cost: O(log n).
 local session, more, lru, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, digest, upstream, principal = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -35,8 +35,8 @@ if ends and tonumber(ends) <= now then
 end
 
 local arrival = record[13] or '0'
+local now_us = time[1] * 1000000 + time[2]
 if interval > 0 then
-  local now_us = time[1] * 1000000 + time[2]
   -- Never further ahead than a spent bucket: else a clock that went back would lock the client out.
   local from = math.min(math.max(tonumber(arrival), now_us), now_us + burst * interval)
   granted = math.min(granted, math.floor((now_us + burst * interval - from) / interval))
@@ -60,6 +60,7 @@ local score = string.format('%.0f', ends)
 redis.call('ZADD', deadlines, score, id)
 
 local reply = answer(record, more, now, score, 0)
+table.insert(reply, 1, string.format('%.0f', now_us))
 table.insert(reply, 1, ends == never and -1 or ends - now)
 table.insert(reply, 1, granted)
 return reply

@@ -10,11 +10,11 @@
 -- ARGV[5] interval us         between two requests at the full rate, 0: no limit
 -- ARGV[6] burst               requests
 -- then for each session: id, ms since the last activity (-1: only an open stream holds it), requests served, requests
--- given back, when those were granted (ms by this clock), requests wanted, number of requests now pending and for each its key, owner
+-- given back, when those were granted (us by this clock), requests wanted, number of requests now pending and for each its key, owner
 -- and age in ms, number of requests no longer pending and for each its key
 --
 -- Returns for each session: 1 (0: it no longer serves requests, and the rest is 0), version, granted, ms to its end (-1:
--- never), this clock in ms. Cost: O(log n) a session.
+-- never), this clock in us. Cost: O(log n) a session.
 local lru, deadlines = KEYS[1], KEYS[2]
 local idle, max_age, lifetime, never = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local interval, burst = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -25,7 +25,7 @@ local now_us = time[1] * 1000000 + time[2]
 
 -- Gives budget back, less what time has refilled since it was taken, and takes new: arrival time, granted.
 local function spend(arrival, unspent, since, want)
-  local age = math.max(now_us - since * 1000, 0)
+  local age = math.max(now_us - since, 0)
   arrival = math.min(tonumber(arrival or 0), now_us + burst * interval) - math.max(unspent * interval - age, 0)
   local from = math.max(arrival, now_us)
   local granted = math.max(math.min(want, math.floor((now_us + burst * interval - from) / interval)), 0)
@@ -66,7 +66,7 @@ for key = 3, #KEYS, 2 do
     for i = finished, arg - 1 do redis.call('HDEL', pending, ARGV[i]) end
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = 1, tonumber(record[2]), granted
     reply[#reply + 1] = ends == never and -1 or ends - now
-    reply[#reply + 1] = now
+    reply[#reply + 1] = string.format('%.0f', now_us)
   end
 end
 return reply

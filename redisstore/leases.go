@@ -30,16 +30,16 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 	if err != nil {
 		return cluster.Grant{}, err
 	}
-	if len(reply) < 2 {
+	if len(reply) < 3 {
 		return cluster.Grant{}, unavailable(errMalformedReply)
 	}
 	var d decoder
-	grant := cluster.Grant{Budget: int(d.number(reply[0])), EndsIn: d.millis(reply[1])}
-	session, at, err := decodeAnswer(c.ID, reply[2:])
+	grant := cluster.Grant{Budget: int(d.number(reply[0])), EndsIn: d.millis(reply[1]), At: time.UnixMicro(d.number(reply[2])).UTC()}
+	session, _, err := decodeAnswer(c.ID, reply[3:])
 	if err = errors.Join(err, d.err); err != nil {
 		return cluster.Grant{}, unavailable(err)
 	}
-	grant.Session, grant.At = session, at
+	grant.Session = session
 	return grant, nil
 }
 
@@ -102,7 +102,7 @@ func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 		if r.Idle >= 0 {
 			silent = r.Idle.Milliseconds()
 		}
-		args = append(args, r.ID.String(), silent, r.Requests, r.Unspent, r.UnspentSince.UnixMilli(), r.Want, len(r.Started))
+		args = append(args, r.ID.String(), silent, r.Requests, r.Unspent, r.UnspentSince.UnixMicro(), r.Want, len(r.Started))
 		for _, started := range r.Started {
 			args = append(args, started.Key, started.Owner, started.Age.Milliseconds())
 		}
@@ -135,7 +135,7 @@ func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 			Version: d.number(answer[1]),
 			Budget:  int(d.number(answer[2])),
 			EndsIn:  d.millis(answer[3]),
-			At:      d.moment(answer[4]),
+			At:      time.UnixMicro(d.number(answer[4])).UTC(),
 		}
 		if d.err != nil {
 			renewals[i] = cluster.Renewal{Err: unavailable(d.err)}

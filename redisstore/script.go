@@ -154,6 +154,10 @@ func (s *Store) pipelineOnce(ctx context.Context, calls []call, todo []int, resu
 	_, _ = pipe.Exec(ctx) // each command has its own error
 	for n, i := range todo {
 		reply, err := sent[n].Slice()
+		if answer, ok := sent[n].Val().([]any); ok && answer != nil {
+			// Over several nodes the client gives its last error to all commands, those with a reply included.
+			reply, err = answer, nil
+		}
 		switch {
 		case redis.HasErrorPrefix(err, "NOSCRIPT"):
 			lost = append(lost, i)
