@@ -7,6 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strconv"
@@ -38,16 +39,16 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *sessions); err != nil {
+	if err := run(ctx, os.Stdout, *sessions); err != nil {
 		fmt.Fprintln(os.Stderr, "memory:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop has been called
 	}
 }
 
-func run(ctx context.Context, sessions int) error {
-	fmt.Printf("%d sessions, %d callers, redis-server without persistence\n\n", sessions, callers)
-	fmt.Printf("%-46s  %10s  %10s  %8s\n", "WHAT A SESSION KEEPS", "BYTES EACH", "GOAL", "SECONDS")
+func run(ctx context.Context, out io.Writer, sessions int) error {
+	fmt.Fprintf(out, "%d sessions, %d callers, redis-server without persistence\n\n", sessions, callers)
+	fmt.Fprintf(out, "%-46s  %10s  %10s  %8s\n", "WHAT A SESSION KEEPS", "BYTES EACH", "GOAL", "SECONDS")
 	missed := false
 	for _, kind := range []struct {
 		name       string
@@ -61,7 +62,7 @@ func run(ctx context.Context, sessions int) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%-46s  %10.0f  %10s  %8.1f\n", kind.name, each, fmt.Sprintf("<= %.0f", kind.goal), took.Seconds())
+		fmt.Fprintf(out, "%-46s  %10.0f  %10s  %8.1f\n", kind.name, each, fmt.Sprintf("<= %.0f", kind.goal), took.Seconds())
 		missed = missed || each > kind.goal
 	}
 	if missed {
