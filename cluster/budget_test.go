@@ -100,8 +100,9 @@ func TestBatchIsAdmittedWholeOrNotAtAll(t *testing.T) {
 			if err := batch(3); err != nil {
 				t.Errorf("the 3 that are left: %v", err)
 			}
-			if err := batch(11); !errors.Is(err, cluster.ErrRateLimited) {
-				t.Errorf("more than the burst: %v, want ErrRateLimited", err)
+			err := batch(11)
+			if limit, ok := errors.AsType[*cluster.LimitError](err); !ok || limit.Limit != "request_burst" || !errors.Is(err, cluster.ErrRateLimited) {
+				t.Errorf("more than the burst: %v, want a LimitError that names request_burst", err)
 			}
 			w.pass(2 * w.cfg.ReportInterval)
 			if got, err := m.Get(t.Context(), s.ID); err != nil || got.Requests != 10 {

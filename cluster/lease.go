@@ -17,7 +17,7 @@ type Use struct {
 	// session from idling out, but not from being evicted.
 	Stream bool
 	// Requests is how many requests are to be admitted at once: more than one for a JSON-RPC batch. Default 1. All are
-	// admitted or none.
+	// admitted or none, and more than Config.RequestBurst never are.
 	Requests int
 	// PendingKey names the request in flight within its session: its direction and typed JSON-RPC id, at most 64 bytes.
 	// Empty: the message expects no answer.
@@ -116,6 +116,10 @@ func (m *Manager) secondLook(ctx context.Context, h *holding, others <-chan stru
 		case <-others:
 		case <-ctx.Done():
 		}
+	}
+	if limit, ok := errors.AsType[*LimitError](refusal); ok && use.Requests > m.cfg.RequestBurst {
+		// No waiting helps, only smaller batches do.
+		return nil, &LimitError{Limit: "request_burst", RetryAfter: limit.RetryAfter, Err: ErrRateLimited}
 	}
 	now := time.Now()
 	if l := h.serve(m, digest, use, now); l != nil {

@@ -207,7 +207,7 @@ func TestABatchCostsAsManyRequestsAsItHolds(t *testing.T) {
 	}
 	before := len(u.requests())
 	got := post(r.url, token, batch(100)).send(t)
-	if p := got.problem(); got.status != 429 || p.Error.Data.Reason != "rate_limited" || p.Error.Data.Limit != "request_rate" ||
+	if p := got.problem(); got.status != 429 || p.Error.Data.Reason != "rate_limited" || p.Error.Data.Limit != "request_burst" ||
 		!strings.Contains(p.Error.Message, "smaller") {
 		t.Errorf("a batch of 100: %d %s", got.status, got.body)
 	}

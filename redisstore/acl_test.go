@@ -58,3 +58,16 @@ func TestACLRuleKeepsToThePrefix(t *testing.T) {
 		}
 	}
 }
+
+func TestDocumentationNamesTheRules(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range []string{redisstore.ACLRule("shadowcat"), redisstore.SentinelACLRule()} {
+		if !strings.Contains(string(text), "ACL SETUSER shadowcat on >PASSWORD "+rule+"\n") {
+			t.Errorf("docs/redis.md does not hold this rule:\n%s", rule)
+		}
+	}
+}
