@@ -5,9 +5,11 @@
 // replica's clock decides nothing.
 //
 // The server must be Redis 7 (or Valkey) with maxmemory-policy noeviction: any other policy may delete indexes or
-// sessions behind the store's back. [Open] takes a URL; "embedded:" runs a Redis work-alike inside the process, for demos
-// and tests: its sessions end with the process.
+// sessions behind the store's back. [Open] takes the URL of a single server, of sentinels, or of a Redis Cluster, where
+// the sessions are cut into partitions; "embedded:" runs a Redis work-alike inside the process, for demos and tests: its
+// sessions end with the process. [ACLRule] is all that the store's user must be allowed.
 //
 // Every fault of the server, of the network, or of time running out is a [cluster.ErrStoreUnavailable]. Calls that may be
-// repeated without harm are repeated once when the connection broke; a lease or a report is not, as it would count twice.
+// repeated without harm are repeated when the connection broke. A lease or a report is not, as it would count twice; but over
+// TLS a lease is, because there the client does not notice that an idle connection has died.
 package redisstore
