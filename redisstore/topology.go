@@ -3,8 +3,10 @@ package redisstore
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -130,6 +132,12 @@ func (u parts) check(kind topology, master string) error {
 	}
 	if slices.Contains(u.hosts, "") {
 		return errors.New("a host is missing")
+	}
+	for _, address := range withPorts(u.hosts, kind) {
+		_, port, err := net.SplitHostPort(address)
+		if n, errPort := strconv.ParseUint(port, 10, 16); err != nil || errPort != nil || n == 0 {
+			return errors.New("a host needs a port from 1 to 65535")
+		}
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ func TestOpenRefusesOtherURLsWithoutShowingThePassword(t *testing.T) {
 	for _, url := range []string{
 		"", "127.0.0.1:6379", "http://u:" + password + "@h", "redis//h", "redis://u:" + password + "@h:port",
 		"redis://u:" + password + "#@h:6379", "redis://u:" + password + "%zz@h:6379", "redis://h:6379/x",
-		"redis://u:" + password + "@h:6379/0?nonsense=" + password, "unix:///redis.sock", "embedded:x", "redis:myhost:6379", "redis:" + password + "@h", "redis://", "redis:///", "redis://h/-1",
+		"redis://u:" + password + "@h:6379/0?nonsense=" + password, "unix:///redis.sock", "embedded:x", "redis:myhost:6379", "redis:" + password + "@h", "redis://", "redis:///", "redis://h/-1", "redis://h:99999", "redis-cluster://a,h:0", "redis-sentinel://h:99999/m",
 		"redis://:12/34" + password + "@host:6379/0", "redis://u:12/x" + password + "@h", "redis://u:12#" + password + "@h", "redis://u:12?pw=" + password + "@h",
 		"redis-sentinel://u:" + password + "@a,b", "redis-sentinel://a,,b/main", "redis-cluster://a/3", "redis://a,b", "redis-other://a",
 		"redis-cluster://u:" + password + "%zz@a,b", "redis://u:pa:" + password + "/@h",

@@ -23,7 +23,8 @@ func newDemoCommand() *cobra.Command {
 each request to the next replica, all in one process. Prints how to connect a client, and then a line
 for each request: when, which replica, which session, what, and how it ended.
 
-Nothing is authenticated and nothing is kept: it is for one person on one machine. Ctrl-C stops it.`,
+Nothing is authenticated, and nothing is kept unless in a Redis of your own: it is for one person on one
+machine. Ctrl-C stops it.`,
 		Example: `  shadowcat-cluster demo
   shadowcat-cluster demo --replicas 5 --listen 127.0.0.1:9000
   shadowcat-cluster demo --redis redis://127.0.0.1:6379`,

@@ -12,8 +12,8 @@ import (
 const (
 	// layoutRetry is the pause between attempts while the store is away.
 	layoutRetry = 500 * time.Millisecond
-	// layoutInterval is the pause after success: a store that was emptied must be told again.
-	layoutInterval = 10 * time.Second
+	// layoutInterval is the pause after success: a store that was emptied must be told again, soon.
+	layoutInterval = time.Second
 )
 
 // keepLayout sees to it that the store is laid out as this replica is configured. It ends, and with it the replica, when

@@ -91,7 +91,7 @@ var supported = []Setting{
 	},
 	{
 		Name: "idle_timeout", Kind: KindDuration, Default: "30m", Zero: "never", set: duration(clusterIdleTimeout),
-		Meaning: "Ends a session this long after its last activity, plus report_slack.",
+		Meaning: "Ends a session this long after its last activity, plus report_slack. Not shorter than lease.",
 	},
 	{
 		Name: "max_age", Kind: KindDuration, Default: "24h", Zero: "never", set: duration(clusterMaxAge),
@@ -119,7 +119,7 @@ var supported = []Setting{
 	},
 	{
 		Name: "lease", Kind: KindDuration, Default: "3s", Zero: "every request asks the store", set: duration(clusterLease),
-		Meaning: "How long a replica serves a session from memory before it asks the store again, and so the longest a session that was ended elsewhere is still served. Longer than report_interval.",
+		Meaning: "How long a replica serves a session from memory before it asks the store again, and so the longest a session that was ended elsewhere is still served. Longer than report_interval, not longer than idle_timeout.",
 	},
 	{
 		Name: "report_interval", Kind: KindDuration, Default: "1s", set: duration(clusterReportInterval),
