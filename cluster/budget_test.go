@@ -54,6 +54,21 @@ func TestConcurrentRequestsWithinTheBurstAreServed(t *testing.T) {
 	}
 }
 
+// What one replica holds must not be what another is refused, but for the last few of a burst.
+func TestBurstIsServedByReplicasInTurn(t *testing.T) {
+	inWorld(t, nil, func(_ *testing.T, w *world) {
+		var replicas []*cluster.Manager
+		for range 3 {
+			m, _ := w.replica()
+			replicas = append(replicas, m)
+		}
+		_, token := w.session(replicas[0])
+		for i := range w.cfg.RequestBurst * 95 / 100 { // no time passes
+			w.serve(replicas[i%len(replicas)], token)
+		}
+	})
+}
+
 // A report loop that is held up leaves old budget behind, which must not spoil what is granted later.
 func TestHeldUpReportsCostNoRequests(t *testing.T) {
 	inWorld(t, nil, func(t *testing.T, w *world) {

@@ -79,7 +79,7 @@ type LeaseCall struct {
 	// Need is how many requests are in hand, at least 1: all are granted or the call is refused.
 	Need int
 	// Want is how many requests the replica would like to serve before it asks again, those in hand included. The store
-	// may grant fewer, but never less than Need.
+	// may grant fewer, but never less than Need; it should leave most of what there is to other replicas.
 	Want int
 }
 

@@ -39,11 +39,13 @@ local now_us = time[1] * 1000000 + time[2]
 if interval > 0 then
   -- Never further ahead than a spent bucket: else a clock that went back would lock the client out.
   local from = math.min(math.max(tonumber(arrival), now_us), now_us + burst * interval)
-  granted = math.min(granted, math.floor((now_us + burst * interval - from) / interval))
-  if granted < need then
+  local room = math.floor((now_us + burst * interval - from) / interval)
+  if room < need then
     local wait = from + need * interval - burst * interval - now_us
     return redis.error_reply('LIMITED ' .. math.ceil(wait / 1000))
   end
+  -- Beyond the need at most a quarter of what is left: what one replica holds, another must do without.
+  granted = need + math.min(granted - need, math.floor((room - need) / 4))
   arrival = string.format('%.0f', from + granted * interval)
 end
 

@@ -28,7 +28,8 @@ local function spend(arrival, unspent, since, want)
   local age = math.max(now_us - since, 0)
   arrival = math.min(tonumber(arrival or 0), now_us + burst * interval) - math.max(unspent * interval - age, 0)
   local from = math.max(arrival, now_us)
-  local granted = math.max(math.min(want, math.floor((now_us + burst * interval - from) / interval)), 0)
+  -- At most a quarter of what is left, as in session_lease.
+  local granted = math.max(math.min(want, math.floor((now_us + burst * interval - from) / interval / 4)), 0)
   if granted > 0 then arrival = from + granted * interval end
   return string.format('%.0f', arrival), granted
 end

@@ -123,11 +123,14 @@ func (m *model) endAfter(s *modelled, activity time.Time) time.Time {
 
 func (m *model) interval() int64 { return 1_000_000 / int64(m.cfg.RequestRate) }
 
-// take takes up to want requests from a session's bucket.
-func (m *model) take(s *modelled, want int) int {
+// take takes what is needed from a session's bucket, or nothing, and up to want if a quarter of the rest allows.
+func (m *model) take(s *modelled, need, want int) int {
 	from := max(s.arrival, m.now.UnixMicro())
 	room := (m.now.UnixMicro() + int64(m.cfg.RequestBurst)*m.interval() - from) / m.interval()
-	granted := max(min(int64(want), room), 0)
+	if room < int64(need) {
+		return 0
+	}
+	granted := int64(need) + min(int64(want-need), (room-int64(need))/4)
 	if granted > 0 {
 		s.arrival = from + granted*m.interval()
 	}
@@ -208,17 +211,18 @@ func (m *machine) update() {
 func (m *machine) lease() {
 	token := m.pick()
 	s := m.model.sessions[token.ID]
-	wanted := rapid.IntRange(1, 8).Draw(m.t, "want")
+	need := rapid.IntRange(1, 3).Draw(m.t, "need")
+	wanted := need + rapid.IntRange(0, 7).Draw(m.t, "more")
 	granted, want := 0, error(nil)
 	if s == nil || s.Status != cluster.StatusActive || m.model.due(s) {
 		want = cluster.ErrNotFound
-	} else if granted = m.model.take(s, wanted); granted == 0 {
+	} else if granted = m.model.take(s, need, wanted); granted == 0 {
 		want = cluster.ErrRateLimited
 	} else {
-		s.Requests++
+		s.Requests += int64(need)
 		m.model.touch(s, m.model.now)
 	}
-	grant, got := m.store.Lease(m.t.Context(), cluster.LeaseCall{ID: token.ID, Digest: token.Digest(), Upstream: "u", Want: wanted})
+	grant, got := m.store.Lease(m.t.Context(), cluster.LeaseCall{ID: token.ID, Digest: token.Digest(), Upstream: "u", Need: need, Want: wanted})
 	if m.wantError(got, want, "lease") && (grant.Budget != granted || grant.EndsIn != s.DeadlineAt.Sub(m.model.now)) {
 		m.t.Fatalf("granted %d until %v, want %d until %v", grant.Budget, grant.EndsIn, granted, s.DeadlineAt.Sub(m.model.now))
 	}
@@ -252,7 +256,7 @@ func (m *machine) report() {
 	}
 	s.Requests += int64(r.Requests)
 	s.arrival -= max(int64(r.Unspent)*m.model.interval()-m.model.now.Sub(r.UnspentSince).Microseconds(), 0)
-	want := cluster.Renewal{Version: s.Version, Budget: m.model.take(s, r.Want), EndsIn: s.DeadlineAt.Sub(m.model.now), At: m.model.now}
+	want := cluster.Renewal{Version: s.Version, Budget: m.model.take(s, 0, r.Want), EndsIn: s.DeadlineAt.Sub(m.model.now), At: m.model.now}
 	if got != want {
 		m.t.Fatalf("renewal %+v, want %+v", got, want)
 	}

@@ -54,11 +54,11 @@ func leaseBudget(t *testing.T, s *suite) {
 	if got := s.mustLease(made, 5).Budget; got != 5 {
 		t.Errorf("granted %d of 5", got)
 	}
-	if got := s.mustLease(made, 50).Budget; got < 15 || got > 16 {
+	if got := s.takeAll(made).Budget; got < 15 || got > 16 {
 		t.Errorf("granted %d of the 15 that were left", got)
 	}
 	for range 3 { // until the little that time gave back is gone
-		if _, err := s.lease(made, 20); err != nil {
+		if _, err := s.lease(made, 1); err != nil {
 			limit, ok := errors.AsType[*cluster.LimitError](err)
 			if !ok || !errors.Is(err, cluster.ErrRateLimited) || limit.RetryAfter <= 0 || limit.RetryAfter > time.Second {
 				t.Errorf("beyond the burst: %v, want a LimitError that is ErrRateLimited, retry within 1s", err)
@@ -87,6 +87,21 @@ func leaseNeeds(t *testing.T, s *suite) {
 	}
 }
 
+// leaseLeavesRest: what one replica is granted beyond its need, another must do without.
+func leaseLeavesRest(t *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.RequestRate = 1; c.RequestBurst = 20 })
+	made := s.active()
+	call := leaseCall(made, 4)
+	call.Want = 20
+	if grant, err := s.store.Lease(t.Context(), call); err != nil || grant.Budget != 8 {
+		t.Errorf("granted %d, %v; want the 4 that are needed and a quarter of the other 16", grant.Budget, err)
+	}
+	call.Want = 5
+	if grant, err := s.store.Lease(t.Context(), call); err != nil || grant.Budget != 5 {
+		t.Errorf("granted %d, %v; want 5, which is less than a quarter more", grant.Budget, err)
+	}
+}
+
 func leaseUnlimited(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.RequestRate = 0 })
 	made := s.active()
@@ -102,17 +117,17 @@ func reportRenews(t *testing.T, s *suite) {
 	made := s.active()
 	granted := s.mustLease(made, 20)
 	r := s.report(cluster.Report{ID: made.ID, Idle: 0, Requests: 7, Unspent: 12, UnspentSince: granted.At, Want: 5})
-	if r.Err != nil || r.Version != made.Version || r.Budget != 5 {
-		t.Errorf("renewal: %+v; want version %d and 5 requests", r, made.Version)
+	if r.Err != nil || r.Version != made.Version || r.Budget != 3 {
+		t.Errorf("renewal: %+v; want version %d and a quarter of the 12 requests that were given back", r, made.Version)
 	}
 	if r.EndsIn <= 0 || r.EndsIn > limits().IdleTimeout+limits().ReportSlack {
 		t.Errorf("ends in %v", r.EndsIn)
 	}
-	if got := s.get(made.ID).Requests; got != 8 { // one by the lease, seven by the report
-		t.Errorf("%d requests counted, want 8", got)
+	if got := s.get(made.ID).Requests; got != 27 { // twenty by the lease, seven by the report
+		t.Errorf("%d requests counted, want 27", got)
 	}
-	if got := s.mustLease(made, 20).Budget; got < 7 || got > 8 {
-		t.Errorf("granted %d, want the 7 that were given back and not taken again", got)
+	if got := s.takeAll(made).Budget; got < 9 || got > 10 {
+		t.Errorf("granted %d, want the 9 that were given back and not taken again", got)
 	}
 	if r := s.report(cluster.Report{ID: made.ID, Idle: -1, Want: 3}); r.Err != nil || r.Budget > 1 {
 		t.Errorf("an empty bucket granted %d, %v", r.Budget, r.Err)

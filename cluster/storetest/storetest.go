@@ -2,6 +2,7 @@
 package storetest
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func Run(t *testing.T, b Backend) {
 		"long strings and none survive the round trip":          longStrings,
 		"update activates once":                                 updateActivates,
 		"update replaces a long string by a short one, or none": updateShortens,
+		"lease leaves most of the budget to others":             leaseLeavesRest,
 		"lease of several requests is all or nothing":           leaseNeeds,
 		"update repeated by its writer is recognized":           updateRepeated,
 		"update of another version conflicts":                   updateConflicts,
@@ -192,14 +194,29 @@ func (s *suite) stats() cluster.Stats {
 	return stats
 }
 
-func (s *suite) lease(k known, want int) (cluster.Grant, error) {
+func (s *suite) lease(k known, n int) (cluster.Grant, error) {
 	s.t.Helper()
-	return s.store.Lease(s.t.Context(), leaseCall(k, want))
+	return s.store.Lease(s.t.Context(), leaseCall(k, n))
 }
 
-func (s *suite) mustLease(k known, want int) cluster.Grant {
+// takeAll leases all the requests that a session's bucket holds.
+func (s *suite) takeAll(k known) cluster.Grant {
 	s.t.Helper()
-	grant, err := s.lease(k, want)
+	for n := limits().RequestBurst; n > 0; n-- {
+		grant, err := s.lease(k, n)
+		if err == nil {
+			return grant
+		}
+		if !errors.Is(err, cluster.ErrRateLimited) {
+			s.t.Fatalf("Lease: %v", err)
+		}
+	}
+	return cluster.Grant{}
+}
+
+func (s *suite) mustLease(k known, n int) cluster.Grant {
+	s.t.Helper()
+	grant, err := s.lease(k, n)
 	if err != nil {
 		s.t.Fatalf("Lease: %v", err)
 	}
@@ -232,8 +249,9 @@ func change(s cluster.Session, writer string) cluster.Change {
 	}
 }
 
-func leaseCall(k known, want int) cluster.LeaseCall {
+// leaseCall asks for just n requests.
+func leaseCall(k known, n int) cluster.LeaseCall {
 	return cluster.LeaseCall{
-		ID: k.ID, Digest: k.token.Digest(), Upstream: "weather", Principal: "0123456789abcdef", Want: want,
+		ID: k.ID, Digest: k.token.Digest(), Upstream: "weather", Principal: "0123456789abcdef", Need: n, Want: n,
 	}
 }
