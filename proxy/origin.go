@@ -51,7 +51,7 @@ func (p policy) originAllowed(origin, host string) bool {
 // sameHost reports whether an origin names the host. Its scheme cannot be compared: TLS may end before the proxy.
 func sameHost(origin, host string) bool {
 	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" {
+	if err != nil || !isOrigin(origin) {
 		return false
 	}
 	return withPort(u.Host, u.Scheme) == withPort(host, u.Scheme)

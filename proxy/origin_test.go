@@ -64,6 +64,8 @@ func TestHostAndOriginPolicy(t *testing.T) {
 		{"foreign origin", ":8081", nil, nil, "mcp.example", "https://evil.example", 403},
 		{"origin that only contains the host", ":8081", nil, nil, "mcp.example", "https://mcp.example.evil", 403},
 		{"null origin", ":8081", nil, nil, "mcp.example", "null", 403},
+		{"origin with a path", ":8081", nil, nil, "mcp.example", "https://mcp.example/x", 403},
+		{"origin with a user", ":8081", nil, nil, "mcp.example", "https://u@mcp.example", 403},
 		{"listed origin", ":8081", nil, []string{"https://App.example"}, "mcp.example", "https://app.example", allowed},
 		{"origin not in the list", ":8081", nil, []string{"https://app.example"}, "mcp.example", "https://mcp.example", 403},
 		{"other scheme than in the list", ":8081", nil, []string{"https://app.example"}, "mcp.example", "http://app.example", 403},

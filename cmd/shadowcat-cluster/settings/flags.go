@@ -79,6 +79,10 @@ func (f *Flag) Usage() string {
 // UnknownFlag is the error for a flag (without dashes) that a command with these flags does not have: it says what was
 // meant, as far as that can be told.
 func (f Flags) UnknownFlag(name string) error {
+	// The name of a setting, where its flag was meant.
+	if s, known := lookup(name); known && s.Supported() {
+		return fmt.Errorf("unknown flag: --%s; did you mean --%s?", name, s.Flag())
+	}
 	if inUnsupportedGroup(strings.Replace(name, "-", ".", 1)) {
 		return fmt.Errorf("--%s: %w", name, errNotYet)
 	}
