@@ -156,25 +156,25 @@ func TestReadinessFollowsTheStoreAndLogsEachChangeOnce(t *testing.T) {
 		a, _ := newAdmin(t, store, slog.New(slog.NewJSONHandler(&lines, nil)))
 		a.SetServing(true)
 		running(t, a)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		code, body := ready(t, a)
 		if code != http.StatusServiceUnavailable || body.Checks["store"].Error != "connection refused" || body.Checks["store"].Since == nil {
 			t.Errorf("store away: %d %+v", code, body)
 		}
 		store.failure.Store(nil)
-		time.Sleep(admin.ProbeInterval)
+		<-time.After(admin.ProbeInterval)
 		synctest.Wait()
 		if code, body := ready(t, a); code != http.StatusOK {
 			t.Errorf("store back: %d %+v", code, body)
 		}
 		store.hang.Store(true)
-		time.Sleep(admin.ProbeInterval + 100*time.Millisecond)
+		<-time.After(admin.ProbeInterval + 100*time.Millisecond)
 		synctest.Wait()
 		if code, body := ready(t, a); code != http.StatusServiceUnavailable || body.Checks["store"].Error != "no answer within 100ms" {
 			t.Errorf("store hangs: %d %+v", code, body)
 		}
 		store.hang.Store(false)
-		time.Sleep(admin.ProbeInterval)
+		<-time.After(admin.ProbeInterval)
 		synctest.Wait()
 		var messages []string
 		for line := range strings.Lines(lines.String()) {

@@ -1,4 +1,4 @@
-// Conformance runs the official MCP conformance runner twice, directly against the Go SDK's everything-server and through
+// Command conformance runs the official MCP conformance runner twice, directly against the Go SDK's everything-server and through
 // three replicas of Shadowcat Cluster on a real redis-server, and fails when the two differ in a single check.
 //
 //	go run ./integration/conformance [--revision 2025-11-25] [--verbose]
