@@ -44,10 +44,12 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// sweep ends what is past its end and purges what is past its retention, a bounded number of batches. All replicas do it,
-// now and then: doing it twice is harmless, and a sweep that finds nothing costs next to nothing.
+// sweep ends what is past its end and purges what is past its retention: a bounded number of batches, and no longer than
+// half a report interval, because reports wait for it. All replicas do it, now and then: doing it twice is harmless, and a
+// sweep that finds nothing costs next to nothing.
 func (m *Manager) sweep(ctx context.Context) {
-	for range sweepBatches {
+	started := time.Now()
+	for i := 0; i < sweepBatches && time.Since(started) < m.cfg.ReportInterval/2; i++ {
 		swept, err := m.sweepOnce(ctx)
 		if err != nil {
 			m.log.Debug("cleaning up", "error", err)
@@ -231,7 +233,10 @@ func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool
 		r.Want = max(min(2*h.spent, m.cfg.RequestBurst)-h.aging.n, 0)
 	}
 	r.Started = h.newlyPending(m.incarnation, now, m.cfg.ReportInterval)
-	some := min(len(h.finished), pendingBatch)
+	some := len(h.finished)
+	if !last { // the last report has no next one
+		some = min(some, pendingBatch)
+	}
 	r.Finished, h.finished = h.finished[:some:some], h.finished[some:]
 	h.requests, h.spent = 0, 0
 

@@ -288,6 +288,15 @@ func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
 	if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("create: %v, want ErrStoreUnavailable that says OOM", err)
 	}
+	// At the cap a create ends somebody first, which a full server permits: it must not open the door to the rest.
+	options.Config.MaxSessions, options.Config.EvictMinIdle = 1, 0
+	_, _, err = openStore(t, at.URL(storeUser), options).Create(t.Context(), cluster.Creation{})
+	if !errors.Is(err, cluster.ErrStoreUnavailable) {
+		t.Errorf("create at the cap: %v, want ErrStoreUnavailable", err)
+	}
+	if stats, err := store.Stats(t.Context()); err != nil || stats.Ended[cluster.StatusEvicted] != 0 {
+		t.Errorf("a create that was refused evicted %d sessions, %v", stats.Ended[cluster.StatusEvicted], err)
+	}
 	if _, err := store.Update(t.Context(), cluster.Change{ID: young.ID, ExpectedVersion: young.Version, Writer: "w"}); err != nil {
 		t.Errorf("update: %v", err)
 	}
