@@ -25,6 +25,8 @@ type Options struct {
 	// Partitions is the number of slices that the session space is cut into, 1 to [MaxPartitions]. All replicas must use
 	// the same, for as long as the store holds sessions. Default 1, on a Redis Cluster [DefaultClusterPartitions].
 	Partitions int
+	// TLS names files for rediss…:// URLs. It is an error to name one with another URL. [New] ignores it.
+	TLS TLSFiles
 	// Logger default: discards.
 	Logger *slog.Logger
 }
@@ -45,14 +47,17 @@ var _ cluster.Store = (*Store)(nil)
 // Open returns a store at a URL. It does not connect: a server that is away is noticed by the first call, or by
 // [Store.Ping]. The caller closes the store.
 //
-// Errors: a malformed URL, a bad prefix, bad limits, a number of partitions that does not fit them. No error holds the
-// URL's password.
+// Errors: a malformed URL, a TLS file that cannot be read or does not fit, a bad prefix, bad limits, a number of
+// partitions that does not fit them. No error holds the URL's password or what is in a file.
 func Open(rawURL string, opts Options) (*Store, error) {
 	if rawURL == EmbeddedURL {
 		return openEmbedded(opts)
 	}
 	t, err := parseURL(rawURL, opts.Config.StoreTimeout)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.secure(opts.TLS, opts.Logger); err != nil {
 		return nil, err
 	}
 	opts.Partitions = cmp.Or(opts.Partitions, t.topology.defaultPartitions())

@@ -169,8 +169,8 @@ func (t *target) configure(o *redis.Options, hosts []string, timeout time.Durati
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
-	if t.options.TLSConfig != nil && len(hosts) > 1 {
-		t.options.TLSConfig.ServerName = "" // each server is verified by its own name
+	if t.options.TLSConfig != nil && t.topology != standalone {
+		t.options.TLSConfig.ServerName = "" // each server is verified by its own name, which the URL need not have
 	}
 }
 
