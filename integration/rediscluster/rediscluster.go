@@ -15,6 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/tapwire/shadowcat-cluster/integration/authority"
 	"github.com/tapwire/shadowcat-cluster/integration/process"
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
 )
@@ -33,6 +34,11 @@ type Options struct {
 	NodeTimeout time.Duration
 	// Users are ACL users of all nodes, as in redisserver.Options.
 	Users []string
+	// FullCoverage makes all nodes refuse while a slot is served by nobody (cluster-require-full-coverage), which is
+	// Redis's own default.
+	FullCoverage bool
+	// TLS makes the nodes speak TLS alone, with whom this authority has certified. Default: no TLS.
+	TLS *authority.Authority
 }
 
 // Topology is a Redis Cluster. It is not for use by several goroutines at once.
@@ -111,14 +117,17 @@ func (t *Topology) startNode(ctx context.Context, options Options) error {
 		return err
 	}
 	_, busPort, _ := net.SplitHostPort(bus) // made by FreeAddress, so well formed
-	server, err := redisserver.Start(ctx, redisserver.Options{Users: options.Users, Args: []string{
+	fullCoverage := "no"                    // then the death of one primary makes only its own slots refuse, until its replica has taken over
+	if options.FullCoverage {
+		fullCoverage = "yes"
+	}
+	server, err := redisserver.Start(ctx, redisserver.Options{Users: options.Users, TLS: options.TLS, Args: []string{
 		"--cluster-enabled", "yes", "--cluster-port", busPort,
 		// Nodes also get to know each other at this pace.
 		"--cluster-node-timeout", "1000",
 		// However long its link was down, a replica may take over: here it is the only one.
 		"--cluster-replica-validity-factor", "0",
-		// Otherwise the death of one primary makes all of them refuse, until its replica has taken over.
-		"--cluster-require-full-coverage", "no",
+		"--cluster-require-full-coverage", fullCoverage,
 		"--repl-ping-replica-period", "1",
 	}})
 	if err != nil {
@@ -181,7 +190,7 @@ func (n node) expect(ctx context.Context, field, want string) error {
 	return nil
 }
 
-// URL is the cluster as a redis-cluster:// URL, for a user of the nodes (nil for the default one). It names all nodes.
+// URL is the cluster as a redis-cluster:// or, with TLS, a rediss-cluster:// URL, for a user of the nodes (nil for the default one). It names all nodes.
 func (t *Topology) URL(user *url.Userinfo) string {
 	login := ""
 	if user != nil {
@@ -191,7 +200,7 @@ func (t *Topology) URL(user *url.Userinfo) string {
 	for i, n := range t.nodes {
 		addresses[i] = n.Address()
 	}
-	return "redis-cluster://" + login + strings.Join(addresses, ",")
+	return t.nodes[0].Scheme() + "-cluster://" + login + strings.Join(addresses, ",")
 }
 
 // Servers are the nodes, in no order.
@@ -209,7 +218,9 @@ func (t *Topology) Client() *redis.ClusterClient {
 	for i, n := range t.nodes {
 		addresses[i] = n.Address()
 	}
-	return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addresses, ContextTimeoutEnabled: true, DisableIdentity: true})
+	return redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs: addresses, TLSConfig: t.nodes[0].TLSConfig(), ContextTimeoutEnabled: true, DisableIdentity: true,
+	})
 }
 
 // Restore starts the nodes that were killed and waits until the cluster is healthy. It must not be called before their

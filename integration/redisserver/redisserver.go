@@ -3,6 +3,7 @@ package redisserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/tapwire/shadowcat-cluster/integration/authority"
 	"github.com/tapwire/shadowcat-cluster/integration/process"
 )
 
@@ -34,6 +36,8 @@ type Options struct {
 	// Users are ACL users beside the default one, each as in a redis.conf: "name on >password ~prefix:* +get". They are there
 	// again after a restart.
 	Users []string
+	// TLS makes the server speak TLS alone, with clients that this authority has certified. Default: no TLS.
+	TLS *authority.Authority
 	// Args are further arguments of redis-server.
 	Args []string
 }
@@ -46,6 +50,8 @@ type Server struct {
 	dir        string
 	options    Options
 	process    *process.Process
+	files      authority.Files // with TLS
+	tls        *tls.Config     // of clients; nil without TLS
 }
 
 // New chooses an address and a folder without starting anything, for those who want to see what happens without Redis. It
@@ -63,7 +69,23 @@ func New(options Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for redis-server: %w", err)
 	}
-	return &Server{executable: executable, address: address, dir: dir, options: options}, nil
+	s := &Server{executable: executable, address: address, dir: dir, options: options}
+	if err := s.certify(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// certify gets the server its certificate, if it needs one.
+func (s *Server) certify() (err error) {
+	if s.options.TLS == nil {
+		return nil
+	}
+	if s.files, err = s.options.TLS.Issue(s.dir, "redis-server"); err != nil {
+		return err
+	}
+	s.tls, err = s.files.ClientConfig()
+	return err
 }
 
 // Start starts a new server and waits until it answers. The caller must call Close.
@@ -112,8 +134,14 @@ func (s *Server) Start(ctx context.Context) error {
 
 func (s *Server) arguments() []string {
 	host, port, _ := net.SplitHostPort(s.address) // made by FreeAddress, so well formed
-	args := []string{
-		"--bind", host, "--port", port, "--dir", s.dir, "--daemonize", "no", "--save", "", "--maxmemory-policy", "noeviction",
+	args := []string{"--bind", host, "--dir", s.dir, "--daemonize", "no", "--save", "", "--maxmemory-policy", "noeviction"}
+	if s.tls == nil {
+		args = append(args, "--port", port)
+	} else {
+		args = append(args, "--port", "0", "--tls-port", port)
+		for _, argument := range s.files.RedisArguments() {
+			args = append(args, "--"+argument[0], argument[1])
+		}
 	}
 	if s.options.MaxMemory != "" {
 		args = append(args, "--maxmemory", s.options.MaxMemory)
@@ -133,13 +161,26 @@ func (s *Server) arguments() []string {
 // Address is the server's "host:port".
 func (s *Server) Address() string { return s.address }
 
-// URL is the server's address as a redis:// URL.
-func (s *Server) URL() string { return "redis://" + s.address }
+// URL is the server's address as a redis:// URL, or a rediss:// one.
+func (s *Server) URL() string { return s.Scheme() + "://" + s.address }
+
+// Scheme is what a URL of the server begins with: redis, or rediss with TLS.
+func (s *Server) Scheme() string {
+	if s.tls != nil {
+		return "rediss"
+	}
+	return "redis"
+}
+
+// TLSConfig is how clients connect; nil without TLS.
+func (s *Server) TLSConfig() *tls.Config { return s.tls }
 
 // Client returns a new client of the server. The caller must close it.
 func (s *Server) Client() *redis.Client {
 	// Without retries a test sees what the server does, not what the client makes of it.
-	return redis.NewClient(&redis.Options{Addr: s.address, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true})
+	return redis.NewClient(&redis.Options{
+		Addr: s.address, TLSConfig: s.tls, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
+	})
 }
 
 // Running tells whether the server has been started and has not ended. A suspended one runs.

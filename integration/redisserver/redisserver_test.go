@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"github.com/tapwire/shadowcat-cluster/integration/authority"
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
 )
 
@@ -99,6 +101,38 @@ func TestAFullServerRefusesWritesAndEvictsNothing(t *testing.T) {
 	if err := set(t, server, "key", "value"); err == nil || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("got %v, want OOM", err)
 	}
+}
+
+func TestAServerWithTLSAnswersOnlyWhomItsAuthorityCertified(t *testing.T) {
+	t.Parallel()
+	server := start(t, redisserver.Options{TLS: newAuthority(t)})
+	mustSet(t, server, "key", "1")
+	if want := "rediss://" + server.Address(); server.URL() != want {
+		t.Errorf("the URL is %s, want %s", server.URL(), want)
+	}
+	files, err := newAuthority(t).Issue(t.TempDir(), "stranger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := files.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.InsecureSkipVerify = true // it is the server that refuses
+	stranger := redis.NewClient(&redis.Options{Addr: server.Address(), TLSConfig: config, MaxRetries: -1})
+	defer stranger.Close()
+	if err := stranger.Ping(t.Context()).Err(); err == nil || !strings.Contains(err.Error(), "tls: ") {
+		t.Errorf("a client of another authority: %v, want a refusal by TLS", err)
+	}
+}
+
+func newAuthority(t *testing.T) *authority.Authority {
+	t.Helper()
+	ca, err := authority.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
 }
 
 func TestStopEndsInAnOrderlyWay(t *testing.T) {

@@ -4,6 +4,7 @@ package sentinel
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/tapwire/shadowcat-cluster/integration/authority"
 	"github.com/tapwire/shadowcat-cluster/integration/process"
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
 )
@@ -41,6 +43,8 @@ type Options struct {
 	Users []string
 	// SentinelUsers are ACL users of the sentinels.
 	SentinelUsers []string
+	// TLS makes servers and sentinels speak TLS alone, with whom this authority has certified. Default: no TLS.
+	TLS *authority.Authority
 }
 
 // Topology is one primary, two replicas and three sentinels. It is not for use by several goroutines at once.
@@ -49,6 +53,8 @@ type Topology struct {
 	sentinels []*process.Process
 	addresses []string // of the sentinels
 	dir       string
+	files     authority.Files // of the sentinels, with TLS
+	tls       *tls.Config     // of clients; nil without TLS
 }
 
 // Start starts everything and waits until it is healthy. It returns redisserver.ErrNotInstalled when there is no
@@ -73,7 +79,7 @@ func start(ctx context.Context, options Options) (*Topology, error) {
 	}
 	t := &Topology{}
 	for range 1 + replicas {
-		server, err := redisserver.Start(ctx, redisserver.Options{Users: options.Users, Args: []string{"--repl-ping-replica-period", "1"}})
+		server, err := redisserver.Start(ctx, redisserver.Options{Users: options.Users, TLS: options.TLS, Args: []string{"--repl-ping-replica-period", "1"}})
 		if err != nil {
 			return t, err
 		}
@@ -93,6 +99,9 @@ func start(ctx context.Context, options Options) (*Topology, error) {
 	if t.dir, err = os.MkdirTemp("", "shadowcat-sentinel-"); err != nil {
 		return t, fmt.Errorf("make a folder for the sentinels: %w", err)
 	}
+	if err := t.certify(options.TLS); err != nil {
+		return t, err
+	}
 	for i := range sentinels {
 		if err := t.startSentinel(ctx, i, primary.Address(), options); err != nil {
 			return t, err
@@ -100,6 +109,18 @@ func start(ctx context.Context, options Options) (*Topology, error) {
 	}
 	err = t.WaitHealthy(ctx)
 	return t, err
+}
+
+// certify gets the sentinels their certificate, if they need one.
+func (t *Topology) certify(by *authority.Authority) (err error) {
+	if by == nil {
+		return nil
+	}
+	if t.files, err = by.Issue(t.dir, "sentinel"); err != nil {
+		return err
+	}
+	t.tls, err = t.files.ClientConfig()
+	return err
 }
 
 // startSentinel writes a configuration, which the sentinel keeps rewriting, and starts it.
@@ -115,12 +136,20 @@ func (t *Topology) startSentinel(ctx context.Context, i int, primary string, opt
 	host, port, _ := net.SplitHostPort(address) // made by FreeAddress, so well formed
 	primaryHost, primaryPort, _ := net.SplitHostPort(primary)
 	lines := []string{
-		"bind " + host, "port " + port, "dir " + t.dir,
+		"bind " + host, "dir " + t.dir,
 		fmt.Sprintf("sentinel monitor %s %s %s %d", Master, primaryHost, primaryPort, quorum),
 		fmt.Sprintf("sentinel down-after-milliseconds %s %d", Master, options.DownAfter.Milliseconds()),
 		// Also twice the time after which a failed attempt is repeated.
 		fmt.Sprintf("sentinel failover-timeout %s %d", Master, 3*options.DownAfter.Milliseconds()),
 		fmt.Sprintf("sentinel parallel-syncs %s %d", Master, replicas),
+	}
+	if t.tls == nil {
+		lines = append(lines, "port "+port)
+	} else {
+		lines = append(lines, "port 0", "tls-port "+port)
+		for _, argument := range t.files.RedisArguments() {
+			lines = append(lines, argument[0]+" "+argument[1])
+		}
 	}
 	for _, user := range options.SentinelUsers {
 		lines = append(lines, "user "+user)
@@ -142,13 +171,13 @@ func (t *Topology) startSentinel(ctx context.Context, i int, primary string, opt
 	return started.WaitReady(ctx, process.Listening(address))
 }
 
-// URL is the topology as a redis-sentinel:// URL, for a user of the data servers (nil for the default one).
+// URL is the topology as a redis-sentinel:// or, with TLS, a rediss-sentinel:// URL, for a user of the data servers (nil for the default one).
 func (t *Topology) URL(user *url.Userinfo) string {
 	login := ""
 	if user != nil {
 		login = user.String() + "@"
 	}
-	return "redis-sentinel://" + login + strings.Join(t.addresses, ",") + "/" + Master
+	return t.servers[0].Scheme() + "-sentinel://" + login + strings.Join(t.addresses, ",") + "/" + Master
 }
 
 // Servers are the data servers, in no order.
@@ -163,7 +192,7 @@ func (t *Topology) Primary(ctx context.Context) (*redisserver.Server, error) {
 }
 
 func (t *Topology) primaryBy(ctx context.Context, sentinel string) (*redisserver.Server, error) {
-	client := newClient(sentinel)
+	client := t.client(sentinel)
 	defer func() { _ = client.Close() }()
 	answer, err := client.GetMasterAddrByName(ctx, Master).Result()
 	if err != nil {
@@ -241,7 +270,7 @@ func (t *Topology) healthy(ctx context.Context) error {
 
 // watched looks whether a sentinel knows the others and all replicas, and finds nobody down.
 func (t *Topology) watched(ctx context.Context, address string) error {
-	client := newClient(address)
+	client := t.client(address)
 	defer func() { _ = client.Close() }()
 	master, err := client.Master(ctx, Master).Result()
 	if err != nil {
@@ -263,9 +292,9 @@ func (t *Topology) watched(ctx context.Context, address string) error {
 	return nil
 }
 
-func newClient(address string) *redis.SentinelClient {
+func (t *Topology) client(address string) *redis.SentinelClient {
 	return redis.NewSentinelClient(&redis.Options{
-		Addr: address, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
+		Addr: address, TLSConfig: t.tls, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/url"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // Settings are the values of all supported settings, as [Load] returns them: complete and valid.
@@ -13,8 +14,10 @@ type Settings struct {
 	AdminListen string // host:port, empty: no admin port
 	ReplicaID   string
 
-	Redis  string // a URL; it may hold a password and must not be logged
-	Prefix string
+	Redis string // a URL; it may hold a password and must not be logged
+	// RedisTLS names the files that a rediss URL may need.
+	RedisTLS redisstore.TLSFiles
+	Prefix   string
 	// Partitions is how many slices the sessions are cut into; 0: the default of the topology.
 	Partitions int
 
@@ -63,6 +66,7 @@ const (
 	KindText     Kind = "text"
 	KindAddress  Kind = "host:port"
 	KindURL      Kind = "URL"
+	KindFile     Kind = "file"
 	KindUpstream Kind = "[name=]URL" // repeatable; in the environment separated by spaces
 	KindList     Kind = "list"       // repeatable; separated by commas or spaces
 	KindCount    Kind = "number"

@@ -62,6 +62,18 @@ var supported = []Setting{
 		Meaning: "The store that all replicas share: redis://[user:password@]host:port[/database], redis-sentinel://host:port,host:port/master, redis-cluster://host:port,host:port; with rediss for TLS; embedded: is one inside this process, gone with it.",
 	},
 	{
+		Name: "redis_ca_file", Kind: KindFile, DefaultNote: "the system's", Scope: ScopeStore, set: file(redisCA),
+		Meaning: "The certificate authorities, in PEM, that a server or sentinel of a rediss URL must be certified by. Read once, at start.",
+	},
+	{
+		Name: "redis_cert_file", Kind: KindFile, Scope: ScopeStore, set: file(redisCertificate),
+		Meaning: "The certificate, in PEM, that is shown to the servers and sentinels of a rediss URL. Read for each connection, so that it may be renewed.",
+	},
+	{
+		Name: "redis_key_file", Kind: KindFile, Scope: ScopeStore, set: file(redisKey),
+		Meaning: "The private key, in PEM, of redis_cert_file; neither goes without the other.",
+	},
+	{
 		Name: "prefix", Kind: KindText, Default: "shadowcat", Scope: ScopeStore, set: setPrefix,
 		Meaning: "What all keys in the store start with. Replicas with the same prefix are one cluster.",
 	},

@@ -60,6 +60,21 @@ func setRedis(s *Settings, values []string) error {
 	return nil
 }
 
+func redisCA(s *Settings) *string          { return &s.RedisTLS.CA }
+func redisCertificate(s *Settings) *string { return &s.RedisTLS.Certificate }
+func redisKey(s *Settings) *string         { return &s.RedisTLS.Key }
+
+// file sets a path. Whether there is such a file, and what is in it, is the business of whoever reads it.
+func file(field func(*Settings) *string) func(*Settings, []string) error {
+	return func(s *Settings, values []string) error {
+		if values[0] == "" {
+			return errors.New("is empty; want the path of a file, or leave it out")
+		}
+		*field(s) = values[0]
+		return nil
+	}
+}
+
 // Keys are <prefix>:{tag}:...; the store takes the same form.
 var prefixForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$`)
 
