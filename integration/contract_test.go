@@ -35,6 +35,11 @@ func TestContract(t *testing.T) {
 		t.Parallel()
 		contract{name: "redis-server", at: newStandalone(t), partitions: 1}.run(t)
 	})
+	t.Run("redis-server over TLS", func(t *testing.T) {
+		t.Parallel()
+		at, files := newTLS(t)
+		contract{name: "redis-server over TLS", at: at, tls: files, partitions: 1}.run(t)
+	})
 	t.Run("Sentinel", func(t *testing.T) {
 		t.Parallel()
 		contract{name: "Sentinel, 1 + 2 replicas", at: newSentinel(t, sentinel.Options{DownAfter: unhurried}), partitions: 1}.run(t)
@@ -51,6 +56,7 @@ func TestContract(t *testing.T) {
 type contract struct {
 	name       string
 	at         server
+	tls        redisstore.TLSFiles
 	partitions int
 }
 
@@ -67,7 +73,7 @@ func (c contract) run(t *testing.T) {
 	storetest.Run(t, storetest.Backend{
 		Open: func(t *testing.T, cfg cluster.Config) cluster.Store {
 			t.Helper()
-			options = redisstore.Options{Prefix: freshPrefix(), Partitions: c.partitions}
+			options = redisstore.Options{Prefix: freshPrefix(), Partitions: c.partitions, TLS: c.tls}
 			return reopen(t, cfg)
 		},
 		Reopen:      reopen,
@@ -79,7 +85,7 @@ func (c contract) run(t *testing.T) {
 		},
 	})
 	contracts.add(c.name, tests, time.Since(start))
-	store := openStore(t, c.at.URL(storeUser), redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig(), Partitions: c.partitions})
+	store := openStore(t, c.at.URL(storeUser), redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig(), Partitions: c.partitions, TLS: c.tls})
 	for call, do := range map[string]func(context.Context) error{"ping": store.Ping, "claim": store.Claim, "adopt": store.Adopt} {
 		if err := do(t.Context()); err != nil {
 			t.Errorf("%s: %v", call, err)
@@ -93,7 +99,7 @@ func (c contract) run(t *testing.T) {
 func (c contract) checkWrongPassword(t *testing.T) {
 	t.Helper()
 	const wrong = "not-the-password"
-	store := openStore(t, c.at.URL(url.UserPassword(storeUser.Username(), wrong)), redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()})
+	store := openStore(t, c.at.URL(url.UserPassword(storeUser.Username(), wrong)), redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig(), TLS: c.tls})
 	for call, do := range map[string]func(context.Context) error{"ping": store.Ping, "claim": store.Claim} {
 		err := do(t.Context())
 		if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "WRONGPASS") {

@@ -57,7 +57,7 @@ type server interface {
 type aStandalone struct{ *redisserver.Server }
 
 func (s aStandalone) URL(user *url.Userinfo) string {
-	return "redis://" + user.String() + "@" + s.Address() + "/1"
+	return s.Scheme() + "://" + user.String() + "@" + s.Address() + "/1"
 }
 
 func (s aStandalone) Servers() []*redisserver.Server { return []*redisserver.Server{s.Server} }
@@ -140,7 +140,7 @@ func checkRefusals(t *testing.T, at server) {
 		addresses = append(addresses, s.Sentinels()...)
 	}
 	for _, address := range addresses {
-		client := redis.NewClient(&redis.Options{Addr: address, DisableIdentity: true})
+		client := redis.NewClient(&redis.Options{Addr: address, TLSConfig: at.Servers()[0].TLSConfig(), DisableIdentity: true})
 		refused, err := client.ACLLog(t.Context(), 100).Result()
 		if err = errors.Join(err, client.Close()); err != nil {
 			t.Fatal(err)

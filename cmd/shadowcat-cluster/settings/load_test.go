@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // flags returns sources with one value for each flag, by setting name.
@@ -128,6 +129,9 @@ log_format: json
 replica_id: r-1
 prefix: "shadowcat:prod"
 redis: rediss://u:p@r:1/2
+redis_ca_file: /etc/ca.pem
+redis_cert_file: cert.pem
+redis_key_file: key.pem
 `), Flags: map[string][]string{"admin_listen": {"off"}}}
 	environ := settings.Sources{Environ: []string{
 		"PATH=/bin", "SHADOWCAT_LISTEN=:8443", "SHADOWCAT_ADMIN_LISTEN=off",
@@ -136,16 +140,21 @@ redis: rediss://u:p@r:1/2
 		"SHADOWCAT_MAX_BODY=1048576", "SHADOWCAT_MAX_SESSIONS=5", "SHADOWCAT_REQUEST_RATE=7", "SHADOWCAT_REQUEST_BURST=9",
 		"SHADOWCAT_LEASE=0", "SHADOWCAT_RETENTION=168h", "SHADOWCAT_AUTH_MODE=none", "SHADOWCAT_LOG_LEVEL=warn",
 		"SHADOWCAT_LOG_FORMAT=json", "SHADOWCAT_REPLICA_ID=r-1", "SHADOWCAT_PREFIX=shadowcat:prod",
-		"SHADOWCAT_REDIS=rediss://u:p@r:1/2",
+		"SHADOWCAT_REDIS=rediss://u:p@r:1/2", "SHADOWCAT_REDIS_CA_FILE=/etc/ca.pem", "SHADOWCAT_REDIS_CERT_FILE=cert.pem",
+		"SHADOWCAT_REDIS_KEY_FILE=key.pem",
 	}}
 	line := flags("listen", ":8443", "admin_listen", "off", "upstream", "http://a/mcp", "upstream", "b=https://b:1/mcp?x=y",
 		"allowed_origins", "https://x.example", "allowed_origins", "http://localhost:6274", "allowed_hosts", "mcp.example",
 		"max_body", "1024KiB", "max_sessions", "5", "request_rate", "7/s", "request_burst", "9", "lease", "0s",
 		"retention", "6d24h", "auth.mode", "none", "log_level", "warn", "log_format", "json", "replica_id", "r-1",
-		"prefix", "shadowcat:prod", "redis", "rediss://u:p@r:1/2")
+		"prefix", "shadowcat:prod", "redis", "rediss://u:p@r:1/2", "redis_ca_file", "/etc/ca.pem",
+		"redis_cert_file", "cert.pem", "redis_key_file", "key.pem")
 	want := load(t, line)
 	if len(want.Upstreams) != 2 || want.Upstreams[1].Name != "b" || want.Upstreams[1].URL.String() != "https://b:1/mcp?x=y" {
 		t.Errorf("upstreams are %v", want.Upstreams)
+	}
+	if files := (redisstore.TLSFiles{CA: "/etc/ca.pem", Certificate: "cert.pem", Key: "key.pem"}); want.RedisTLS != files {
+		t.Errorf("the store's TLS files are %+v, want %+v", want.RedisTLS, files)
 	}
 	if want.AdminListen != "" || want.Cluster.Lease != 0 || want.MaxBody != 1<<20 || want.LogLevel != slog.LevelWarn {
 		t.Errorf("settings are %+v", want)
@@ -182,6 +191,7 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		{"listen", "127.0.0.1:70000", "listen: "},
 		{"admin_listen", "", "admin_listen: "},
 		{"redis", "", "redis: is empty"},
+		{"redis_ca_file", "", "redis_ca_file: is empty"},
 		{"prefix", "", "prefix: "},
 		{"prefix", "a{b}", "prefix: "},
 		{"prefix", "a*", "prefix: "},
