@@ -26,11 +26,32 @@ type Config struct {
 	// EvictMinIdle protects sessions that were active this recently from being evicted at the cap. Default 1m; 0: none.
 	EvictMinIdle time.Duration
 
+	// MaxSessionsPerPrincipal caps the live sessions of one principal. Default 0: no cap. Sessions without a principal
+	// have none either.
+	MaxSessionsPerPrincipal int
+	// CreateRate is how many sessions a second may be created over all replicas, as many at once. Default 100; 0: no limit.
+	CreateRate int
+	// CreateRatePerPrincipal is the same for one principal. Default 10; 0: no limit.
+	CreateRatePerPrincipal int
+
 	// RequestRate is how many requests a second one session may make, over all replicas. Default 50; 0: no limit.
 	RequestRate int
 	// RequestBurst is how many requests a session may make at once. Default 100; needed when RequestRate is set. Spread over
 	// several replicas it may be a few less, because each may hold some that it was granted and has not spent.
 	RequestBurst int
+	// MaxPending caps the requests of one session in flight: exactly at each replica; what others have in flight counts
+	// once it has lasted for a ReportInterval. Default 64; 0: no cap.
+	MaxPending int
+
+	// EventsCount, EventsBytes and EventsAge bound what is kept of a session's messages to its client, for resumption.
+	// Defaults 256, 1 MiB and 5m; when any is 0, none are kept.
+	EventsCount int
+	EventsBytes int
+	EventsAge   time.Duration
+	// FramesCount and FramesBytes bound what is recorded of a session. Defaults 1000 and 1 MiB; when either is 0, nothing
+	// is recorded.
+	FramesCount int
+	FramesBytes int
 
 	// Lease is how long a replica serves a session from memory before it asks the store again, and so the longest a
 	// session that was ended elsewhere is still served. Default 3s; 0: strict mode, every request asks.
@@ -47,18 +68,26 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		MaxSessions:       10_000,
-		IdleTimeout:       30 * time.Minute,
-		MaxAge:            24 * time.Hour,
-		InitializeTimeout: 30 * time.Second,
-		Retention:         10 * time.Minute,
-		EvictMinIdle:      time.Minute,
-		RequestRate:       50,
-		RequestBurst:      100,
-		Lease:             3 * time.Second,
-		ReportInterval:    time.Second,
-		ReportSlack:       2 * time.Second,
-		StoreTimeout:      250 * time.Millisecond,
+		MaxSessions:            10_000,
+		IdleTimeout:            30 * time.Minute,
+		MaxAge:                 24 * time.Hour,
+		InitializeTimeout:      30 * time.Second,
+		Retention:              10 * time.Minute,
+		EvictMinIdle:           time.Minute,
+		RequestRate:            50,
+		RequestBurst:           100,
+		CreateRate:             100,
+		CreateRatePerPrincipal: 10,
+		MaxPending:             64,
+		EventsCount:            256,
+		EventsBytes:            1 << 20,
+		EventsAge:              5 * time.Minute,
+		FramesCount:            1000,
+		FramesBytes:            1 << 20,
+		Lease:                  3 * time.Second,
+		ReportInterval:         time.Second,
+		ReportSlack:            2 * time.Second,
+		StoreTimeout:           250 * time.Millisecond,
 	}
 }
 
@@ -67,6 +96,10 @@ const (
 	maxSessionsLimit = 100_000_000
 	maxRequestRate   = 1_000_000
 	maxRequestBurst  = 1_000_000
+	maxCreateRate    = 1_000_000
+	maxPendingLimit  = 10_000
+	maxKept          = 10_000           // events or frames
+	maxKeptBytes     = 64 * 1024 * 1024 // of them
 )
 
 // Validate reports everything that is wrong with c, by the names of the settings.
@@ -75,6 +108,15 @@ func (c Config) Validate() error {
 		inRange("max_sessions", c.MaxSessions, 0, maxSessionsLimit),
 		inRange("request_rate", c.RequestRate, 0, maxRequestRate),
 		inRange("request_burst", c.RequestBurst, 0, maxRequestBurst),
+		inRange("max_sessions_per_principal", c.MaxSessionsPerPrincipal, 0, maxSessionsLimit),
+		inRange("create_rate", c.CreateRate, 0, maxCreateRate),
+		inRange("create_rate_per_principal", c.CreateRatePerPrincipal, 0, maxCreateRate),
+		inRange("max_pending", c.MaxPending, 0, maxPendingLimit),
+		inRange("events.count", c.EventsCount, 0, maxKept),
+		inRange("events.bytes", c.EventsBytes, 0, maxKeptBytes),
+		durationInRange("events.age", c.EventsAge, 0),
+		inRange("frames.count", c.FramesCount, 0, maxKept),
+		inRange("frames.bytes", c.FramesBytes, 0, maxKeptBytes),
 		durationInRange("idle_timeout", c.IdleTimeout, 0),
 		durationInRange("max_age", c.MaxAge, 0),
 		durationInRange("initialize_timeout", c.InitializeTimeout, time.Second),

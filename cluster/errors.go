@@ -34,6 +34,21 @@ var (
 	// [LimitError] for when to retry.
 	ErrCapacity = errors.New("the cluster is at its session cap")
 
+	// ErrCreationLimited means that too many sessions were created of late; see [LimitError] for when to retry.
+	ErrCreationLimited = errors.New("too many sessions are being created")
+
+	// ErrPendingLimited means that too many of the session's requests are in flight; see [LimitError] for when to retry.
+	ErrPendingLimited = errors.New("too many requests of the session are in flight")
+
+	// ErrEventsGone means that a stream cannot be resumed where its reader left it: the events that follow are not kept.
+	ErrEventsGone = errors.New("the events that follow are not kept any more")
+
+	// ErrEventTooLarge means that one event alone is larger than all that is kept of a session.
+	ErrEventTooLarge = errors.New("the event is too large to be kept")
+
+	// ErrInvalidQuery means that a listing's conditions contradict each other or are out of their ranges.
+	ErrInvalidQuery = errors.New("no such listing")
+
 	// ErrStoreUnavailable means that the store could not be asked, or did not answer in time. What was asked may or may
 	// not have happened; nothing is known about the session.
 	ErrStoreUnavailable = errors.New("the session store is unavailable")

@@ -34,10 +34,13 @@ type holding struct {
 
 	refusedUntil time.Time // the store has said that there is no budget before this
 
-	inFlight int
-	streams  int
-	pending  map[string]*Lease // in flight with a key
-	finished []string          // reported as pending, over since
+	inFlight  int
+	streams   int
+	waiting   int               // of inFlight, those that expect an answer
+	pending   map[string]*Lease // of those, the latest of each key
+	finished  []string          // reported as pending, over since
+	known     int               // how many of ours the store has as pending
+	elsewhere int               // how many it has of others, as it last said
 
 	ended  chan struct{} // closed when the session is known to be over
 	isOver bool
@@ -80,20 +83,31 @@ func newHolding(id ID) *holding {
 	return &holding{id: id, ended: make(chan struct{})}
 }
 
-// serve admits one request from memory, or returns nil when the store must be asked.
-func (h *holding) serve(m *Manager, digest Digest, use Use, now time.Time) *Lease {
+// serve admits one request from memory, or refuses it. It returns neither when the store must be asked.
+func (h *holding) serve(m *Manager, digest Digest, use Use, now time.Time) (*Lease, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.isOver || !h.matches(digest, use) || !now.Before(h.validUntil) {
-		return nil
+		return nil, nil //nolint:nilnil // the third outcome
+	}
+	if err := h.tooMany(m, use); err != nil {
+		return nil, err
 	}
 	if m.cfg.RequestRate > 0 && !h.spend(use.Requests, now, m.cfg.Lease) {
-		return nil
+		return nil, h.stillRefused(m, now)
 	}
 	h.requests += use.Requests
 	h.spent += use.Requests
 	h.touchedAt = now
-	return h.open(use, now)
+	return h.open(use, now), nil
+}
+
+// tooMany refuses a request that would be one too many in flight. The caller holds h.mu.
+func (h *holding) tooMany(m *Manager, use Use) error {
+	if m.cfg.MaxPending == 0 || use.PendingKey == "" || h.waiting+h.elsewhere < m.cfg.MaxPending {
+		return nil
+	}
+	return &LimitError{Limit: "max_pending", RetryAfter: m.cfg.ReportInterval, Err: ErrPendingLimited}
 }
 
 // spend takes n requests out of the budget, the older ones first, or none. The caller holds h.mu.
@@ -121,11 +135,9 @@ func (h *holding) refused(digest Digest, use Use, now time.Time, refusal error) 
 	}
 }
 
-// stillRefused returns the refusal that the store would give, if it is known. In strict mode every call asks.
-func (h *holding) stillRefused(m *Manager, digest Digest, use Use, now time.Time) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if m.cfg.Lease == 0 || !h.matches(digest, use) || !now.Before(h.refusedUntil) || !now.Before(h.validUntil) {
+// stillRefused returns the refusal that the store would give, if it is known. The caller holds h.mu.
+func (h *holding) stillRefused(m *Manager, now time.Time) error {
+	if m.cfg.Lease == 0 || !now.Before(h.refusedUntil) { // in strict mode every call asks
 		return nil
 	}
 	return &LimitError{Limit: "request_rate", RetryAfter: h.refusedUntil.Sub(now), Err: ErrRateLimited}
@@ -137,24 +149,28 @@ func (h *holding) matches(digest Digest, use Use) bool {
 }
 
 // granted takes in what the store granted for a call sent at the moment sent, and opens the lease that asked for it.
-// It returns nil when the session ended meanwhile.
-func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time.Time) *Lease {
+// It fails when the session ended meanwhile, or as many requests were admitted meanwhile as may be in flight.
+func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time.Time) (*Lease, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.isOver {
-		return nil
+		return nil, ErrNotFound
 	}
 	h.isGranted, h.digest = true, digest
 	if g.Session.Version >= h.session.Version {
 		h.session = g.Session
 	}
 	h.renewed(m, g.EndsIn, sent)
+	h.elsewhere = max(g.Pending-h.known, 0)
 	h.fresh.add(g.Budget-use.Requests, sent, g.At, m.cfg.Lease)
 	h.spent += use.Requests
 	// The call itself recorded this activity: it is not reported again.
 	h.recordedAt = later(h.recordedAt, sent)
 	h.touchedAt = later(h.touchedAt, sent)
-	return h.open(use, sent)
+	if err := h.tooMany(m, use); err != nil {
+		return nil, err
+	}
+	return h.open(use, sent), nil
 }
 
 // isFor is matches for callers that do not hold h.mu.
@@ -189,6 +205,7 @@ func (h *holding) open(use Use, now time.Time) *Lease {
 	}
 	h.inFlight++
 	if use.PendingKey != "" {
+		h.waiting++
 		if h.pending == nil {
 			h.pending = make(map[string]*Lease)
 		}
@@ -209,6 +226,9 @@ func (h *holding) close(l *Lease) {
 		return
 	}
 	h.inFlight--
+	if l.pendingKey != "" {
+		h.waiting--
+	}
 	// A client may reuse an id that is still in flight: then the key belongs to the later request.
 	if l.pendingKey != "" && h.pending[l.pendingKey] == l {
 		delete(h.pending, l.pendingKey)

@@ -55,16 +55,17 @@ func (l *Lease) Release() { l.release.Do(func() { l.h.close(l) }) }
 // asks.
 //
 // Errors: [ErrNotFound] for anything but the live session of just this secret, principal and upstream; a [LimitError]
-// that is [ErrRateLimited]; [ErrStoreUnavailable].
+// that is [ErrRateLimited] or [ErrPendingLimited]; [ErrStoreUnavailable].
 func (m *Manager) Lease(ctx context.Context, token Token, use Use) (*Lease, error) {
 	use.Requests = max(use.Requests, 1)
 	digest := token.Digest()
 	if h := m.holding(token.ID); h != nil {
-		if l := h.serve(m, digest, use, time.Now()); l != nil {
+		l, err := h.serve(m, digest, use, time.Now())
+		if l != nil {
 			m.observer.LeaseDone(LeaseHit)
 			return l, nil
 		}
-		if err := h.stillRefused(m, digest, use, time.Now()); err != nil {
+		if err != nil {
 			m.observer.LeaseDone(LeaseLimited)
 			return nil, fmt.Errorf("leasing session %s: %w", token.ID, err)
 		}
@@ -89,8 +90,12 @@ func (m *Manager) ask(ctx context.Context, id ID, digest Digest, use Use) (*Leas
 	if m.cfg.Lease > 0 && m.cfg.RequestRate > 0 && others == nil {
 		want = h.wanted(use.Requests, m.cfg.RequestBurst)
 	}
+	call := LeaseCall{ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal, Need: use.Requests, Want: want}
+	if use.PendingKey != "" {
+		call.Pending = 1
+	}
 	sent := time.Now()
-	grant, err := m.store.Lease(ctx, LeaseCall{ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal, Need: use.Requests, Want: want})
+	grant, err := m.store.Lease(ctx, call)
 	if errors.Is(err, ErrRateLimited) {
 		return m.secondLook(ctx, h, others, digest, use, err)
 	}
@@ -100,11 +105,7 @@ func (m *Manager) ask(ctx context.Context, id ID, digest Digest, use Use) (*Leas
 		}
 		return nil, err
 	}
-	l := h.granted(m, grant, digest, use, sent)
-	if l == nil {
-		return nil, ErrNotFound
-	}
-	return l, nil
+	return h.granted(m, grant, digest, use, sent)
 }
 
 // secondLook serves a refused caller from memory after all, if it can: what is missing in the store may just have come
@@ -122,8 +123,8 @@ func (m *Manager) secondLook(ctx context.Context, h *holding, others <-chan stru
 		return nil, &LimitError{Limit: "request_burst", RetryAfter: limit.RetryAfter, Err: ErrRateLimited}
 	}
 	now := time.Now()
-	if l := h.serve(m, digest, use, now); l != nil {
-		return l, nil
+	if l, err := h.serve(m, digest, use, now); l != nil || err != nil {
+		return l, err
 	}
 	h.refused(digest, use, now, refusal)
 	return nil, refusal
@@ -169,7 +170,7 @@ func leaseOutcome(err error) LeaseOutcome {
 		return LeaseGranted
 	case errors.Is(err, ErrNotFound):
 		return LeaseNotFound
-	case errors.Is(err, ErrRateLimited):
+	case errors.Is(err, ErrRateLimited), errors.Is(err, ErrPendingLimited):
 		return LeaseLimited
 	case errors.Is(err, context.Canceled):
 		return LeaseCanceled

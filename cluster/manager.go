@@ -62,11 +62,14 @@ func (m *Manager) Incarnation() string { return m.incarnation }
 // Create makes an initializing session and the token for its client. The session must be activated within
 // Config.InitializeTimeout.
 //
-// Errors: a [LimitError] that is [ErrCapacity]; [ErrStoreUnavailable], after which a session that nobody has the token of
+// Errors: a [LimitError] that is [ErrCapacity] or [ErrCreationLimited]; [ErrStoreUnavailable], after which a session that nobody has the token of
 // may exist until its initialize timeout.
 func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, error) {
-	if len(n.Upstream) > maxNameLen || len(n.Principal) > maxNameLen {
-		return Session{}, Token{}, fmt.Errorf("creating session: upstream and principal may have %d bytes at most", maxNameLen)
+	if len(n.Upstream) > maxNameLen {
+		return Session{}, Token{}, fmt.Errorf("creating session: the upstream's name has %d bytes, more than %d", len(n.Upstream), maxNameLen)
+	}
+	if !n.Principal.valid() {
+		return Session{}, Token{}, fmt.Errorf("creating session: the principal is not 1 to %d letters, digits, hyphens and underscores", maxNameLen)
 	}
 	n.ClientName = cut(n.ClientName, maxClientNameLen)
 	n.ClientVersion = cut(n.ClientVersion, maxClientNameLen)
@@ -75,12 +78,16 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 	}
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
-	s, token, err := m.store.Create(ctx, Creation{NewSession: n})
+	created, err := m.store.Create(ctx, Creation{NewSession: n})
 	if err != nil {
 		return Session{}, Token{}, fmt.Errorf("creating session: %w", err)
 	}
-	m.log.Debug("session created", "session", s.ID, "upstream", s.Upstream)
-	return s, token, nil
+	for _, ended := range created.Ended {
+		m.drop(ended.ID)
+		m.log.Debug("session ended", "session", ended.ID, "status", ended.Status)
+	}
+	m.log.Debug("session created", "session", created.Session.ID, "upstream", created.Session.Upstream)
+	return created.Session, created.Token, nil
 }
 
 // Activate records the upstream's answer to initialize: s becomes active. s is the record that Create returned; the
@@ -145,7 +152,7 @@ func (m *Manager) Get(ctx context.Context, id ID) (Session, error) {
 	return s, nil
 }
 
-// List returns one page of sessions. Errors: [ErrInvalidCursor], a limit out of its range, [ErrStoreUnavailable].
+// List returns one page of sessions. Errors: [ErrInvalidCursor], [ErrInvalidQuery], [ErrStoreUnavailable].
 func (m *Manager) List(ctx context.Context, q Query) (Page, error) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()

@@ -9,7 +9,7 @@ type LeaseOutcome string
 const (
 	LeaseHit         LeaseOutcome = "hit"         // served from memory
 	LeaseGranted     LeaseOutcome = "granted"     // asked the store, which granted it
-	LeaseLimited     LeaseOutcome = "limited"     // the session's request rate is used up
+	LeaseLimited     LeaseOutcome = "limited"     // the session has reached its request rate, or its cap on requests in flight
 	LeaseNotFound    LeaseOutcome = "not_found"   // no session for this caller
 	LeaseCanceled    LeaseOutcome = "canceled"    // the caller left before the store had answered
 	LeaseUnavailable LeaseOutcome = "unavailable" // the store could not be asked

@@ -51,12 +51,15 @@ func (m *Manager) sweep(ctx context.Context) {
 	started := time.Now()
 	for i := 0; i < sweepBatches && time.Since(started) < m.cfg.ReportInterval/2; i++ {
 		swept, err := m.sweepOnce(ctx)
+		for _, expired := range swept.Expired {
+			m.drop(expired.ID)
+		}
+		if len(swept.Expired)+swept.Purged > 0 {
+			m.log.Debug("cleaned up", "expired", len(swept.Expired), "purged", swept.Purged)
+		}
 		if err != nil {
 			m.log.Debug("cleaning up", "error", err)
 			return
-		}
-		if swept.Expired+swept.Purged > 0 {
-			m.log.Debug("cleaned up", "expired", swept.Expired, "purged", swept.Purged)
 		}
 		if !swept.More {
 			return
@@ -266,6 +269,8 @@ func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time
 	if r.Idle >= 0 {
 		h.recordedAt = later(h.recordedAt, sent.Add(-r.Idle))
 	}
+	h.known = max(h.known+len(r.Started)-len(r.Finished), 0)
+	h.elsewhere = max(renewal.Pending-h.known, 0)
 	h.fresh.add(renewal.Budget, sent, renewal.At, m.cfg.Lease)
 	h.renewed(m, renewal.EndsIn, sent)
 	if renewal.Version != h.session.Version {

@@ -174,7 +174,7 @@ func TestReusedRequestIDLeavesNothingPending(t *testing.T) {
 }
 
 func TestManyPendingRequestsAreToldInPortions(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.RequestRate = 0 }, func(t *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.RequestRate, c.MaxPending = 0, 0 }, func(t *testing.T, w *world) {
 		m, _ := w.replica()
 		s, token := w.session(m)
 		leases := make([]*cluster.Lease, 450)
@@ -212,7 +212,7 @@ func TestManyPendingRequestsAreToldInPortions(t *testing.T) {
 }
 
 func TestAbandonedSessionsAreCleanedUp(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.IdleTimeout, c.Retention = 10*time.Second, 20*time.Second }, func(t *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.IdleTimeout, c.Retention, c.CreateRate = 10*time.Second, 20*time.Second, 0 }, func(t *testing.T, w *world) {
 		m, _ := w.replica()
 		for range 250 {
 			w.session(m)

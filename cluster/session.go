@@ -32,8 +32,18 @@ func ParseID(s string) (ID, error) {
 }
 
 // Principal is who owns a session: a digest, never a name, of a verified identity. The zero value means "nobody": there
-// was no authentication. At most 64 bytes.
+// was no authentication. 1 to 64 letters, digits, hyphens and underscores.
 type Principal string
+
+// valid reports whether p is nobody or well formed: it becomes part of a key.
+func (p Principal) valid() bool {
+	for _, c := range []byte(p) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return len(p) <= maxNameLen
+}
 
 // Session is a session's record, as it was when the store was asked. It is a value: changing it changes nothing else.
 type Session struct {

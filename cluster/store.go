@@ -11,14 +11,18 @@ type Store interface {
 	SessionStore
 	LeaseStore
 	ListStore
+	CleanupStore
+	EventStore
+	FrameStore
 }
 
 // SessionStore moves sessions through their life.
 type SessionStore interface {
 	// Create makes an initializing session and returns it with its token. Repeated with the same token (after a lost
-	// reply) it returns the stored record, whatever its status. At the cap it ends the session that is past its end or
-	// idle the longest, and refuses with ErrCapacity when none has been idle for EvictMinIdle.
-	Create(ctx context.Context, c Creation) (Session, Token, error)
+	// reply) it returns the stored record, whatever its status, before any limit. At the cap it ends the session that is
+	// past its end or idle the longest, and refuses with ErrCapacity when none has been idle for EvictMinIdle. The
+	// principal's own cap is ErrCapacity, too; the rates of creation are ErrCreationLimited.
+	Create(ctx context.Context, c Creation) (Created, error)
 	// Update activates a session, or changes an active one's upstream mapping, if its version is still
 	// ChangeOf.ExpectedVersion. Repeated with the same Writer it returns the record it made. Errors: ErrNotFound,
 	// ErrConflict, ErrIllegalTransition.
@@ -26,9 +30,6 @@ type SessionStore interface {
 	// Terminate ends a live session with an ended status and returns its record. A session that has ended already keeps
 	// its first status; the record is returned with ErrIllegalTransition. Errors: ErrNotFound, ErrIllegalTransition.
 	Terminate(ctx context.Context, id ID, status Status) (Session, error)
-	// Sweep ends a batch of sessions that are past their end and purges a batch of ended ones that are past their
-	// retention, the oldest first. Several callers at once do no harm.
-	Sweep(ctx context.Context) (Swept, error)
 	// Get returns a record, live or ended, until it is purged. It touches nothing. Errors: ErrNotFound.
 	Get(ctx context.Context, id ID) (Session, error)
 }
@@ -36,7 +37,7 @@ type SessionStore interface {
 // LeaseStore is the hot path.
 type LeaseStore interface {
 	// Lease verifies a caller, counts the requests in hand, touches the session and takes request budget. Errors: ErrNotFound,
-	// a LimitError that is ErrRateLimited.
+	// a LimitError that is ErrRateLimited or ErrPendingLimited.
 	Lease(ctx context.Context, c LeaseCall) (Grant, error)
 	// Report writes back what happened since the last report and renews. It returns one Renewal for each Report, in order.
 	Report(ctx context.Context, reports []Report) []Renewal
@@ -47,10 +48,22 @@ type LeaseStore interface {
 
 // ListStore answers operators.
 type ListStore interface {
-	// List returns one page of sessions, in the order of their last activity, the longest idle first.
+	// List returns one page of sessions: live ones by their last activity, the longest idle first, or, of one principal, by
+	// their creation; ended ones in the order they will be purged. Errors: ErrInvalidCursor, ErrInvalidQuery.
 	List(ctx context.Context, q Query) (Page, error)
 	// Stats counts sessions. It costs the same however many there are.
 	Stats(ctx context.Context) (Stats, error)
+}
+
+// CleanupStore removes what is over.
+type CleanupStore interface {
+	// Sweep ends a batch of sessions that are past their end and purges a batch of ended ones that are past their
+	// retention, the oldest first. Several callers at once do no harm. What it did is told with an error, too: part of the
+	// store may be away.
+	Sweep(ctx context.Context) (Swept, error)
+	// Prune forgets the requests in flight that the given incarnations, all of them dead, have left behind in a session.
+	// It returns how many. A session that does not exist has none.
+	Prune(ctx context.Context, id ID, dead []string) (int, error)
 }
 
 // Creation asks a store for a new session.
@@ -58,6 +71,14 @@ type Creation struct {
 	NewSession
 	// Token is usually zero: then the store draws one whose session falls where it has room.
 	Token Token
+}
+
+// Created is a store's answer to a Creation.
+type Created struct {
+	Session Session
+	Token   Token
+	// Ended are the sessions that were ended to make room, two at most: expired or evicted.
+	Ended []Session
 }
 
 // Change asks a store to activate or remap a session.
@@ -81,12 +102,16 @@ type LeaseCall struct {
 	// Want is how many requests the replica would like to serve before it asks again, those in hand included. The store
 	// may grant fewer, but never less than Need; it should leave most of what there is to other replicas.
 	Want int
+	// Pending is how many of the requests in hand would be in flight if they were granted. They are not recorded: a
+	// Report does that, of those that last.
+	Pending int
 }
 
 // Swept is what one call of Sweep did.
 type Swept struct {
-	Expired, Purged int
-	More            bool // there is more to do at once
+	Expired []Session // as they were ended
+	Purged  int
+	More    bool // there is more to do at once
 }
 
 // Grant is a store's answer to a LeaseCall.
@@ -98,6 +123,8 @@ type Grant struct {
 	EndsIn time.Duration
 	// At is the store's clock when it granted. Only the store can read anything from it: see Report.UnspentSince.
 	At time.Time
+	// Pending is how many requests of the session the store knows to be in flight, at any replica.
+	Pending int
 }
 
 // Report is what one replica tells the store about one session.
@@ -137,12 +164,22 @@ type Renewal struct {
 	Budget  int           // granted of Want
 	EndsIn  time.Duration // as in Grant
 	At      time.Time     // as in Grant
+	Pending int           // as in Grant, after this report
 }
 
-// Query selects sessions for a listing.
+// Query selects sessions for a listing. The zero value of each condition selects all.
 type Query struct {
-	// Ended selects ended sessions, in the order they will be purged, instead of live ones.
+	// Ended selects ended sessions instead of live ones.
 	Ended bool
+	// Status selects sessions of one status, an ended one only with Ended. One that is past its end, but not swept yet, is
+	// listed among the live ones as expired.
+	Status Status
+	// Principal selects one principal's sessions.
+	Principal Principal
+	// IdleFor selects sessions whose last activity was at least so long ago.
+	IdleFor time.Duration
+	// OlderThan selects sessions that were created at least so long ago.
+	OlderThan time.Duration
 	// Limit is the size of the page: 1 to 1000.
 	Limit int
 	// Cursor is Page.Next of the page before, empty for the first.
@@ -151,6 +188,8 @@ type Query struct {
 
 // Page is one page of a listing. Sessions that move while a listing runs may appear twice or be missed.
 type Page struct {
+	// Sessions are at most Query.Limit. They may be fewer, even none, although there is a next page: a store looks at a
+	// bounded number of sessions a page, and not all of them fit every query.
 	Sessions []Session
 	Next     string // empty: this was the last page
 	// Now is the store's clock, by which the sessions' times are to be read.

@@ -36,17 +36,17 @@ func (k knownSession) lease() cluster.LeaseCall {
 
 // newActive creates and activates a session.
 func newActive(ctx context.Context, store cluster.Store) (knownSession, error) {
-	made, token, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{Upstream: "u", ClientName: "load"}})
+	created, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{Upstream: "u", ClientName: "load"}})
 	if err != nil {
 		return knownSession{}, fmt.Errorf("create: %w", err)
 	}
 	active, err := store.Update(ctx, cluster.Change{
-		ID: made.ID, ExpectedVersion: made.Version, Writer: "load", Activation: cluster.Activation{UpstreamSession: "upstream"},
+		ID: created.Session.ID, ExpectedVersion: created.Session.Version, Writer: "load", Activation: cluster.Activation{UpstreamSession: "upstream"},
 	})
 	if err != nil {
 		return knownSession{}, fmt.Errorf("update: %w", err)
 	}
-	return knownSession{Session: active, token: token}, nil
+	return knownSession{Session: active, token: created.Token}, nil
 }
 
 // newSettled creates active sessions that the load will use and never end.

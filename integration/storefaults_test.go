@@ -271,7 +271,8 @@ func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
 	options.Config.StoreTimeout = patientTimeout
 	store := openStore(t, at.URL(storeUser), options)
 	settled := newSettled(t, store)
-	young, _, err := store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+	created, err := store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+	young := created.Session
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,13 +285,13 @@ func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
 		}
 	}
 	setMaxMemory("1mb") // less than is in use
-	_, _, err = store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+	_, err = store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
 	if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "OOM") {
 		t.Errorf("create: %v, want ErrStoreUnavailable that says OOM", err)
 	}
 	// At the cap a create ends somebody first, which a full server permits: it must not open the door to the rest.
 	options.Config.MaxSessions, options.Config.EvictMinIdle = 1, 0
-	_, _, err = openStore(t, at.URL(storeUser), options).Create(t.Context(), cluster.Creation{})
+	_, err = openStore(t, at.URL(storeUser), options).Create(t.Context(), cluster.Creation{})
 	if !errors.Is(err, cluster.ErrStoreUnavailable) {
 		t.Errorf("create at the cap: %v, want ErrStoreUnavailable", err)
 	}

@@ -157,6 +157,7 @@ func checkRefusals(t *testing.T, at server) {
 func roomyConfig() cluster.Config {
 	cfg := cluster.DefaultConfig()
 	cfg.MaxSessions = 100_000
+	cfg.CreateRate = 0
 	cfg.RequestRate = 0
 	return cfg
 }

@@ -1,10 +1,23 @@
--- Included by scripts that end sessions. Their locals lru, deadlines, ended, counts (KEYS), session_prefix, more_prefix,
--- pending_prefix, retention, backstop and ended_cap (ARGV) must be set before.
+-- Included by scripts that end sessions, after clock and record. ARGV[1..6] are the prefixes that give an id its keys,
+-- ARGV[7] retention ms, ARGV[8] backstop ms (added to it), ARGV[9] ended_cap: how many ended records are kept, 0: any number. The locals lru, deadlines, ended
+-- and counts (KEYS) must be set before.
+local retention, backstop, ended_cap = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local gone = {} -- the sessions that finish has ended: of each its id, the moment of its purge, and its record
+
+-- All keys that a session may own: its record, more, pending, events, heads, frames. The look fails while a slot moves and
+-- not all of them are here: then nothing has been written yet.
+local function keys_of(id)
+  local keys = {}
+  for i = 1, 6 do keys[i] = ARGV[i] .. id end
+  redis.call('EXISTS', unpack(keys))
+  return keys
+end
 
 -- Removes an ended session and everything it owns.
 local function purge(id)
-  local status = redis.call('HGET', session_prefix .. id, 's')
-  redis.call('UNLINK', session_prefix .. id, more_prefix .. id, pending_prefix .. id)
+  local keys = keys_of(id)
+  local status = redis.call('HGET', keys[1], 's')
+  redis.call('UNLINK', unpack(keys))
   redis.call('ZREM', ended, id)
   if status then
     redis.call('HINCRBY', counts, status, -1)
@@ -14,21 +27,24 @@ end
 -- Ends a live session. What only a live one needs goes at once, the record stays until its retention has passed. On the
 -- way up to two records leave that are past their retention or over the cap, so that ended ones cannot pile up.
 local function finish(id, status, now)
-  local session = session_prefix .. id
-  local was = redis.call('HGET', session, 's')
-  redis.call('UNLINK', pending_prefix .. id) -- first: a permitted write opens a full server for the others
+  local keys = keys_of(id)
+  local record = complete(read(keys[1]), keys[2])
+  local was = record[1]
+  redis.call('UNLINK', keys[3], keys[4], keys[5]) -- first: a permitted write opens a full server for the others
   redis.call('ZREM', lru, id)
   redis.call('ZREM', deadlines, id)
   if was then
-    redis.call('HDEL', more_prefix .. id, 'i')
-    redis.call('PEXPIREAT', session, now + retention + backstop)
-    redis.call('PEXPIREAT', more_prefix .. id, now + retention + backstop)
-    redis.call('HSET', session, 's', status, 'z', now)
-    redis.call('HINCRBY', session, 'v', 1)
+    record[1], record[4], record[17] = status, tonumber(record[4]) + 1, now
+    redis.call('HDEL', keys[2], 'i')
+    for _, key in ipairs({ keys[1], keys[2], keys[6] }) do redis.call('PEXPIREAT', key, now + retention + backstop) end
+    redis.call('HSET', keys[1], 's', status, 'z', now, 'v', record[4])
     redis.call('ZADD', ended, now + retention, id)
     redis.call('HINCRBY', counts, was, -1)
     redis.call('HINCRBY', counts, status, 1)
     redis.call('HINCRBY', counts, 'ended:' .. status, 1)
+    gone[#gone + 1] = id
+    gone[#gone + 1] = now + retention
+    for i = 1, 17 do gone[#gone + 1] = record[i] end
   end
   for _ = 1, 2 do
     local oldest = redis.call('ZRANGE', ended, 0, 0, 'WITHSCORES')

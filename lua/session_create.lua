@@ -7,23 +7,21 @@
 -- KEYS[4] deadlines   ZSET  live sessions by their end
 -- KEYS[5] ended       ZSET  ended sessions by purge time
 -- KEYS[6] counts      HASH
--- ARGV[1] session_prefix, ARGV[2] more_prefix, ARGV[3] pending_prefix: put before an id they give its keys
--- ARGV[4] id, ARGV[5] digest
--- ARGV[6] cap                 live sessions, 0: none
--- ARGV[7] evict_min_idle ms
--- ARGV[8] initialize_timeout ms
--- ARGV[9] lifetime ms         the backstop TTL of a live session
--- ARGV[10] retention ms, ARGV[11] backstop ms (added to it), ARGV[12] ended_cap (0: none)
--- ARGV[13] n, then n fields and values of the record, then fields and values of more
+-- ARGV[1..9]                  see finish.inc.lua
+-- ARGV[10] id, ARGV[11] digest
+-- ARGV[12] cap                live sessions, 0: none
+-- ARGV[13] evict_min_idle ms
+-- ARGV[14] initialize_timeout ms
+-- ARGV[15] lifetime ms        the backstop TTL of a live session
+-- ARGV[16] n, then n fields and values of the record, then fields and values of more
 --
--- Returns the answer of record.inc.lua; error EXISTS (another digest), FULL <ms until a retry may succeed>.
+-- Returns the answer of record.inc.lua, or FULL and the ms until a retry may succeed; then what finish.inc.lua has ended;
+-- error EXISTS (another digest).
 -- Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local session_prefix, more_prefix, pending_prefix = ARGV[1], ARGV[2], ARGV[3]
-local id, digest, cap, min_idle = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local initialize_timeout, lifetime = tonumber(ARGV[8]), tonumber(ARGV[9])
-local retention, backstop, ended_cap = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local last_field = 13 + 2 * tonumber(ARGV[13])
+local id, digest, cap, min_idle = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
+local initialize_timeout, lifetime = tonumber(ARGV[14]), tonumber(ARGV[15])
+local last_field = 16 + 2 * tonumber(ARGV[16])
 
 --include clock
 --include record
@@ -36,6 +34,8 @@ if known[1] then
     return redis.error_reply('EXISTS the id is taken')
   end
   local ends = redis.call('ZSCORE', deadlines, id) or redis.call('ZSCORE', ended, id)
+  local stays = (known[1] == 'i' or known[1] == 'a') and lifetime or retention + backstop
+  redis.call('PEXPIREAT', session, now + stays) -- a write: WAIT waits for those of its own connection only
   return answer(known, more, now, ends, 0)
 end
 
@@ -54,10 +54,10 @@ for _ = 1, 2 do
   end
 end
 if cap > 0 and redis.call('ZCARD', lru) >= cap then
-  return redis.error_reply('FULL ' .. math.max(retry, 1))
+  return { 'FULL', math.max(retry, 1), unpack(gone) }
 end
 
-redis.call('HSET', session, 's', 'i', 'd', digest, 'v', 1, 'c', now, 'a', now, 'q', 0, unpack(ARGV, 14, last_field))
+redis.call('HSET', session, 's', 'i', 'd', digest, 'v', 1, 'c', now, 'a', now, 'q', 0, unpack(ARGV, 17, last_field))
 redis.call('PEXPIREAT', session, now + lifetime)
 if #ARGV > last_field then
   redis.call('HSET', more, unpack(ARGV, last_field + 1))
@@ -67,4 +67,6 @@ redis.call('ZADD', lru, now, id)
 redis.call('ZADD', deadlines, now + initialize_timeout, id)
 redis.call('HINCRBY', counts, 'i', 1)
 redis.call('HINCRBY', counts, 'created', 1)
-return answer(read(session), more, now, now + initialize_timeout, 0)
+local reply = answer(read(session), more, now, now + initialize_timeout, 0)
+for i = 1, #gone do reply[#reply + 1] = gone[i] end
+return reply

@@ -5,6 +5,7 @@
 -- KEYS[2] more        HASH  its long strings
 -- KEYS[3] lru         ZSET  live sessions by last activity
 -- KEYS[4] deadlines   ZSET  live sessions by their end
+-- KEYS[5] pending     HASH  its requests in flight
 -- ARGV[1] id, ARGV[2] digest, ARGV[3] upstream, ARGV[4] principal ('' for none)
 -- ARGV[5] idle ms             idle timeout and slack, 0: never
 -- ARGV[6] max_age ms          0: never
@@ -12,10 +13,12 @@
 -- ARGV[8] never               the score of a session without an end
 -- ARGV[9] interval us         between two requests at the full rate, 0: no limit
 -- ARGV[10] burst, ARGV[11] want, ARGV[12] need: requests; the ones in hand are needed, all or none
+-- ARGV[13] max_pending        requests in flight, 0: no cap
+-- ARGV[14] more_pending       how many of those in hand would be
 --
 -- Returns granted, ms to the session's end (-1: never), this clock in us, then the answer of record.inc.lua; error NOTFOUND,
--- LIMITED <ms until a retry may succeed>. A refused call changes nothing. Cost: O(log n).
-local session, more, lru, deadlines = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- LIMITED <ms until a retry may succeed>, PENDING. A refused call changes nothing. Cost: O(log n).
+local session, more, lru, deadlines, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, digest, upstream, principal = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local idle, max_age, lifetime, never = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local interval, burst = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -33,6 +36,10 @@ local ends = redis.call('ZSCORE', deadlines, id)
 if ends and tonumber(ends) <= now then
   return redis.error_reply('NOTFOUND the session is past its end')
 end
+local in_flight, max_pending, more_pending = redis.call('HLEN', pending), tonumber(ARGV[13]), tonumber(ARGV[14])
+if max_pending > 0 and more_pending > 0 and in_flight + more_pending > max_pending then
+  return redis.error_reply('PENDING too many requests in flight')
+end
 
 local arrival = record[13] or '0'
 local now_us = time[1] * 1000000 + time[2]
@@ -44,7 +51,7 @@ if interval > 0 then
     local wait = from + need * interval - burst * interval - now_us
     return redis.error_reply('LIMITED ' .. math.ceil(wait / 1000))
   end
-  -- Beyond the need at most a quarter of what is left: what one replica holds, another must do without.
+  -- Beyond the need at most a quarter of the rest: what one replica holds, another must do without.
   granted = need + math.min(granted - need, math.floor((room - need) / 4))
   arrival = string.format('%.0f', from + granted * interval)
 end
@@ -61,7 +68,7 @@ redis.call('ZADD', lru, activity, id)
 local score = string.format('%.0f', ends)
 redis.call('ZADD', deadlines, score, id)
 
-local reply = answer(record, more, now, score, 0)
+local reply = answer(record, more, now, score, in_flight)
 table.insert(reply, 1, string.format('%.0f', now_us))
 table.insert(reply, 1, ends == never and -1 or ends - now)
 table.insert(reply, 1, granted)

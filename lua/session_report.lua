@@ -14,7 +14,7 @@
 -- and age in ms, number of requests no longer pending and for each its key
 --
 -- Returns for each session: 1 (0: it no longer serves requests, and the rest is 0), version, granted, ms to its end (-1:
--- never), this clock in us. Cost: O(log n) a session.
+-- never), this clock in us, number of requests in flight. Cost: O(log n) a session.
 local lru, deadlines = KEYS[1], KEYS[2]
 local idle, max_age, lifetime, never = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local interval, burst = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -46,7 +46,7 @@ for key = 3, #KEYS, 2 do
   local record = redis.call('HMGET', session, 's', 'v', 'c', 'a', 't', 'q')
   local ends = tonumber(redis.call('ZSCORE', deadlines, id) or never)
   if record[1] ~= 'a' or ends <= now then
-    for _ = 1, 5 do reply[#reply + 1] = 0 end
+    for _ = 1, 6 do reply[#reply + 1] = 0 end
   else
     local activity = tonumber(record[4])
     if silent >= 0 then activity = math.max(activity, now - silent) end
@@ -67,7 +67,7 @@ for key = 3, #KEYS, 2 do
     for i = finished, arg - 1 do redis.call('HDEL', pending, ARGV[i]) end
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = 1, tonumber(record[2]), granted
     reply[#reply + 1] = ends == never and -1 or ends - now
-    reply[#reply + 1] = string.format('%.0f', now_us)
+    reply[#reply + 1], reply[#reply + 2] = string.format('%.0f', now_us), redis.call('HLEN', pending)
   end
 end
 return reply

@@ -6,16 +6,13 @@
 -- KEYS[4] deadlines   ZSET  live sessions by their end
 -- KEYS[5] ended       ZSET  ended sessions by purge time
 -- KEYS[6] counts      HASH
--- ARGV[1] session_prefix, ARGV[2] more_prefix, ARGV[3] pending_prefix: put before an id they give its keys
--- ARGV[4] id, ARGV[5] status to end with
--- ARGV[6] retention ms, ARGV[7] backstop ms (added to it), ARGV[8] ended_cap (0: none)
+-- ARGV[1..9]          see finish.inc.lua
+-- ARGV[10] id, ARGV[11] status to end with
 --
 -- Returns 1 when this call ended it, else 0; then the answer of record.inc.lua. A session past its end becomes expired,
 -- whatever was asked. Error NOTFOUND. Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local session_prefix, more_prefix, pending_prefix = ARGV[1], ARGV[2], ARGV[3]
-local id, status = ARGV[4], ARGV[5]
-local retention, backstop, ended_cap = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local id, status = ARGV[10], ARGV[11]
 
 --include clock
 --include record
@@ -30,11 +27,10 @@ local done = 0
 if record[1] == 'i' or record[1] == 'a' then
   local ends = redis.call('ZSCORE', deadlines, id)
   if ends and tonumber(ends) <= now then status = 'x' else done = 1 end
-  record[1], record[4], record[17] = status, tonumber(record[4]) + 1, now
-  record = complete(record, more)
-  record[16] = false
   finish(id, status, now)
+  return { done, now, now + retention, 0, unpack(gone, 3) }
 end
+redis.call('PEXPIREAT', session, now + retention + backstop) -- a write: WAIT waits for those of its own connection only
 local reply = answer(record, more, now, redis.call('ZSCORE', ended, id), 0)
 table.insert(reply, 1, done)
 return reply

@@ -33,6 +33,7 @@ if (record[1] ~= 'i' and record[1] ~= 'a') or ends <= now then
   return redis.error_reply('ILLEGAL the session has ended')
 end
 if record[15] == writer then
+  redis.call('PEXPIREAT', session, now + lifetime) -- a write: WAIT waits for those of its own connection only
   return answer(record, more, now, ends, 0)
 end
 if record[4] ~= expected then

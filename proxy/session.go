@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,8 +16,11 @@ import (
 // postInSession serves a POST of a session that exists.
 func (x *exchange) postInSession() {
 	use := cluster.Use{Requests: x.msg.BatchLen} // one request is counted where this is 0
-	if x.msg.Kind == mcp.KindRequest {
+	switch x.msg.Kind {
+	case mcp.KindRequest:
 		use.PendingKey = pendingKey(x.msg.ID)
+	case mcp.KindBatch:
+		use.PendingKey = "b:" + rand.Text() // it has no id of its own
 	}
 	lease, ok := x.lease(use)
 	if !ok {

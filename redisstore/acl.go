@@ -6,11 +6,12 @@ import "strings"
 const clientCommands = "+eval +evalsha " + // every transition
 	"+time +zcard +zrangebyscore " + // listing and placement
 	"+ping +select " + // readiness; a database other than 0
+	"+wait " + // wait_replicas
 	"+asking +cluster|slots +command" // a Redis Cluster's topology
 
 // scriptCommands are what the scripts call: Redis asks for the permission of each, as if the user had sent it.
-const scriptCommands = "+hdel +hget +hgetall +hincrby +hlen +hmget +hset +pexpireat +time +unlink " +
-	"+zadd +zcard +zcount +zrange +zrangebyscore +zrem +zscore"
+const scriptCommands = "+exists +get +hdel +hget +hgetall +hincrby +hlen +hmget +hset +pexpireat +set +time +unlink " +
+	"+xadd +xdel +xlen +xrange +xrevrange +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zscore"
 
 // ACLRule returns all that a Redis user must be allowed for a store with the given prefix, in the language of ACL SETUSER:
 //

@@ -14,7 +14,7 @@ import (
 )
 
 // sentByTheClient are the rule's commands that no script calls; what happens without each is tested on real servers.
-var sentByTheClient = []string{"asking", "cluster|slots", "command", "eval", "evalsha", "ping", "select"}
+var sentByTheClient = []string{"asking", "cluster|slots", "command", "eval", "evalsha", "ping", "select", "wait"}
 
 func TestACLRuleAllowsWhatScriptsCallAndNoMore(t *testing.T) {
 	t.Parallel()

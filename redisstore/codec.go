@@ -127,6 +127,28 @@ func decodeAnswer(id cluster.ID, reply []any) (cluster.Session, time.Time, error
 	return s, now, nil
 }
 
+// endedFields is how many parts finish.inc.lua tells of a session that it has ended: id, purge time, record.
+const endedFields = 2 + numFields
+
+// decodeEnded reads what finish.inc.lua has ended.
+func decodeEnded(reply []any) ([]cluster.Session, error) {
+	if len(reply)%endedFields != 0 {
+		return nil, fmt.Errorf("%w: sessions ended have %d parts, not %d each", errMalformedReply, len(reply), endedFields)
+	}
+	var d decoder
+	var ended []cluster.Session
+	for ; len(reply) > 0; reply = reply[endedFields:] {
+		id, err := cluster.ParseID(d.text(reply[0]))
+		if err != nil {
+			return nil, fmt.Errorf("%w: a session ended has no id", errMalformedReply)
+		}
+		s := d.session(id, reply[2:endedFields])
+		s.DeadlineAt = d.moment(reply[1])
+		ended = append(ended, s)
+	}
+	return ended, d.err
+}
+
 // decoder reads values and keeps the first error.
 type decoder struct{ err error }
 
@@ -202,6 +224,19 @@ func (d *decoder) moment(v any) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMilli(ms).UTC()
+}
+
+// decodeNumber reads a reply of one number.
+func decodeNumber(reply []any) (int, error) {
+	if len(reply) != 1 {
+		return 0, unavailable(errMalformedReply)
+	}
+	var d decoder
+	n := d.number(reply[0])
+	if d.err != nil {
+		return 0, unavailable(d.err)
+	}
+	return int(n), nil
 }
 
 // fail keeps the type of what was found, not its text: a record holds secrets.

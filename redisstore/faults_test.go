@@ -69,12 +69,13 @@ func TestLostReplyTakesEffectOnce(t *testing.T) {
 	t.Parallel()
 	store, _, drop := newStore(t)
 	ctx := t.Context()
-	if _, _, err := store.Create(ctx, newCreation(t)); err != nil { // loads the script, opens the connection
+	if _, err := store.Create(ctx, newCreation(t)); err != nil { // loads the script, opens the connection
 		t.Fatal(err)
 	}
 	creation := newCreation(t)
 	drop.Store(1)
-	made, _, err := store.Create(ctx, creation)
+	created, err := store.Create(ctx, creation)
+	made := created.Session
 	if err != nil {
 		t.Fatalf("create after a lost reply: %v", err)
 	}
@@ -99,7 +100,8 @@ func TestLeaseIsNotRepeatedAfterALostReply(t *testing.T) {
 	t.Parallel()
 	store, _, drop := newStore(t)
 	creation := newCreation(t)
-	made, _, err := store.Create(t.Context(), creation)
+	created, err := store.Create(t.Context(), creation)
+	made := created.Session
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +132,8 @@ func TestScriptsLostByTheServerAreSentAgain(t *testing.T) {
 		}
 	}
 	forget()
-	made, _, err := store.Create(t.Context(), creation)
+	created, err := store.Create(t.Context(), creation)
+	made := created.Session
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,13 +174,13 @@ func TestServerAwayIsUnavailableInTime(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	creation := newCreation(t)
-	if _, _, err := store.Create(t.Context(), creation); err != nil {
+	if _, err := store.Create(t.Context(), creation); err != nil {
 		t.Fatal(err)
 	}
 	server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	_, _, errCreate := store.Create(ctx, newCreation(t))
+	_, errCreate := store.Create(ctx, newCreation(t))
 	_, errGet := store.Get(ctx, creation.Token.ID)
 	_, errLease := store.Lease(ctx, cluster.LeaseCall{ID: creation.Token.ID, Want: 1})
 	_, errTerminate := store.Terminate(ctx, creation.Token.ID, cluster.StatusClosed)

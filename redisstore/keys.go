@@ -22,18 +22,31 @@ func checkPrefix(prefix string) error {
 
 // Every key of the store is spelled in this file and nowhere else.
 
-// metaKey is the one key that belongs to no partition.
-func metaKey(prefix string) string { return prefix + ":meta" } // HASH: schema version, number of partitions, limits
+// The keys that belong to no partition. Those of one principal share a hash tag.
+func metaKey(prefix string) string       { return prefix + ":meta" }     // HASH: schema version, number of partitions, limits
+func createRateKey(prefix string) string { return prefix + ":rate:{*}" } // STRING: arrival time of creations, us; no principal is called *
+func principalKey(prefix string, p cluster.Principal) string { // ZSET: its live sessions by creation, ms
+	return prefix + ":principal:{" + string(p) + "}"
+}
+func principalRateKey(prefix string, p cluster.Principal) string { // STRING: arrival time of its creations, us
+	return prefix + ":rate:{" + string(p) + "}"
+}
 
-func (p partition) session(id cluster.ID) string { return p.sessionPrefix() + id.String() } // HASH: the record
-func (p partition) more(id cluster.ID) string    { return p.morePrefix() + id.String() }    // HASH: long strings, the initialize message
-func (p partition) pending(id cluster.ID) string { return p.pendingPrefix() + id.String() } // HASH: requests in flight
-func (p partition) lru() string                  { return p.prefix + "lru" }                // ZSET: live sessions by last activity, ms
-func (p partition) deadlines() string            { return p.prefix + "deadlines" }          // ZSET: live sessions by their end, ms
-func (p partition) ended() string                { return p.prefix + "ended" }              // ZSET: ended sessions by purge time, ms
-func (p partition) counts() string               { return p.prefix + "counts" }             // HASH: records by status, totals
+func (p partition) session(id cluster.ID) string { return p.prefix + "session:" + id.String() } // HASH: the record
+func (p partition) more(id cluster.ID) string    { return p.prefix + "more:" + id.String() }    // HASH: long strings, the initialize message
+func (p partition) pending(id cluster.ID) string { return p.prefix + "pending:" + id.String() } // HASH: requests in flight
+func (p partition) events(id cluster.ID) string  { return p.prefix + "events:" + id.String() }  // STREAM: messages to the client
+func (p partition) heads(id cluster.ID) string   { return p.prefix + "heads:" + id.String() }   // HASH: what is the last event of each stream in events
+func (p partition) frames(id cluster.ID) string  { return p.prefix + "frames:" + id.String() }  // STREAM: recorded messages
+func (p partition) lru() string                  { return p.prefix + "lru" }                    // ZSET: live sessions by last activity, ms
+func (p partition) deadlines() string            { return p.prefix + "deadlines" }              // ZSET: live sessions by their end, ms
+func (p partition) ended() string                { return p.prefix + "ended" }                  // ZSET: ended sessions by purge time, ms
+func (p partition) counts() string               { return p.prefix + "counts" }                 // HASH: records by status, totals
 
-// The prefixes let a script find the keys of a session that it picks itself, such as the one to evict.
-func (p partition) sessionPrefix() string { return p.prefix + "session:" }
-func (p partition) morePrefix() string    { return p.prefix + "more:" }
-func (p partition) pendingPrefix() string { return p.prefix + "pending:" }
+// owned are the prefixes of the keys that a session may have, in the order of lua/finish.inc.lua. They let a script find
+// the keys of a session that it picks itself, such as the one to evict.
+func (p partition) owned() []string {
+	return []string{
+		p.prefix + "session:", p.prefix + "more:", p.prefix + "pending:", p.prefix + "events:", p.prefix + "heads:", p.prefix + "frames:",
+	}
+}

@@ -20,26 +20,32 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 	p := s.partitionOf(c.ID)
 	reply, err := s.runLease(ctx, call{
 		script: sessionLease,
-		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines()},
+		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines(), p.pending(c.ID)},
 		args: []any{
 			c.ID.String(), c.Digest[:], c.Upstream, string(c.Principal),
 			s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
-			s.intervalMicros(), s.cfg.RequestBurst, max(c.Want, c.Need, 1), max(c.Need, 1),
+			intervalMicros(s.cfg.RequestRate), s.cfg.RequestBurst, max(c.Want, c.Need, 1), max(c.Need, 1),
+			s.cfg.MaxPending, c.Pending,
 		},
 	})
 	if err != nil {
 		return cluster.Grant{}, err
 	}
+	return decodeGrant(c.ID, reply)
+}
+
+// decodeGrant reads the reply of session_lease.
+func decodeGrant(id cluster.ID, reply []any) (cluster.Grant, error) {
 	if len(reply) < 3 {
 		return cluster.Grant{}, unavailable(errMalformedReply)
 	}
 	var d decoder
 	grant := cluster.Grant{Budget: int(d.number(reply[0])), EndsIn: d.millis(reply[1]), At: time.UnixMicro(d.number(reply[2])).UTC()}
-	session, _, err := decodeAnswer(c.ID, reply[3:])
+	session, _, err := decodeAnswer(id, reply[3:])
 	if err = errors.Join(err, d.err); err != nil {
 		return cluster.Grant{}, unavailable(err)
 	}
-	grant.Session = session
+	grant.Session, grant.Pending = session, session.Pending
 	return grant, nil
 }
 
@@ -94,7 +100,7 @@ func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 	keys := append(make([]string, 0, 2+2*len(reports)), p.lru(), p.deadlines())
 	args := []any{
 		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
-		s.intervalMicros(), s.cfg.RequestBurst,
+		intervalMicros(s.cfg.RequestRate), s.cfg.RequestBurst,
 	}
 	for _, r := range reports {
 		keys = append(keys, p.session(r.ID), p.pending(r.ID))
@@ -114,11 +120,14 @@ func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 	return call{script: sessionReport, keys: keys, args: args}
 }
 
+// renewalParts is how many parts session_report answers for each session.
+const renewalParts = 6
+
 func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 	renewals := make([]cluster.Renewal, n)
 	var d decoder
 	err := result.err
-	if err == nil && len(result.reply) != 5*n {
+	if err == nil && len(result.reply) != renewalParts*n {
 		err = unavailable(errMalformedReply)
 	}
 	for i := range renewals {
@@ -126,7 +135,7 @@ func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 			renewals[i].Err = err
 			continue
 		}
-		answer := result.reply[5*i:]
+		answer := result.reply[renewalParts*i:]
 		if d.number(answer[0]) == 0 {
 			renewals[i].Err = cluster.ErrNotFound
 			continue
@@ -136,6 +145,7 @@ func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 			Budget:  int(d.number(answer[2])),
 			EndsIn:  d.millis(answer[3]),
 			At:      time.UnixMicro(d.number(answer[4])).UTC(),
+			Pending: int(d.number(answer[5])),
 		}
 		if d.err != nil {
 			renewals[i] = cluster.Renewal{Err: unavailable(d.err)}
@@ -158,16 +168,25 @@ func (s *Store) Check(ctx context.Context, ids []cluster.ID) []error {
 	}
 	errs := make([]error, len(ids))
 	for g, result := range s.pipeline(ctx, calls) {
-		if result.err == nil && len(result.reply) != len(groups[g].members) {
-			result.err = unavailable(errMalformedReply)
+		for n, err := range decodeChecks(result, len(groups[g].members)) {
+			errs[groups[g].members[n]] = err
 		}
-		for n, i := range groups[g].members {
-			switch {
-			case result.err != nil:
-				errs[i] = result.err
-			case result.reply[n] != int64(1):
-				errs[i] = cluster.ErrNotFound
-			}
+	}
+	return errs
+}
+
+// decodeChecks reads the reply of session_check for n sessions.
+func decodeChecks(result pipelined, n int) []error {
+	errs := make([]error, n)
+	if result.err == nil && len(result.reply) != n {
+		result.err = unavailable(errMalformedReply)
+	}
+	for i := range errs {
+		switch {
+		case result.err != nil:
+			errs[i] = result.err
+		case result.reply[i] != int64(1):
+			errs[i] = cluster.ErrNotFound
 		}
 	}
 	return errs

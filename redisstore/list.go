@@ -16,39 +16,96 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
-const maxPage = 1000
+const (
+	// maxPage is the largest page of a listing.
+	maxPage = 1000
+	// maxExamined bounds how many sessions one page looks at, of which not all need fit the query.
+	maxExamined = 2000
+)
 
-// List implements [cluster.ListStore]. It pages through a sorted set, so a page costs the same wherever it starts.
+// List implements [cluster.ListStore]. It walks through sorted sets, so a page costs the same wherever it starts.
 func (s *Store) List(ctx context.Context, q cluster.Query) (cluster.Page, error) {
-	if q.Limit < 1 || q.Limit > maxPage {
-		return cluster.Page{}, fmt.Errorf("limit: %d is not in 1 to %d", q.Limit, maxPage)
-	}
-	after, err := parseCursor(q.Cursor, q.Ended)
+	l, err := newListing(s, q)
 	if err != nil {
 		return cluster.Page{}, err
 	}
-	var members []position
-	for _, p := range s.partitions {
-		index := p.lru()
-		if q.Ended {
-			index = p.ended()
-		}
-		some, err := s.membersAfter(ctx, index, after, q.Limit+1)
+	page := cluster.Page{}
+	if page.Now, err = s.client.Time(ctx).Result(); err != nil {
+		return cluster.Page{}, unavailable(err)
+	}
+	page.Now = page.Now.UTC()
+	most := "+inf"
+	if l.byActivity && q.IdleFor > 0 {
+		most = strconv.FormatInt(page.Now.Add(-q.IdleFor).UnixMilli(), 10)
+	}
+	for examined := 0; examined < maxExamined; {
+		members, more, err := s.nextMembers(ctx, l, most, q.Limit-len(page.Sessions))
 		if err != nil {
 			return cluster.Page{}, unavailable(err)
 		}
-		members = append(members, some...)
+		sessions, err := s.readAll(ctx, members)
+		if err != nil {
+			return cluster.Page{}, unavailable(err)
+		}
+		for _, session := range sessions {
+			if selects(q, session, page.Now) {
+				page.Sessions = append(page.Sessions, session)
+			}
+		}
+		if !more {
+			return page, nil
+		}
+		examined += len(members)
+		l.after = members[len(members)-1]
+		if len(page.Sessions) == q.Limit {
+			break
+		}
 	}
-	slices.SortFunc(members, func(a, b position) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.id, b.id)) })
-	var page cluster.Page
-	if len(members) > q.Limit {
-		members = members[:q.Limit]
-		page.Next = members[q.Limit-1].String(q.Ended)
-	}
-	if page.Sessions, page.Now, err = s.readAll(ctx, members); err != nil {
-		return cluster.Page{}, unavailable(err)
-	}
+	page.Next = l.cursor()
 	return page, nil
+}
+
+// selects reports whether a query selects a session.
+func selects(q cluster.Query, session cluster.Session, now time.Time) bool {
+	return (q.Status == "" || q.Status == session.Status) &&
+		(q.Principal == "" || q.Principal == session.Principal) &&
+		now.Sub(session.LastActivityAt) >= q.IdleFor && now.Sub(session.CreatedAt) >= q.OlderThan
+}
+
+// listing is a walk through sorted sets, all of them at once in the order of their scores.
+type listing struct {
+	name       string // cursors begin with it
+	indexes    []string
+	byActivity bool     // the scores are times of last activity
+	after      position // where the walk goes on
+}
+
+func newListing(s *Store, q cluster.Query) (*listing, error) {
+	if q.Limit < 1 || q.Limit > maxPage {
+		return nil, fmt.Errorf("%w: limit: %d is not in 1 to %d", cluster.ErrInvalidQuery, q.Limit, maxPage)
+	}
+	if q.IdleFor < 0 || q.OlderThan < 0 {
+		return nil, fmt.Errorf("%w: a time must not be negative", cluster.ErrInvalidQuery)
+	}
+	if q.Status != "" && (!q.Status.Valid() || !q.Ended && q.Status.Ended() && q.Status != cluster.StatusExpired || q.Ended && q.Status.Live()) {
+		return nil, fmt.Errorf("%w: no %s session is among those", cluster.ErrInvalidQuery, q.Status)
+	}
+	l := &listing{name: "live", byActivity: true}
+	switch {
+	case q.Ended:
+		l.name, l.byActivity = "ended", false
+		for _, p := range s.partitions {
+			l.indexes = append(l.indexes, p.ended())
+		}
+	case q.Principal != "":
+		l.name, l.byActivity = "principal", false
+		l.indexes = []string{principalKey(s.prefix, q.Principal)}
+	default:
+		for _, p := range s.partitions {
+			l.indexes = append(l.indexes, p.lru())
+		}
+	}
+	return l, l.goOn(q.Cursor)
 }
 
 // position is a place in a sorted set: members are ordered by score, then by name.
@@ -57,39 +114,49 @@ type position struct {
 	id    string
 }
 
-// String is the cursor that goes on after p. It begins with the listing it belongs to.
-func (p position) String(ended bool) string {
-	return fmt.Sprintf("%s.%d.%s", listingName(ended), p.score, p.id)
-}
+// cursor is a text from which another call goes on.
+func (l *listing) cursor() string { return fmt.Sprintf("%s.%d.%s", l.name, l.after.score, l.after.id) }
 
-func listingName(ended bool) string {
-	if ended {
-		return "ended"
-	}
-	return "live"
-}
-
-func parseCursor(cursor string, ended bool) (position, error) {
+// goOn sets the listing to where a cursor was taken, to the begin when that is empty.
+func (l *listing) goOn(cursor string) error {
 	if cursor == "" {
-		return position{score: math.MinInt64}, nil
+		l.after = position{score: math.MinInt64}
+		return nil
 	}
 	parts := strings.Split(cursor, ".")
-	if len(parts) != 3 || parts[0] != listingName(ended) {
-		return position{}, cluster.ErrInvalidCursor
+	if len(parts) != 3 || parts[0] != l.name {
+		return cluster.ErrInvalidCursor
 	}
 	score, err := strconv.ParseInt(parts[1], 10, 64)
 	if err != nil {
-		return position{}, cluster.ErrInvalidCursor
+		return cluster.ErrInvalidCursor
 	}
 	id, err := cluster.ParseID(parts[2])
 	if err != nil {
-		return position{}, cluster.ErrInvalidCursor
+		return cluster.ErrInvalidCursor
 	}
-	return position{score: score, id: id.String()}, nil
+	l.after = position{score: score, id: id.String()}
+	return nil
 }
 
-// membersAfter reads up to n members behind a position.
-func (s *Store) membersAfter(ctx context.Context, index string, after position, n int) ([]position, error) {
+// nextMembers reads the next n members of a listing, and whether there are more.
+func (s *Store) nextMembers(ctx context.Context, l *listing, most string, n int) (members []position, more bool, err error) {
+	for _, index := range l.indexes {
+		some, err := s.membersAfter(ctx, index, l.after, most, n+1)
+		if err != nil {
+			return nil, false, err
+		}
+		members = append(members, some...)
+	}
+	slices.SortFunc(members, func(a, b position) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.id, b.id)) })
+	if len(members) > n {
+		return members[:n], true, nil
+	}
+	return members, false, nil
+}
+
+// membersAfter reads up to n members of one sorted set behind a position, with scores up to most.
+func (s *Store) membersAfter(ctx context.Context, index string, after position, most string, n int) ([]position, error) {
 	least := "-inf"
 	if after.id != "" {
 		least = strconv.FormatInt(after.score, 10)
@@ -99,7 +166,7 @@ func (s *Store) membersAfter(ctx context.Context, index string, after position, 
 	// are more of them than a page.
 	for offset := int64(0); ; offset += int64(n) {
 		batch, err := s.client.ZRangeByScoreWithScores(ctx, index, &redis.ZRangeBy{
-			Min: least, Max: "+inf", Offset: offset, Count: int64(n),
+			Min: least, Max: most, Offset: offset, Count: int64(n),
 		}).Result()
 		if err != nil {
 			return nil, err
@@ -119,43 +186,40 @@ func (s *Store) membersAfter(ctx context.Context, index string, after position, 
 	}
 }
 
-// readAll reads the records of a page in one round trip. Sessions that are gone by now are left out.
-func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Session, time.Time, error) {
-	ids := make([]cluster.ID, 0, len(members))
-	calls := make([]call, 0, len(members))
-	for _, m := range members {
+// readAll reads the records of members in one round trip. Sessions that are gone by now are left out.
+func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Session, error) {
+	ids := make([]cluster.ID, len(members))
+	for i, m := range members {
 		id, err := cluster.ParseID(m.id)
 		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("%w: an index holds a member that is no session id", errMalformedReply)
+			return nil, fmt.Errorf("%w: an index holds a member that is no session id", errMalformedReply)
 		}
-		p := s.partitionOf(id)
-		ids = append(ids, id)
-		calls = append(calls, call{
-			script: sessionGet,
-			keys:   []string{p.session(id), p.more(id), p.pending(id), p.deadlines(), p.ended()},
-			args:   []any{id.String()},
-		})
-	}
-	now, err := s.client.Time(ctx).Result()
-	if err != nil {
-		return nil, time.Time{}, err
+		ids[i] = id
 	}
 	sessions := make([]cluster.Session, 0, len(members))
-	for i, result := range s.pipeline(ctx, calls) {
+	for i, result := range s.pipeline(ctx, s.getCalls(ids)) {
 		if errors.Is(result.err, cluster.ErrNotFound) {
 			continue
 		}
 		if result.err != nil {
-			return nil, time.Time{}, result.err
+			return nil, result.err
 		}
 		session, at, err := decodeAnswer(ids[i], result.reply)
 		if err != nil {
-			return nil, time.Time{}, err
+			return nil, err
 		}
-		now = at
 		sessions = append(sessions, asSeenAt(session, at))
 	}
-	return sessions, now.UTC(), nil
+	return sessions, nil
+}
+
+// getCalls are the calls that read some sessions.
+func (s *Store) getCalls(ids []cluster.ID) []call {
+	calls := make([]call, len(ids))
+	for i, id := range ids {
+		calls[i] = s.getCall(id)
+	}
+	return calls
 }
 
 // asSeenAt shows a session that is past its end, but not swept yet, as what it is: readers and sweeper go by one rule.
@@ -164,53 +228,4 @@ func asSeenAt(session cluster.Session, now time.Time) cluster.Session {
 		session.Status = cluster.StatusExpired
 	}
 	return session
-}
-
-// Stats implements [cluster.ListStore].
-func (s *Store) Stats(ctx context.Context) (cluster.Stats, error) {
-	calls := make([]call, len(s.partitions))
-	for i, p := range s.partitions {
-		calls[i] = call{script: countsRead, keys: []string{p.counts(), p.deadlines()}}
-	}
-	stats := newStats()
-	for _, result := range s.pipeline(ctx, calls) {
-		if result.err != nil {
-			return cluster.Stats{}, result.err
-		}
-		if err := addCounts(&stats, result.reply); err != nil {
-			return cluster.Stats{}, unavailable(err)
-		}
-	}
-	return stats, nil
-}
-
-func newStats() cluster.Stats {
-	stats := cluster.Stats{ByStatus: make(map[cluster.Status]int64), Ended: make(map[cluster.Status]int64)}
-	for _, status := range cluster.Statuses() {
-		stats.ByStatus[status] = 0
-		if status.Ended() {
-			stats.Ended[status] = 0
-		}
-	}
-	return stats
-}
-
-// addCounts adds one partition's reply of counts_read.
-func addCounts(stats *cluster.Stats, reply []any) error {
-	if len(reply)%2 != 1 {
-		return errMalformedReply
-	}
-	var d decoder
-	stats.Due += d.number(reply[0])
-	for i := 1; i < len(reply); i += 2 {
-		name, value := d.text(reply[i]), d.number(reply[i+1])
-		if code, isTotal := strings.CutPrefix(name, "ended:"); isTotal {
-			stats.Ended[statusByCode[code]] += value
-		} else if name == "created" {
-			stats.Created += value
-		} else if status, known := statusByCode[name]; known {
-			stats.ByStatus[status] += value
-		}
-	}
-	return d.err
 }

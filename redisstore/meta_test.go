@@ -44,7 +44,8 @@ func TestReplicasOfAnotherLayoutAreRefused(t *testing.T) {
 	if err := last.Claim(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	made, _, err := open(4).Create(t.Context(), newCreation(t))
+	created, err := open(4).Create(t.Context(), newCreation(t))
+	made := created.Session
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,14 @@ var (
 	sessionTerminate = newScript(lua.SessionTerminate)
 	sessionGet       = newScript(lua.SessionGet)
 	sessionsSweep    = newScript(lua.SessionsSweep)
+	eventsAppend     = newScript(lua.EventsAppend)
+	eventsRead       = newScript(lua.EventsRead)
+	framesAppend     = newScript(lua.FramesAppend)
+	framesRead       = newScript(lua.FramesRead)
+	pendingPrune     = newScript(lua.PendingPrune)
+	rateTake         = newScript(lua.RateTake)
+	placeReserve     = newScript(lua.PlaceReserve)
+	placeRelease     = newScript(lua.PlaceRelease)
 	countsRead       = newScript(lua.CountsRead)
 	metaClaim        = newScript(lua.MetaClaim)
 )
@@ -91,8 +99,12 @@ const maxStale = 64
 // repeat is run for scripts that may run twice without harm: when the connection broke, the reply may have been lost, and
 // the script is run again. It reports whether it was.
 func (s *Store) repeat(ctx context.Context, c call) (reply []any, repeated bool, err error) {
+	return repeatWith(ctx, c, s.run)
+}
+
+func repeatWith(ctx context.Context, c call, run func(context.Context, call) ([]any, error)) (reply []any, repeated bool, err error) {
 	for range maxStale {
-		reply, err = s.run(ctx, c)
+		reply, err = run(ctx, c)
 		if err == nil || !isBrokenConnection(err) || ctx.Err() != nil {
 			break
 		}
@@ -197,14 +209,16 @@ func domainError(err error) error {
 	switch code {
 	case "NOTFOUND":
 		return cluster.ErrNotFound
+	case "GONE":
+		return cluster.ErrEventsGone
 	case "ILLEGAL":
 		return cluster.ErrIllegalTransition
 	case "CONFLICT":
 		return cluster.ErrConflict
-	case "FULL":
-		return &cluster.LimitError{Limit: "max_sessions", RetryAfter: retryAfter(rest), Err: cluster.ErrCapacity}
 	case "LIMITED":
 		return &cluster.LimitError{Limit: "request_rate", RetryAfter: retryAfter(rest), Err: cluster.ErrRateLimited}
+	case "PENDING":
+		return &cluster.LimitError{Limit: "max_pending", RetryAfter: pendingRetry, Err: cluster.ErrPendingLimited}
 	default:
 		return unavailable(err)
 	}
@@ -219,6 +233,9 @@ func isReply(err error) bool {
 func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", cluster.ErrStoreUnavailable, err)
 }
+
+// pendingRetry is what a caller is told to wait for when too many requests are in flight: nobody knows when one ends.
+const pendingRetry = time.Second
 
 func retryAfter(ms string) time.Duration {
 	n, err := strconv.ParseInt(ms, 10, 64)

@@ -4,33 +4,57 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
 // Create implements [cluster.SessionStore]. The session goes to the emptier of two random partitions; when that is full,
 // every other one is tried before it is refused.
-func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Session, cluster.Token, error) {
+func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Created, error) {
 	if c.Token != (cluster.Token{}) {
-		session, err := s.create(ctx, c)
-		return session, c.Token, err
+		return s.createAs(ctx, c)
 	}
 	first, err := s.emptier(ctx)
 	if err != nil {
-		return cluster.Session{}, cluster.Token{}, err
+		return cluster.Created{}, err
 	}
 	var refused error
+	var instead string // the id whose place among its principal's the next one takes over
+	var ended []cluster.Session
 	for i := range s.partitions {
 		if c.Token, err = s.tokenIn((first + i) % len(s.partitions)); err != nil {
-			return cluster.Session{}, cluster.Token{}, err
+			return cluster.Created{}, err
 		}
-		session, err := s.create(ctx, c)
+		if err := s.admit(ctx, c, instead); err != nil {
+			return cluster.Created{}, err
+		}
+		created, err := s.create(ctx, c)
+		ended = append(ended, created.Ended...)
+		created.Ended = ended
 		if !errors.Is(err, cluster.ErrCapacity) {
-			return session, c.Token, err
+			return created, err
 		}
-		refused = sooner(refused, err)
+		refused, instead = sooner(refused, err), c.Token.ID.String()
 	}
-	return cluster.Session{}, cluster.Token{}, refused
+	s.release(ctx, c.Principal, c.Token.ID)
+	return cluster.Created{Ended: ended}, refused
+}
+
+// createAs creates a session with the token of the caller's choice. If it is there already, no limit applies.
+func (s *Store) createAs(ctx context.Context, c cluster.Creation) (cluster.Created, error) {
+	_, err := s.Get(ctx, c.Token.ID)
+	if errors.Is(err, cluster.ErrNotFound) {
+		err = s.admit(ctx, c, "")
+	}
+	if err != nil {
+		return cluster.Created{}, err
+	}
+	created, err := s.create(ctx, c)
+	if errors.Is(err, cluster.ErrCapacity) {
+		s.release(ctx, c.Principal, c.Token.ID)
+	}
+	return created, err
 }
 
 // emptier returns the number of the partition to try first.
@@ -63,24 +87,58 @@ func sooner(a, b error) error {
 	return b
 }
 
-func (s *Store) create(ctx context.Context, c cluster.Creation) (cluster.Session, error) {
+// create runs session_create. What it ended on the way is told with ErrCapacity, too.
+func (s *Store) create(ctx context.Context, c cluster.Creation) (cluster.Created, error) {
 	id, digest := c.Token.ID, c.Token.Digest()
 	p := s.partitionOf(id)
-	args := []any{
-		p.sessionPrefix(), p.morePrefix(), p.pendingPrefix(),
+	args := append(s.finishArgs(p),
 		id.String(), digest[:],
 		p.cap, s.cfg.EvictMinIdle.Milliseconds(), s.cfg.InitializeTimeout.Milliseconds(), s.lifetimeMillis(),
-		s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), p.cap,
-	}
-	reply, _, err := s.repeat(ctx, call{
+	)
+	reply, _, err := s.acknowledged(ctx, call{
 		script: sessionCreate,
 		keys:   []string{p.session(id), p.more(id), p.lru(), p.deadlines(), p.ended(), p.counts()},
 		args:   append(args, encodeCreation(c)...),
 	})
 	if err != nil {
-		return cluster.Session{}, err
+		return cluster.Created{}, err
 	}
-	return decodeSession(id, reply)
+	created, err := decodeCreated(c.Token, reply)
+	s.releaseAll(ctx, created.Ended)
+	return created, err
+}
+
+// decodeCreated reads the reply of session_create.
+func decodeCreated(token cluster.Token, reply []any) (cluster.Created, error) {
+	var d decoder
+	var refused error
+	created := cluster.Created{Token: token}
+	var err error
+	switch {
+	case len(reply) >= 2 && d.text(reply[0]) == "FULL":
+		refused = &cluster.LimitError{Limit: "max_sessions", RetryAfter: max(d.millis(reply[1]), time.Millisecond), Err: cluster.ErrCapacity}
+		reply = reply[2:]
+	case len(reply) >= 3+numFields:
+		created.Session, _, err = decodeAnswer(token.ID, reply[:3+numFields])
+		reply = reply[3+numFields:]
+	default:
+		err = errMalformedReply
+	}
+	ended, errEnded := decodeEnded(reply)
+	if err = errors.Join(err, errEnded, d.err); err != nil {
+		return cluster.Created{}, unavailable(err)
+	}
+	created.Ended = ended
+	return created, refused
+}
+
+// finishArgs are the first arguments of a script that ends sessions: see lua/finish.inc.lua.
+func (s *Store) finishArgs(p partition) []any {
+	args := make([]any, 0, 16)
+	for _, prefix := range p.owned() {
+		args = append(args, prefix)
+	}
+	return append(args, s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), p.cap)
 }
 
 // Update implements [cluster.SessionStore].
@@ -90,7 +148,7 @@ func (s *Store) Update(ctx context.Context, c cluster.Change) (cluster.Session, 
 		c.ID.String(), c.ExpectedVersion, c.Writer,
 		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
 	}
-	reply, _, err := s.repeat(ctx, call{
+	reply, _, err := s.acknowledged(ctx, call{
 		script: sessionUpdate,
 		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines(), p.counts()},
 		args:   append(args, encodeChange(c)...),
@@ -107,14 +165,10 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 		return cluster.Session{}, fmt.Errorf("%w: %q does not end a session", cluster.ErrIllegalTransition, status)
 	}
 	p := s.partitionOf(id)
-	reply, repeated, err := s.repeat(ctx, call{
+	reply, repeated, err := s.acknowledged(ctx, call{
 		script: sessionTerminate,
 		keys:   []string{p.session(id), p.more(id), p.lru(), p.deadlines(), p.ended(), p.counts()},
-		args: []any{
-			p.sessionPrefix(), p.morePrefix(), p.pendingPrefix(),
-			id.String(), statusCodes[status],
-			s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), p.cap,
-		},
+		args:   append(s.finishArgs(p), id.String(), statusCodes[status]),
 	})
 	if err != nil {
 		return cluster.Session{}, err
@@ -123,6 +177,9 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 		return cluster.Session{}, unavailable(errMalformedReply)
 	}
 	session, err := decodeSession(id, reply[1:])
+	if err == nil {
+		s.releaseAll(ctx, []cluster.Session{session})
+	}
 	// A repeated call finds the session as the lost one left it.
 	if done := reply[0] == int64(1) || (repeated && session.Status == status); err == nil && !done {
 		err = cluster.ErrIllegalTransition
@@ -132,12 +189,7 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 
 // Get implements [cluster.SessionStore].
 func (s *Store) Get(ctx context.Context, id cluster.ID) (cluster.Session, error) {
-	p := s.partitionOf(id)
-	reply, _, err := s.repeat(ctx, call{
-		script: sessionGet,
-		keys:   []string{p.session(id), p.more(id), p.pending(id), p.deadlines(), p.ended()},
-		args:   []any{id.String()},
-	})
+	reply, _, err := s.repeat(ctx, s.getCall(id))
 	if err != nil {
 		return cluster.Session{}, err
 	}
@@ -148,40 +200,13 @@ func (s *Store) Get(ctx context.Context, id cluster.ID) (cluster.Session, error)
 	return asSeenAt(session, now), nil
 }
 
-// sweepBatch is how many sessions of each kind one run of sessions_sweep takes: 0.2 ms of the server's time, measured.
-const sweepBatch = 100
-
-// Sweep implements [cluster.SessionStore].
-func (s *Store) Sweep(ctx context.Context) (cluster.Swept, error) {
-	calls := make([]call, len(s.partitions))
-	for i, p := range s.partitions {
-		calls[i] = call{
-			script: sessionsSweep,
-			keys:   []string{p.lru(), p.deadlines(), p.ended(), p.counts()},
-			args: []any{
-				p.sessionPrefix(), p.morePrefix(), p.pendingPrefix(),
-				s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), p.cap, sweepBatch,
-			},
-		}
+func (s *Store) getCall(id cluster.ID) call {
+	p := s.partitionOf(id)
+	return call{
+		script: sessionGet,
+		keys:   []string{p.session(id), p.more(id), p.pending(id), p.deadlines(), p.ended()},
+		args:   []any{id.String()},
 	}
-	var swept cluster.Swept
-	var errs []error
-	for _, result := range s.pipeline(ctx, calls) {
-		if result.err == nil && len(result.reply) != 2 {
-			result.err = unavailable(errMalformedReply)
-		}
-		if result.err != nil {
-			errs = append(errs, result.err)
-			continue
-		}
-		var d decoder
-		expired, purged := int(d.number(result.reply[0])), int(d.number(result.reply[1]))
-		swept.Expired += expired
-		swept.Purged += purged
-		swept.More = swept.More || expired == sweepBatch || purged == sweepBatch
-		errs = append(errs, d.err)
-	}
-	return swept, errors.Join(errs...)
 }
 
 func decodeSession(id cluster.ID, reply []any) (cluster.Session, error) {

@@ -27,9 +27,16 @@ type Options struct {
 	Partitions int
 	// TLS names files for rediss…:// URLs. It is an error to name one with another URL. [New] ignores it.
 	TLS TLSFiles
+	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end before it counts, 0 to 16.
+	// Then a failover to one of them forgets none of these. When fewer confirm within the time of the call, the call is an
+	// ErrStoreUnavailable. Default 0: a failover may lose what was not replicated yet.
+	WaitReplicas int
 	// Logger default: discards.
 	Logger *slog.Logger
 }
+
+// maxWaitReplicas bounds Options.WaitReplicas.
+const maxWaitReplicas = 16
 
 // Store keeps sessions in Redis. It is safe for concurrent use and implements [cluster.Store].
 type Store struct {
@@ -39,7 +46,9 @@ type Store struct {
 	prefix     string
 	partitions []partition
 	tls        bool // connections may be dead without the client's noticing
-	close      func() error
+	// waitReplicas is Options.WaitReplicas.
+	waitReplicas int
+	close        func() error
 }
 
 var _ cluster.Store = (*Store)(nil)
@@ -93,16 +102,17 @@ func New(client redis.UniversalClient, opts Options) (*Store, error) {
 	if _, isCluster := client.(*redis.ClusterClient); isCluster && opts.Partitions == 0 {
 		partitions = DefaultClusterPartitions
 	}
-	if err := errors.Join(checkPrefix(prefix), opts.Config.Validate(), checkPartitions(partitions, opts.Config)); err != nil {
+	if err := errors.Join(checkPrefix(prefix), opts.Config.Validate(), checkPartitions(partitions, opts.Config), checkWait(client, opts.WaitReplicas)); err != nil {
 		return nil, err
 	}
 	return &Store{
-		client:     client,
-		cfg:        opts.Config,
-		log:        cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
-		prefix:     prefix,
-		partitions: makePartitions(prefix, partitions, opts.Config.MaxSessions),
-		close:      func() error { return nil },
+		client:       client,
+		cfg:          opts.Config,
+		log:          cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
+		prefix:       prefix,
+		partitions:   makePartitions(prefix, partitions, opts.Config.MaxSessions),
+		waitReplicas: opts.WaitReplicas,
+		close:        func() error { return nil },
 	}, nil
 }
 
@@ -114,6 +124,21 @@ func checkPartitions(n int, cfg cluster.Config) error {
 		return fmt.Errorf("max_sessions: %d is less than partitions (%d), so some could hold no session", cfg.MaxSessions, n)
 	}
 	return nil
+}
+
+func checkWait(client redis.UniversalClient, n int) error {
+	if n < 0 || n > maxWaitReplicas {
+		return fmt.Errorf("wait_replicas: %d is not in 0 to %d", n, maxWaitReplicas)
+	}
+	switch client.(type) {
+	case *redis.Client, *redis.ClusterClient:
+		return nil
+	default:
+		if n > 0 {
+			return fmt.Errorf("wait_replicas: not possible with a %T", client)
+		}
+		return nil
+	}
 }
 
 // Ping asks the server for a sign of life. The error is a [cluster.ErrStoreUnavailable].
@@ -149,12 +174,10 @@ func (s *Store) lifetimeMillis() int64 {
 	return (cmp.Or(s.cfg.MaxAge, cluster.MaxDuration) + s.cfg.Retention + backstop).Milliseconds()
 }
 
-// intervalMicros is the time between two requests at the full rate, rounded so that the rate is never exceeded; 0: no
-// limit.
-func (s *Store) intervalMicros() int64 {
-	if s.cfg.RequestRate == 0 {
+// intervalMicros is the time between two of so many a second, rounded so that the rate is never exceeded; 0: no limit.
+func intervalMicros(rate int) int64 {
+	if rate == 0 {
 		return 0
 	}
-	rate := int64(s.cfg.RequestRate)
-	return (time.Second.Microseconds() + rate - 1) / rate
+	return (time.Second.Microseconds() + int64(rate) - 1) / int64(rate)
 }

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,10 +58,11 @@ func (v *verifier) readKeys() error {
 // readKeysOf reads the partition's keys that one node has.
 func (v *verifier) readKeysOf(node redis.Cmdable) error {
 	iter := node.Scan(v.ctx, 0, v.p.prefix+"*", 1000).Iterator()
+	owned := v.p.owned()
 	known := map[string]bool{v.p.lru(): true, v.p.deadlines(): true, v.p.ended(): true, v.p.counts(): true}
 	for iter.Next(v.ctx) {
 		key := iter.Val()
-		id, isRecord := strings.CutPrefix(key, v.p.sessionPrefix())
+		id, isRecord := strings.CutPrefix(key, owned[0])
 		switch {
 		case isRecord:
 			status, err := v.client.HGet(v.ctx, key, "s").Result()
@@ -68,7 +70,7 @@ func (v *verifier) readKeysOf(node redis.Cmdable) error {
 				return err
 			}
 			v.records[id] = status
-		case strings.HasPrefix(key, v.p.morePrefix()), strings.HasPrefix(key, v.p.pendingPrefix()):
+		case slices.ContainsFunc(owned[1:], func(prefix string) bool { return strings.HasPrefix(key, prefix) }):
 			v.owned = append(v.owned, key)
 		case !known[key]:
 			v.violation("key %s is none of the store's", key)
@@ -121,12 +123,13 @@ func (v *verifier) checkCounts() error {
 }
 
 func (v *verifier) checkOwned() error {
+	ofLiveOnly := v.p.owned()[2:5] // pending, events, heads
 	for _, key := range v.owned {
 		id := key[strings.LastIndex(key, ":")+1:]
 		code, exists := v.records[id]
 		if !exists {
 			v.violation("key %s has outlived its session", key)
-		} else if statusByCode[code].Ended() && strings.HasPrefix(key, v.p.pendingPrefix()) {
+		} else if statusByCode[code].Ended() && slices.ContainsFunc(ofLiveOnly, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
 			v.violation("key %s belongs to an ended session", key)
 		}
 	}
@@ -135,7 +138,7 @@ func (v *verifier) checkOwned() error {
 
 func (v *verifier) checkEncoding() error {
 	for id := range v.records {
-		key := v.p.sessionPrefix() + id
+		key := v.p.owned()[0] + id
 		encoding, err := v.client.ObjectEncoding(v.ctx, key).Result()
 		if err != nil { // the embedded Redis has no encodings
 			return nil //nolint:nilerr // nothing to check there

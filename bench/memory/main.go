@@ -119,19 +119,19 @@ func fill(ctx context.Context, store *redisstore.Store, sessions int, message st
 }
 
 func fillOne(ctx context.Context, store *redisstore.Store, message string) error {
-	made, token, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{
+	created, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{
 		Upstream: "files", Endpoint: "10.20.30.40:8080", ClientName: "mcp-inspector", ClientVersion: "0.17.2", Initialize: []byte(message),
 	}})
 	if err != nil {
 		return err
 	}
-	made, err = store.Update(ctx, cluster.Change{ID: made.ID, ExpectedVersion: made.Version, Writer: "ABCDEFGHIJKLM", Activation: cluster.Activation{
+	made, err := store.Update(ctx, cluster.Change{ID: created.Session.ID, ExpectedVersion: created.Session.Version, Writer: "ABCDEFGHIJKLM", Activation: cluster.Activation{
 		UpstreamSession: "0123456789ABCDEFGHIJKLMNOP", Revision: "2025-11-25",
 	}})
 	if err != nil {
 		return err
 	}
-	_, err = store.Lease(ctx, cluster.LeaseCall{ID: made.ID, Digest: token.Digest(), Upstream: "files", Want: 1})
+	_, err = store.Lease(ctx, cluster.LeaseCall{ID: made.ID, Digest: created.Token.Digest(), Upstream: "files", Want: 1})
 	return err
 }
 

@@ -80,7 +80,7 @@ func (s *suite) perform(op operation) string {
 	var err error
 	switch op.kind {
 	case "create":
-		_, _, err = s.store.Create(ctx, creation(op.token))
+		_, err = s.store.Create(ctx, creation(op.token))
 	case "activate":
 		_, err = s.store.Update(ctx, cluster.Change{ID: k.ID, ExpectedVersion: 1, Writer: "once"})
 	case "lease":

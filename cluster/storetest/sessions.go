@@ -35,7 +35,8 @@ func createMakesInitializing(t *testing.T, s *suite) {
 func createRepeated(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.MaxSessions = 1; c.EvictMinIdle = time.Hour })
 	made := s.create()
-	again, _, err := s.store.Create(t.Context(), creation(made.token))
+	created, err := s.store.Create(t.Context(), creation(made.token))
+	again := created.Session
 	if err != nil {
 		t.Fatalf("repeated create at the cap: %v", err)
 	}
@@ -45,8 +46,8 @@ func createRepeated(t *testing.T, s *suite) {
 	if _, err := s.store.Terminate(t.Context(), made.ID, cluster.StatusTerminated); err != nil {
 		t.Fatal(err)
 	}
-	if again, _, err = s.store.Create(t.Context(), creation(made.token)); err != nil || again.Status != cluster.StatusTerminated {
-		t.Errorf("create repeated after the end: status %s, error %v; want terminated", again.Status, err)
+	if created, err = s.store.Create(t.Context(), creation(made.token)); err != nil || created.Session.Status != cluster.StatusTerminated {
+		t.Errorf("create repeated after the end: status %s, error %v; want terminated", created.Session.Status, err)
 	}
 	if stats := s.stats(); stats.Created != 1 {
 		t.Errorf("counted %d creations of one session", stats.Created)
@@ -58,7 +59,7 @@ func createRefusesTakenID(t *testing.T, s *suite) {
 	made := s.create()
 	other := s.token()
 	other.ID = made.ID
-	if _, _, err := s.store.Create(t.Context(), creation(other)); err == nil {
+	if _, err := s.store.Create(t.Context(), creation(other)); err == nil {
 		t.Error("an id was given away twice")
 	}
 	if got := s.get(made.ID); got.Version != made.Version {
@@ -114,7 +115,7 @@ func capHolds(t *testing.T, s *suite) {
 			var err error
 			for range each {
 				if err == nil {
-					_, _, err = s.store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+					_, err = s.store.Create(t.Context(), cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
 				}
 			}
 			errs <- err
@@ -137,7 +138,7 @@ func capHolds(t *testing.T, s *suite) {
 func createRefuses(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.MaxSessions = 2; c.EvictMinIdle = time.Minute })
 	first, second := s.active(), s.active()
-	_, _, err := s.store.Create(t.Context(), creation(s.token()))
+	_, err := s.store.Create(t.Context(), creation(s.token()))
 	limit, ok := errors.AsType[*cluster.LimitError](err)
 	if !ok || !errors.Is(err, cluster.ErrCapacity) {
 		t.Fatalf("create at the cap: %v, want a LimitError that is ErrCapacity", err)
@@ -161,7 +162,7 @@ func createReachesLoweredCap(t *testing.T, s *suite) {
 	s.reopen(func(c *cluster.Config) { c.MaxSessions = 4 })
 	// A create that ends two and adds one takes the excess down by one, and so does one that ends two and is refused.
 	for range 3 {
-		if _, _, err := s.store.Create(t.Context(), creation(s.token())); err != nil && !errors.Is(err, cluster.ErrCapacity) {
+		if _, err := s.store.Create(t.Context(), creation(s.token())); err != nil && !errors.Is(err, cluster.ErrCapacity) {
 			t.Fatal(err)
 		}
 	}
@@ -182,13 +183,14 @@ func longStrings(t *testing.T, s *suite) {
 	s.open(nil)
 	long := func(c string) string { return strings.Repeat(c, 200) }
 	token := s.token()
-	made, _, err := s.store.Create(t.Context(), cluster.Creation{
+	created, err := s.store.Create(t.Context(), cluster.Creation{
 		Token:      token,
 		NewSession: cluster.NewSession{Upstream: "u", Endpoint: "http://" + long("e"), ClientName: long("n"), ClientVersion: long("v")},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	made := created.Session
 	ch := change(made, "writer")
 	ch.UpstreamSession = long("x")
 	if _, err := s.store.Update(t.Context(), ch); err != nil {

@@ -111,6 +111,7 @@ func limits() cluster.Config {
 	cfg := cluster.DefaultConfig()
 	cfg.MaxSessions = 100
 	cfg.EvictMinIdle = 0
+	cfg.CreateRate, cfg.CreateRatePerPrincipal = 0, 0
 	cfg.RequestRate = 10
 	cfg.RequestBurst = 20
 	cfg.StoreTimeout = 10 * time.Second // a loaded test machine is no fault of the store
@@ -135,11 +136,11 @@ type known struct {
 func (s *suite) create() known {
 	s.t.Helper()
 	token := s.token()
-	made, _, err := s.store.Create(s.t.Context(), creation(token))
+	created, err := s.store.Create(s.t.Context(), creation(token))
 	if err != nil {
 		s.t.Fatalf("Create: %v", err)
 	}
-	return known{Session: made, token: token}
+	return known{Session: created.Session, token: token}
 }
 
 func (s *suite) active() known {
@@ -165,10 +166,11 @@ func (s *suite) token() cluster.Token {
 // bare makes an active session of which nothing is known but its token.
 func (s *suite) bare(token cluster.Token) cluster.Session {
 	s.t.Helper()
-	made, _, err := s.store.Create(s.t.Context(), cluster.Creation{Token: token})
+	created, err := s.store.Create(s.t.Context(), cluster.Creation{Token: token})
 	if err != nil {
 		s.t.Fatalf("Create: %v", err)
 	}
+	made := created.Session
 	made, err = s.store.Update(s.t.Context(), cluster.Change{ID: made.ID, ExpectedVersion: made.Version, Writer: "writer"})
 	if err != nil {
 		s.t.Fatalf("Update: %v", err)

@@ -1,0 +1,46 @@
+package cluster
+
+import "context"
+
+// EventStore keeps a session's latest messages to the client, so that a broken stream can be resumed at any replica.
+//
+// A session has several streams. The writer numbers the events of each: 1, 2, 3 and so on. What is kept of all streams of a
+// session is bounded by Config.EventsCount, EventsBytes and EventsAge, the oldest goes first, and all goes when the session
+// ends.
+type EventStore interface {
+	// AppendEvents stores events of a live session, all or none. Events that are stored already are passed over, so that
+	// repeating it after a lost reply is harmless. Errors: ErrNotFound (there is no such live session), ErrEventTooLarge.
+	AppendEvents(ctx context.Context, a EventAppend) error
+	// ReadEvents reads of several streams at once. It returns one EventPage for each query, in order. It touches nothing.
+	ReadEvents(ctx context.Context, queries []EventQuery) []EventPage
+}
+
+// EventAppend asks a store to keep events.
+type EventAppend struct {
+	ID     ID
+	Stream string // names the stream within its session: 1 to 64 bytes
+	// First is the position of the first event, at least 1; the others follow without a gap. What is missing between the
+	// last event stored before and First is a hole: readers are told.
+	First  int64
+	Events [][]byte // at least one; none is empty
+}
+
+// EventQuery asks for the events of one stream.
+type EventQuery struct {
+	ID     ID
+	Stream string
+	After  int64 // the position of the last event the reader has, 0 for none
+	Limit  int   // the most events to return: 1 to 1000
+}
+
+// EventPage is a store's answer to an EventQuery.
+type EventPage struct {
+	// Err is nil, or ErrNotFound when there is no such live session, ErrEventsGone when the event after EventQuery.After is
+	// not kept any more, or was never stored although later ones were, or ErrStoreUnavailable.
+	Err error
+	// Events are those at EventQuery.After+1 and up, without a gap. None: there are none yet. Of a stream that the store knows
+	// nothing of there are none after 0, and those after any other position are gone.
+	Events [][]byte
+	// Last is the position of the last event that is stored of the stream, 0 when there is none.
+	Last int64
+}

@@ -1,0 +1,93 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+const (
+	maxStreamName = 64 // bytes
+	// maxRead bounds how many events or frames one read returns.
+	maxRead = 1000
+)
+
+// AppendEvents implements [cluster.EventStore].
+func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) error {
+	if err := checkAppend(a); err != nil {
+		return err
+	}
+	for _, event := range a.Events {
+		if len(event) > s.cfg.EventsBytes || s.cfg.EventsCount == 0 || s.cfg.EventsAge == 0 {
+			return cluster.ErrEventTooLarge
+		}
+	}
+	// Of more than are kept, the first would be dropped at once.
+	skip := max(len(a.Events)-s.cfg.EventsCount, 0)
+	p := s.partitionOf(a.ID)
+	c := call{
+		script: eventsAppend,
+		keys:   []string{p.session(a.ID), p.events(a.ID), p.heads(a.ID)},
+		args: []any{
+			a.Stream, a.First + int64(skip), s.cfg.EventsCount, s.cfg.EventsBytes, s.cfg.EventsAge.Milliseconds(),
+		},
+	}
+	for _, event := range a.Events[skip:] {
+		c.args = append(c.args, event)
+	}
+	_, _, err := s.acknowledged(ctx, c)
+	return err
+}
+
+func checkAppend(a cluster.EventAppend) error {
+	if a.Stream == "" || len(a.Stream) > maxStreamName {
+		return fmt.Errorf("events of session %s: the stream's name has %d bytes, want 1 to %d", a.ID, len(a.Stream), maxStreamName)
+	}
+	if a.First < 1 || len(a.Events) == 0 {
+		return fmt.Errorf("events of session %s: %d events from position %d, want at least one, from 1", a.ID, len(a.Events), a.First)
+	}
+	for _, event := range a.Events {
+		if len(event) == 0 {
+			return fmt.Errorf("events of session %s: one is empty", a.ID)
+		}
+	}
+	return nil
+}
+
+// ReadEvents implements [cluster.EventStore].
+func (s *Store) ReadEvents(ctx context.Context, queries []cluster.EventQuery) []cluster.EventPage {
+	calls := make([]call, len(queries))
+	for i, q := range queries {
+		p := s.partitionOf(q.ID)
+		calls[i] = call{
+			script: eventsRead,
+			keys:   []string{p.session(q.ID), p.events(q.ID), p.heads(q.ID)},
+			args:   []any{q.Stream, max(q.After, 0), min(max(q.Limit, 1), maxRead), s.cfg.EventsAge.Milliseconds()},
+		}
+	}
+	pages := make([]cluster.EventPage, len(queries))
+	for i, result := range s.pipeline(ctx, calls) {
+		pages[i] = decodeEvents(result)
+	}
+	return pages
+}
+
+// decodeEvents reads the reply of events_read.
+func decodeEvents(result pipelined) cluster.EventPage {
+	if result.err == nil && len(result.reply) == 0 {
+		result.err = unavailable(errMalformedReply)
+	}
+	if result.err != nil {
+		return cluster.EventPage{Err: result.err}
+	}
+	var d decoder
+	page := cluster.EventPage{Last: d.number(result.reply[0])}
+	for _, event := range result.reply[1:] {
+		page.Events = append(page.Events, []byte(d.text(event)))
+	}
+	if d.err != nil {
+		return cluster.EventPage{Err: unavailable(d.err)}
+	}
+	return page
+}
