@@ -53,11 +53,14 @@ type server interface {
 	Servers() []*redisserver.Server
 }
 
-// aStandalone is a single server, of which the tests use a database that is not the default one.
+// database is not the default one.
+const database = 1
+
+// aStandalone is a single server.
 type aStandalone struct{ *redisserver.Server }
 
 func (s aStandalone) URL(user *url.Userinfo) string {
-	return s.Scheme() + "://" + user.String() + "@" + s.Address() + "/1"
+	return fmt.Sprintf("%s://%s@%s/%d", s.Scheme(), user, s.Address(), database)
 }
 
 func (s aStandalone) Servers() []*redisserver.Server { return []*redisserver.Server{s.Server} }
