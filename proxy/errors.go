@@ -97,6 +97,16 @@ func refusalOf(err error) refusal {
 			status: http.StatusTooManyRequests, reason: mcp.ReasonRateLimited, limit: limit.Limit,
 			message: "the session sends requests too fast", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
 		}
+	case errors.As(err, &limit) && errors.Is(err, cluster.ErrPendingLimited):
+		return refusal{
+			status: http.StatusTooManyRequests, reason: mcp.ReasonTooManyPending, limit: limit.Limit,
+			message: "the session has too many requests in flight; wait for some to be answered", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
+		}
+	case errors.As(err, &limit) && errors.Is(err, cluster.ErrCreationLimited):
+		return refusal{
+			status: http.StatusTooManyRequests, reason: mcp.ReasonCreationRate, limit: limit.Limit,
+			message: "sessions are opened too fast", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
+		}
 	case errors.As(err, &limit):
 		return refusal{
 			status: http.StatusServiceUnavailable, reason: mcp.ReasonCapacity, limit: limit.Limit,

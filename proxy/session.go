@@ -68,6 +68,9 @@ func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 	lease, err := x.p.sessions.Lease(x.r.Context(), token, use)
 	if err != nil {
 		f := refusalOf(err)
+		if f.reason == mcp.ReasonTooManyPending {
+			x.session = token.ID // as below
+		}
 		if f.reason == mcp.ReasonRateLimited {
 			x.session = token.ID // it exists, and operators want to know which
 			if use.Requests > 1 {

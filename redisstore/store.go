@@ -27,16 +27,16 @@ type Options struct {
 	Partitions int
 	// TLS names files for rediss…:// URLs. It is an error to name one with another URL. [New] ignores it.
 	TLS TLSFiles
-	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end before it counts, 0 to 16.
-	// Then a failover to one of them forgets none of these. When fewer confirm within the time of the call, the call is an
-	// ErrStoreUnavailable. Default 0: a failover may lose what was not replicated yet.
+	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end, and its events, before
+	// they count, 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
+	// time, the call is a [cluster.ErrStoreUnavailable]. Default 0: a failover may lose what was not replicated yet.
 	WaitReplicas int
 	// Logger default: discards.
 	Logger *slog.Logger
 }
 
-// maxWaitReplicas bounds Options.WaitReplicas.
-const maxWaitReplicas = 16
+// MaxWaitReplicas bounds Options.WaitReplicas.
+const MaxWaitReplicas = 16
 
 // Store keeps sessions in Redis. It is safe for concurrent use and implements [cluster.Store].
 type Store struct {
@@ -127,8 +127,8 @@ func checkPartitions(n int, cfg cluster.Config) error {
 }
 
 func checkWait(client redis.UniversalClient, n int) error {
-	if n < 0 || n > maxWaitReplicas {
-		return fmt.Errorf("wait_replicas: %d is not in 0 to %d", n, maxWaitReplicas)
+	if n < 0 || n > MaxWaitReplicas {
+		return fmt.Errorf("wait_replicas: %d is not in 0 to %d", n, MaxWaitReplicas)
 	}
 	switch client.(type) {
 	case *redis.Client, *redis.ClusterClient:

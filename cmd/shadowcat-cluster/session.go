@@ -38,8 +38,9 @@ func newSessionListCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "list",
 		Short: "List sessions, the longest idle first",
-		Long: `Lists live sessions, the longest idle first, or the records of ended ones, those purged next first.
-A session past its end is shown as expired, with its end, even before it is swept away.
+		Long: `Lists live sessions, the longest idle first (of one principal: the oldest first), or the records of ended
+ones, those purged next first. A session past its end is shown as expired, with its end, even before it
+is swept away. Conditions narrow the list: all of them must hold.
 
 JSON: {"sessions": [...], "next": CURSOR}. Times are RFC 3339 in UTC. deadline_at is when a live session
 ends unless something happens, when one past its end has ended, and when an ended one's record is
@@ -47,6 +48,7 @@ purged; null is never. next is null on the last page. The principal and the name
 empty.`,
 		Example: `  shadowcat-cluster session list
   shadowcat-cluster session list --ended --limit 1000
+  shadowcat-cluster session list --status active --idle-for 10m
   shadowcat-cluster session list --output json | jq -r '.sessions[].id'`,
 		Args: cobra.NoArgs,
 	}
@@ -54,6 +56,7 @@ empty.`,
 	output := addOutput(command)
 	q := cluster.Query{Limit: defaultLimit}
 	flags := command.Flags()
+	conditions := addConditions(flags)
 	flags.BoolVar(&q.Ended, "ended", false, "List ended sessions instead of live ones")
 	addNumber(flags, &q.Limit, "limit", 1, maxLimit, "How many sessions to list")
 	flags.StringVar(&q.Cursor, "cursor", "", "Go on where the page before ended: its next value")
@@ -63,11 +66,11 @@ empty.`,
 		if q.Limit < 1 || q.Limit > maxLimit {
 			limitErr = usage(fmt.Errorf("--limit: %d is not in 1 to %d", q.Limit, maxLimit))
 		}
-		if err := errors.Join(err, limitErr, output.check()); err != nil {
+		if err := errors.Join(err, limitErr, conditions.apply(&q), output.check()); err != nil {
 			return err
 		}
 		return withSessions(command.Context(), s, func(manager *cluster.Manager) error {
-			page, err := manager.List(command.Context(), q)
+			page, err := listAll(command.Context(), manager, q)
 			if errors.Is(err, cluster.ErrInvalidCursor) {
 				return usage(fmt.Errorf("--cursor: %w", cluster.ErrInvalidCursor))
 			}
@@ -78,6 +81,19 @@ empty.`,
 		})
 	}
 	return command
+}
+
+// listAll lists as many sessions as q allows: where few of them fit its conditions, a page may hold fewer than there are.
+func listAll(ctx context.Context, manager *cluster.Manager, q cluster.Query) (cluster.Page, error) {
+	all, err := manager.List(ctx, q)
+	for err == nil && all.Next != "" && len(all.Sessions) < q.Limit {
+		rest := q
+		rest.Limit, rest.Cursor = q.Limit-len(all.Sessions), all.Next
+		var page cluster.Page
+		page, err = manager.List(ctx, rest)
+		all.Sessions, all.Next, all.Now = append(all.Sessions, page.Sessions...), page.Next, page.Now
+	}
+	return all, err
 }
 
 func newSessionShowCommand() *cobra.Command {

@@ -24,7 +24,7 @@ func withSessions(ctx context.Context, s settings.Settings, command func(*cluste
 	}
 	s.Cluster.StoreTimeout = max(s.Cluster.StoreTimeout, patience)
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
-		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, Logger: slog.New(slog.DiscardHandler),
+		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, WaitReplicas: s.WaitReplicas, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return usage(err)

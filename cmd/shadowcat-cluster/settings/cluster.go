@@ -15,6 +15,8 @@ func clusterRetention(c *cluster.Config) *time.Duration         { return &c.Rete
 func clusterEvictMinIdle(c *cluster.Config) *time.Duration      { return &c.EvictMinIdle }
 func clusterRequestRate(c *cluster.Config) *int                 { return &c.RequestRate }
 func clusterRequestBurst(c *cluster.Config) *int                { return &c.RequestBurst }
+func clusterMaxPending(c *cluster.Config) *int                  { return &c.MaxPending }
+func clusterCreateRate(c *cluster.Config) *int                  { return &c.CreateRate }
 func clusterLease(c *cluster.Config) *time.Duration             { return &c.Lease }
 func clusterReportInterval(c *cluster.Config) *time.Duration    { return &c.ReportInterval }
 func clusterReportSlack(c *cluster.Config) *time.Duration       { return &c.ReportSlack }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
 // Sources are where values come from, beside the defaults. A flag wins over the environment, the environment over the
@@ -62,6 +64,7 @@ func Load(src Sources) (Settings, error) {
 // if not, checking how they fit together would only add confusion.
 func apply(merged *koanf.Koanf, origin map[string]string) (s Settings, clusterOK bool, errs []error) {
 	clusterOK = true
+	s.Cluster = cluster.DefaultConfig() // for the limits that are not settings yet
 	for _, setting := range Table() {
 		values, given := merged.Get(setting.Name).([]string)
 		if !given {

@@ -242,7 +242,9 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		{"log_level", "INFO", `log_level: "INFO" is not known; want debug, info, warn or error`},
 		{"log_format", "xml", "log_format: "},
 		{"sweeper", "false", "sweeper: not yet supported by this version"},
-		{"create_rate", "5/s", "create_rate: not yet supported by this version"},
+		{"create_rate_per_principal", "5/s", "create_rate_per_principal: not yet supported by this version"},
+		{"wait_replicas", "17", `wait_replicas: "17" is not in 0 to 16`},
+		{"max_pending", "10001", "max_pending: 10001 is not in 0 to 10000"},
 	} {
 		problems := refused(t, flags(c.name, c.value))
 		if len(problems) != 1 || !strings.HasPrefix(problems[0], c.name+": ") || !strings.Contains(problems[0], c.want) {

@@ -20,6 +20,8 @@ type Settings struct {
 	Prefix   string
 	// Partitions is how many slices the sessions are cut into; 0: the default of the topology.
 	Partitions int
+	// WaitReplicas is how many Redis replicas must confirm a session's creation, activation or end.
+	WaitReplicas int
 
 	Upstreams      []Upstream // distinct names
 	AllowedOrigins []string

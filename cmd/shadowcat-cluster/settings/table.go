@@ -122,12 +122,20 @@ var supported = []Setting{
 		Meaning: "Protects a session that was active this recently from making room at the cap; without a candidate a new session is refused.",
 	},
 	{
+		Name: "create_rate", Kind: KindRate, Default: "100/s", Zero: "no limit", set: rate(clusterCreateRate),
+		Meaning: "How many sessions a second may be created, over all replicas; as many may come at once.",
+	},
+	{
 		Name: "request_rate", Kind: KindRate, Default: "50/s", Zero: "no limit", set: rate(clusterRequestRate),
 		Meaning: "How many requests a second one session may make, over all replicas. Every message of a batch counts.",
 	},
 	{
 		Name: "request_burst", Kind: KindCount, Default: "100", set: count(clusterRequestBurst),
 		Meaning: "How many requests one session may make at once. A batch that holds more is never let through.",
+	},
+	{
+		Name: "max_pending", Kind: KindCount, Default: "64", Zero: "no cap", set: count(clusterMaxPending),
+		Meaning: "Cap on the requests of one session in flight: exact at each replica; what the others have in flight counts once it has lasted for a report_interval.",
 	},
 	{
 		Name: "lease", Kind: KindDuration, Default: "3s", Zero: "every request asks the store", set: duration(clusterLease),
@@ -146,6 +154,10 @@ var supported = []Setting{
 		Meaning: "Bounds every call to the store that a client waits for. At least 1ms.",
 	},
 	{
+		Name: "wait_replicas", Kind: KindCount, Default: "0", set: setWaitReplicas,
+		Meaning: "How many Redis replicas must have a session's creation, activation or end before it counts, 0 to 16. With 0 a failover may forget what was not replicated yet; with more, these calls fail while too few replicas answer within store_timeout.",
+	},
+	{
 		Name: "auth.mode", Kind: KindChoice, Default: "none", Choices: []string{"none"}, set: setAuthMode,
 		Meaning: "How clients prove who they are. This version supports none: whoever reaches the port may open a session.",
 	},
@@ -162,11 +174,9 @@ var supported = []Setting{
 // unsupported are the settings that are planned. They are refused by name instead of being unknown, and their names are
 // taken.
 var unsupported = []Setting{
-	{Name: "max_pending", Kind: KindCount, Meaning: "Cap on the requests of one session in flight."},
 	{Name: "max_streams", Kind: KindCount, Meaning: "Cap on the open streams of one session."},
 	{Name: "max_sessions_per_principal", Kind: KindCount, Meaning: "Cap on the live sessions of one principal."},
-	{Name: "create_rate", Kind: KindRate, Meaning: "How many sessions a second may be created."},
-	{Name: "create_rate_per_principal", Kind: KindRate, Meaning: "The same, for one principal."},
+	{Name: "create_rate_per_principal", Kind: KindRate, Meaning: "How many sessions a second one principal may create."},
 	{Name: "follow_interval", Kind: KindDuration, Meaning: "How often streams held by other replicas are followed."},
 	{Name: "recover", Kind: KindSwitch, Meaning: "Re-initialize a session whose upstream has lost it."},
 	{Name: "outage_grace", Kind: KindDuration, Meaning: "How long known sessions are served without the store."},
@@ -175,7 +185,6 @@ var unsupported = []Setting{
 	{Name: "sweeper", Kind: KindSwitch, Meaning: "Whether this replica may be the one that cleans up."},
 	{Name: "sweep_interval", Kind: KindDuration, Meaning: "How often ended sessions are cleaned up."},
 	{Name: "sweep_batch", Kind: KindCount, Meaning: "How many sessions one cleanup step takes."},
-	{Name: "wait_replicas", Kind: KindCount, Meaning: "How many Redis replicas must have a change before it counts."},
 	{Name: "recording", Kind: KindChoice, Meaning: "Which messages are recorded: off, metadata or full."},
 	{Name: "audit", Kind: KindText, Meaning: "Where lifecycle changes are recorded."},
 }
@@ -184,6 +193,7 @@ var unsupported = []Setting{
 var unsupportedGroups = []struct{ prefix, meaning string }{
 	{"auth.", "How clients prove who they are, beyond auth.mode none."},
 	{"events.", "How much is kept so that a broken stream can be resumed."},
+	{"frames.", "How much is kept of a recording."},
 }
 
 // inUnsupportedGroup reports whether the name of a setting that is not in the table belongs to a planned group.

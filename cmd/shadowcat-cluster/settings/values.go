@@ -98,6 +98,18 @@ func setPartitions(s *Settings, values []string) error {
 	return nil
 }
 
+func setWaitReplicas(s *Settings, values []string) error {
+	n, err := parseCount(values[0])
+	if err != nil {
+		return err
+	}
+	if n > redisstore.MaxWaitReplicas {
+		return fmt.Errorf("%s is not in 0 to %d", quote(values[0]), redisstore.MaxWaitReplicas)
+	}
+	s.WaitReplicas = n
+	return nil
+}
+
 var replicaForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
 func setReplicaID(s *Settings, values []string) error {
