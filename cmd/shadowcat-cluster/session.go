@@ -77,7 +77,7 @@ empty.`,
 			if err != nil {
 				return err
 			}
-			return output.write(command, newPageView(page), func() string { return pageTable(page, q.Ended) })
+			return output.write(command, newPageView(page), func() string { return pageTable(page, q) })
 		})
 	}
 	return command

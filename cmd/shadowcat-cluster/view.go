@@ -155,15 +155,20 @@ func shownEndpoint(address string) string {
 // maxUpstreamColumns keeps a list within 100 columns.
 const maxUpstreamColumns = 12
 
-func pageTable(page cluster.Page, ended bool) string {
+// pageTable shows the answer to q.
+func pageTable(page cluster.Page, q cluster.Query) string {
 	if len(page.Sessions) == 0 {
-		if ended {
-			return "No ended sessions."
+		kind, suffix := "live", "."
+		if q.Ended {
+			kind = "ended"
 		}
-		return "No live sessions."
+		if q.Status != "" || q.Principal != "" || q.IdleFor > 0 || q.OlderThan > 0 {
+			suffix = " that the conditions select."
+		}
+		return "No " + kind + " sessions" + suffix
 	}
 	deadline := "ENDS"
-	if ended {
+	if q.Ended {
 		deadline = "PURGED"
 	}
 	t := newTable("ID", "STATUS", "UPSTREAM", "CREATED", "LAST SEEN", deadline, "REQS")

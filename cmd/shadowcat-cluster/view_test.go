@@ -12,7 +12,7 @@ func TestTextFromOutsideCannotDriveTheTerminal(t *testing.T) {
 	t.Parallel()
 	const evil = "\x1b[2J\u202ename\r\n"
 	s := cluster.Session{Status: cluster.StatusActive, Upstream: evil, Endpoint: evil, Revision: evil, ClientName: evil, ClientVersion: evil}
-	for _, table := range []string{detailTable(s), pageTable(cluster.Page{Sessions: []cluster.Session{s}}, false)} {
+	for _, table := range []string{detailTable(s), pageTable(cluster.Page{Sessions: []cluster.Session{s}}, cluster.Query{})} {
 		if strings.ContainsAny(table, "\x1b\u202e\r") {
 			t.Errorf("a control character reaches the terminal: %q", table)
 		}
@@ -26,7 +26,7 @@ func TestAListFitsInAHundredColumns(t *testing.T) {
 		Status: cluster.StatusInitializing, Upstream: strings.Repeat("n", 63), Requests: 9999,
 		CreatedAt: now.Add(-59 * time.Minute), LastActivityAt: now.Add(-59 * time.Minute), DeadlineAt: now.Add(59 * time.Minute),
 	}
-	for line := range strings.Lines(pageTable(cluster.Page{Sessions: []cluster.Session{s}, Now: now}, false)) {
+	for line := range strings.Lines(pageTable(cluster.Page{Sessions: []cluster.Session{s}, Now: now}, cluster.Query{})) {
 		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 100 {
 			t.Errorf("%d columns: %s", n, line)
 		}
@@ -58,7 +58,7 @@ func TestASessionThatWaitsForCleanupIsShownWithItsEnd(t *testing.T) {
 		t.Errorf("show:\n%s", detail)
 	}
 	for _, s.Status = range []cluster.Status{cluster.StatusActive, cluster.StatusExpired} {
-		list := pageTable(cluster.Page{Sessions: []cluster.Session{s}, Now: now}, false)
+		list := pageTable(cluster.Page{Sessions: []cluster.Session{s}, Now: now}, cluster.Query{})
 		if !strings.Contains(list, "3m ago") || !strings.Contains(list, "expired") || !strings.Contains(list, "wait for cleanup") {
 			t.Errorf("list, %s:\n%s", s.Status, list)
 		}
@@ -67,7 +67,7 @@ func TestASessionThatWaitsForCleanupIsShownWithItsEnd(t *testing.T) {
 	if detail := detailTable(swept); !strings.Contains(detail, "\npurged ") || !strings.Contains(detail, "in 10m") {
 		t.Errorf("show, ended:\n%s", detail)
 	}
-	if list := pageTable(cluster.Page{Sessions: []cluster.Session{swept}, Now: now}, true); strings.Contains(list, "cleanup") {
+	if list := pageTable(cluster.Page{Sessions: []cluster.Session{swept}, Now: now}, cluster.Query{Ended: true}); strings.Contains(list, "cleanup") {
 		t.Errorf("list, ended:\n%s", list)
 	}
 }
