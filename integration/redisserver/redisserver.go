@@ -38,6 +38,8 @@ type Options struct {
 	Users []string
 	// TLS makes the server speak TLS alone, with clients that this authority has certified. Default: no TLS.
 	TLS *authority.Authority
+	// Clock is what the server goes by, after restarts, too. It must not be closed before the server. Default: the real time.
+	Clock *Clock
 	// Args are further arguments of redis-server.
 	Args []string
 }
@@ -113,7 +115,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("start redis-server at %s: it is running", s.address)
 	}
 	started, err := process.Start(process.Command{
-		Name: "redis-server at " + s.address, Path: s.executable, Args: s.arguments(), Dir: s.dir,
+		Name: "redis-server at " + s.address, Path: s.executable, Args: s.arguments(), Dir: s.dir, Env: s.options.Clock.environment(),
 	})
 	if err != nil {
 		return err
@@ -123,13 +125,17 @@ func (s *Server) Start(ctx context.Context) error {
 	defer cancel()
 	client := s.Client()
 	defer client.Close()
-	return started.WaitReady(ctx, func(ctx context.Context) error {
+	err = started.WaitReady(ctx, func(ctx context.Context) error {
 		// Asked only once something listens: the Redis client logs each failed dial.
 		if err := process.Listening(s.address)(ctx); err != nil {
 			return err
 		}
 		return client.Ping(ctx).Err()
 	})
+	if err != nil {
+		return err
+	}
+	return s.options.Clock.check(ctx, client)
 }
 
 func (s *Server) arguments() []string {

@@ -17,18 +17,18 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func start(t *testing.T, options redisserver.Options) *redisserver.Server {
-	t.Helper()
-	server, err := redisserver.Start(t.Context(), options)
+func start(tb testing.TB, options redisserver.Options) *redisserver.Server {
+	tb.Helper()
+	server, err := redisserver.Start(tb.Context(), options)
 	if errors.Is(err, redisserver.ErrNotInstalled) && os.Getenv("CI") != "true" {
-		t.Skipf("skipped: %v", err)
+		tb.Skipf("skipped: %v", err)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := server.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return server
