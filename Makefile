@@ -31,16 +31,23 @@ build: ## compile bin/shadowcat-cluster
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/shadowcat-cluster
 
 .PHONY: test
-test: test-servers ## run every test once; root on Debian gets redis-server installed
+test: test-servers test-compiler ## run every test once; root on Debian gets redis-server and a C compiler installed
 	@scripts/test.sh test -timeout 5m ./...
 
-# Not a target for people: what the tests need beside Go. Without it they skip,
-# and say so; with CI=true that is a failure.
+# Not targets for people: what the tests need beside Go. Without it they skip, and
+# say so; with CI=true that is a failure.
 .PHONY: test-servers
 test-servers:
 	@scripts/install-debian.sh redis-server redis-server || { \
 		if [ "$${CI:-}" = true ]; then exit 1; fi; \
 		echo 'The tests that need a real Redis will be skipped.'; }
+
+# It builds what moves the clock of a redis-server.
+.PHONY: test-compiler
+test-compiler:
+	@scripts/install-debian.sh cc gcc libc6-dev || { \
+		if [ "$${CI:-}" = true ]; then exit 1; fi; \
+		echo 'The tests that move the clock of a real Redis will be skipped.'; }
 
 # `make test` has run ./integration already, and it takes most of the time. Under
 # the race detector it builds the replicas with it too, which is worth the wait
@@ -69,7 +76,7 @@ verify: ## fail when generated files, formatting or go.mod files are out of date
 	@scripts/verify.sh
 
 .PHONY: integration
-integration: test-servers ## run the integration tests alone, each by name; ARGS="-run TestKill"
+integration: test-servers test-compiler ## run the integration tests alone, each by name; ARGS="-run TestKill"
 	@TEST_FORMAT=testname scripts/test.sh integration -count=1 $(ARGS) ./integration/...
 
 .PHONY: conformance

@@ -17,6 +17,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cluster/storetest"
 	"github.com/tapwire/shadowcat-cluster/integration/rediscluster"
+	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
 	"github.com/tapwire/shadowcat-cluster/integration/sentinel"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
@@ -34,6 +35,11 @@ func TestContract(t *testing.T) {
 	t.Run("redis-server", func(t *testing.T) {
 		t.Parallel()
 		contract{name: "redis-server", at: newStandalone(t), partitions: 1}.run(t)
+	})
+	t.Run("redis-server, clock moved by the test", func(t *testing.T) {
+		t.Parallel()
+		at, clock := newClocked(t)
+		contract{name: "redis-server, clock moved by the test", at: at, clock: clock, partitions: 1}.run(t)
 	})
 	t.Run("redis-server over TLS", func(t *testing.T) {
 		t.Parallel()
@@ -57,7 +63,21 @@ type contract struct {
 	name       string
 	at         server
 	tls        redisstore.TLSFiles
+	clock      *redisserver.Clock // nil where time passes by itself
 	partitions int
+}
+
+// advance is what the suite moves the clock with: nil without a clock.
+func (c contract) advance(t *testing.T) func(time.Duration) {
+	t.Helper()
+	if c.clock == nil {
+		return nil
+	}
+	return func(d time.Duration) {
+		if err := c.clock.Advance(d); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func (c contract) run(t *testing.T) {
@@ -77,6 +97,7 @@ func (c contract) run(t *testing.T) {
 			return reopen(t, cfg)
 		},
 		Reopen:      reopen,
+		Advance:     c.advance(t),
 		Partitioned: c.partitions > 1,
 		Verify: func(t *testing.T) {
 			t.Helper()
@@ -116,7 +137,7 @@ func contractOnMiniredis(t *testing.T) {
 	t.Helper()
 	start := time.Now()
 	tests := 0
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	now := someDay
 	embedded := miniredis.RunT(t)
 	embedded.ClockTTL(true)
 	embedded.SetTime(now)

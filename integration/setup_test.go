@@ -74,6 +74,24 @@ func requireRedis(t *testing.T) {
 	t.Skipf("skipped: %v", redisserver.ErrNotInstalled)
 }
 
+// someDay is where the clocks that tests move begin.
+var someDay = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// newClock makes a clock that stands at someDay, for servers of the test alone. It skips the test where there cannot be one,
+// and fails it where nothing may be skipped.
+func newClock(t *testing.T) *redisserver.Clock {
+	t.Helper()
+	clock, err := redisserver.NewClock(someDay)
+	if errors.Is(err, redisserver.ErrNoClock) && os.Getenv("CI") != "true" {
+		t.Skipf("skipped: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(closer(t, clock.Close))
+	return clock
+}
+
 // newRedis starts a redis-server for the test alone.
 func newRedis(t *testing.T, options redisserver.Options) *redisserver.Server {
 	t.Helper()

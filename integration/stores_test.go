@@ -70,6 +70,13 @@ func newStandalone(t *testing.T) aStandalone {
 	return aStandalone{newRedis(t, redisserver.Options{Users: storeUsers()})}
 }
 
+// newClocked is a single server whose clock stands at someDay until the test moves it.
+func newClocked(t *testing.T) (aStandalone, *redisserver.Clock) {
+	t.Helper()
+	clock := newClock(t)
+	return aStandalone{newRedis(t, redisserver.Options{Users: storeUsers(), Clock: clock})}, clock
+}
+
 // aSentinel is a Sentinel topology whose sentinels ask for a user, too.
 type aSentinel struct{ *sentinel.Topology }
 

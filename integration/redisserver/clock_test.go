@@ -33,12 +33,12 @@ func newClock(tb testing.TB) *redisserver.Clock {
 }
 
 // clocked starts a server that goes by a clock.
-func clocked(tb testing.TB, options redisserver.Options) (*redisserver.Clock, *redis.Client) {
+func clocked(tb testing.TB) (*redisserver.Clock, *redis.Client) {
 	tb.Helper()
-	options.Clock = newClock(tb)
-	client := start(tb, options).Client()
+	clock := newClock(tb)
+	client := start(tb, redisserver.Options{Clock: clock}).Client()
 	tb.Cleanup(func() { client.Close() })
-	return options.Clock, client
+	return clock, client
 }
 
 func setClock(tb testing.TB, clock *redisserver.Clock, to time.Time) {
@@ -70,7 +70,7 @@ func checkTime(t *testing.T, client *redis.Client, want time.Time) {
 
 func TestTheClockStandsWhereItIsSet(t *testing.T) {
 	t.Parallel()
-	clock, client := clocked(t, redisserver.Options{})
+	clock, client := clocked(t)
 	checkTime(t, client, someDay)
 	for _, to := range []time.Time{
 		someDay.Add(time.Microsecond), someDay.Add(time.Millisecond), someDay.AddDate(30, 0, 0),
@@ -91,7 +91,7 @@ func TestTheClockStandsWhereItIsSet(t *testing.T) {
 
 func TestKeysExpireByTheClock(t *testing.T) {
 	t.Parallel()
-	clock, client := clocked(t, redisserver.Options{})
+	clock, client := clocked(t)
 	ctx, deadline := t.Context(), someDay.Truncate(time.Millisecond).Add(20*time.Minute)
 	if err := client.Set(ctx, "key", "value", 0).Err(); err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func TestKeysExpireByTheClock(t *testing.T) {
 
 func TestTheServerShowsEveryOneOfManyJumps(t *testing.T) {
 	t.Parallel()
-	clock, client := clocked(t, redisserver.Options{})
+	clock, client := clocked(t)
 	const jumps = 2000
 	for i := range jumps {
 		to := someDay.Add(time.Duration(i) * 777 * time.Hour)
@@ -188,7 +188,7 @@ func BenchmarkJump(b *testing.B) {
 		}
 	})
 	b.Run("jump and TIME", func(b *testing.B) {
-		clock, client := clocked(b, redisserver.Options{})
+		clock, client := clocked(b)
 		for b.Loop() {
 			advance(b, clock, time.Millisecond)
 			if err := client.Time(b.Context()).Err(); err != nil {
