@@ -67,7 +67,8 @@ type record struct {
 	short, long []any
 }
 
-// set stores a value, where its length allows. Empty values are not stored.
+// set stores a value, where its length allows. Empty values are not stored. It is for the fields that lua/record.inc.lua
+// looks for in both hashes.
 func (r *record) set(field, value string) {
 	switch {
 	case value == "":
@@ -81,6 +82,13 @@ func (r *record) set(field, value string) {
 	}
 }
 
+// keep stores a value in the record, whatever its length: the caller of the store sees to it that it is short.
+func (r *record) keep(field, value string) {
+	if value != "" {
+		r.short = append(r.short, field, value)
+	}
+}
+
 // args returns the tail of a script's ARGV: the number of short fields, then all fields and values.
 func (r *record) args() []any {
 	return append(append([]any{len(r.short) / 2}, r.short...), r.long...)
@@ -88,8 +96,8 @@ func (r *record) args() []any {
 
 func encodeCreation(c cluster.Creation) []any {
 	var r record
-	r.set("p", string(c.Principal))
-	r.set("u", c.Upstream)
+	r.keep("p", string(c.Principal))
+	r.keep("u", c.Upstream)
 	r.set("e", c.Endpoint)
 	r.set("n", c.ClientName)
 	r.set("w", c.ClientVersion)
@@ -106,7 +114,7 @@ func encodeChange(c cluster.Change) []any {
 		r.short = append(r.short, "x", "") // the upstream gave none: the one before is void
 	}
 	r.set("x", c.UpstreamSession)
-	r.set("r", c.Revision)
+	r.keep("r", c.Revision)
 	return r.args()
 }
 
@@ -154,8 +162,8 @@ type decoder struct{ err error }
 
 func (d *decoder) session(id cluster.ID, fields []any) cluster.Session {
 	status, known := statusByCode[d.text(fields[fieldStatus])]
-	if !known && d.err == nil {
-		d.err = fmt.Errorf("%w: unknown status code %q", errMalformedReply, d.text(fields[fieldStatus]))
+	if !known {
+		d.fail("a status", fields[fieldStatus])
 	}
 	return cluster.Session{
 		ID:              id,
@@ -204,7 +212,7 @@ func (d *decoder) number(v any) int64 {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
 			f, ferr := strconv.ParseFloat(v, 64)
-			if ferr != nil || math.Abs(f) > 1<<53 {
+			if ferr != nil || !(math.Abs(f) <= 1<<53) { // not a number is neither
 				d.fail("a number", v)
 				return 0
 			}
@@ -223,7 +231,29 @@ func (d *decoder) moment(v any) time.Time {
 	if ms == 0 || ms == never {
 		return time.Time{}
 	}
+	if ms < -never || ms > never { // no year of four digits, which is all that JSON can tell
+		d.fail("a time", v)
+		return time.Time{}
+	}
 	return time.UnixMilli(ms).UTC()
+}
+
+// millis reads a duration in ms; a negative one stays negative: never.
+func (d *decoder) millis(v any) time.Duration { return duration(d.number(v), time.Millisecond) }
+
+// duration is n times a unit, or as much of that as a duration holds.
+func duration(n int64, unit time.Duration) time.Duration {
+	most := int64(math.MaxInt64 / unit)
+	return time.Duration(min(max(n, -most), most)) * unit
+}
+
+// truth reads 1 or 0. Nothing else will do: a session must not be taken for gone because a reply makes no sense.
+func (d *decoder) truth(v any) bool {
+	n, isNumber := v.(int64)
+	if !isNumber || n != 0 && n != 1 {
+		d.fail("0 or 1", v)
+	}
+	return isNumber && n == 1
 }
 
 // decodeNumber reads a reply of one number.

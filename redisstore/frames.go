@@ -67,6 +67,7 @@ func decodeFrames(after int64, reply []any) (cluster.FramePage, error) {
 	}
 	var d decoder
 	page := cluster.FramePage{Last: d.number(reply[0])}
+	before := after
 	for parts := reply[1:]; len(parts) > 0; parts = parts[frameParts:] {
 		page.Frames = append(page.Frames, cluster.Frame{
 			Number:    d.number(parts[0]),
@@ -76,10 +77,15 @@ func decodeFrames(after int64, reply []any) (cluster.FramePage, error) {
 			MessageID: d.text(parts[4]),
 			Size:      int(d.number(parts[5])),
 			Status:    int(d.number(parts[6])),
-			Latency:   time.Duration(d.number(parts[7])) * time.Microsecond,
+			Latency:   duration(d.number(parts[7]), time.Microsecond),
 			Replica:   d.text(parts[8]),
 			Payload:   []byte(d.text(parts[9])),
 		})
+		number := page.Frames[len(page.Frames)-1].Number
+		if number <= before {
+			d.fail("a higher number", parts[0])
+		}
+		before = number
 	}
 	if d.err != nil {
 		return cluster.FramePage{}, unavailable(d.err)

@@ -123,35 +123,40 @@ func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 // renewalParts is how many parts session_report answers for each session.
 const renewalParts = 6
 
+// decodeRenewals reads the reply of session_report for n sessions.
 func decodeRenewals(result pipelined, n int) []cluster.Renewal {
 	renewals := make([]cluster.Renewal, n)
-	var d decoder
-	err := result.err
-	if err == nil && len(result.reply) != renewalParts*n {
-		err = unavailable(errMalformedReply)
+	if result.err == nil && len(result.reply) != renewalParts*n {
+		result.err = unavailable(errMalformedReply)
 	}
 	for i := range renewals {
-		if err != nil {
-			renewals[i].Err = err
+		if result.err != nil {
+			renewals[i].Err = result.err
 			continue
 		}
-		answer := result.reply[renewalParts*i:]
-		if d.number(answer[0]) == 0 {
-			renewals[i].Err = cluster.ErrNotFound
-			continue
-		}
-		renewals[i] = cluster.Renewal{
-			Version: d.number(answer[1]),
-			Budget:  int(d.number(answer[2])),
-			EndsIn:  d.millis(answer[3]),
-			At:      time.UnixMicro(d.number(answer[4])).UTC(),
-			Pending: int(d.number(answer[5])),
-		}
-		if d.err != nil {
-			renewals[i] = cluster.Renewal{Err: unavailable(d.err)}
-		}
+		renewals[i] = decodeRenewal(result.reply[renewalParts*i:])
 	}
 	return renewals
+}
+
+func decodeRenewal(answer []any) cluster.Renewal {
+	var d decoder
+	lives := d.truth(answer[0])
+	renewal := cluster.Renewal{
+		Version: d.number(answer[1]),
+		Budget:  int(d.number(answer[2])),
+		EndsIn:  d.millis(answer[3]),
+		At:      time.UnixMicro(d.number(answer[4])).UTC(),
+		Pending: int(d.number(answer[5])),
+	}
+	switch {
+	case d.err != nil:
+		return cluster.Renewal{Err: unavailable(d.err)}
+	case !lives:
+		return cluster.Renewal{Err: cluster.ErrNotFound}
+	default:
+		return renewal
+	}
 }
 
 // Check implements [cluster.LeaseStore].
@@ -182,15 +187,17 @@ func decodeChecks(result pipelined, n int) []error {
 		result.err = unavailable(errMalformedReply)
 	}
 	for i := range errs {
-		switch {
-		case result.err != nil:
+		if result.err != nil {
 			errs[i] = result.err
-		case result.reply[i] != int64(1):
+			continue
+		}
+		var d decoder
+		switch lives := d.truth(result.reply[i]); {
+		case d.err != nil:
+			errs[i] = unavailable(d.err)
+		case !lives:
 			errs[i] = cluster.ErrNotFound
 		}
 	}
 	return errs
 }
-
-// millis reads a duration in ms; a negative one stays negative: never.
-func (d *decoder) millis(v any) time.Duration { return time.Duration(d.number(v)) * time.Millisecond }

@@ -77,10 +77,18 @@ func (s *Store) meta(ctx context.Context, schema, partitions string) (layout, er
 	if err != nil {
 		return layout{}, err
 	}
+	return decodeLayout(reply)
+}
+
+// decodeLayout reads the reply of meta_claim.
+func decodeLayout(reply []any) (layout, error) {
 	if len(reply) != 4 {
 		return layout{}, unavailable(errMalformedReply)
 	}
 	var d decoder
 	known := layout{schema: d.text(reply[0]), partitions: d.text(reply[1]), maxSessions: d.text(reply[2]), retention: d.text(reply[3])}
-	return known, d.err
+	if d.err != nil {
+		return layout{}, unavailable(d.err)
+	}
+	return known, nil
 }

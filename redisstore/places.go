@@ -183,6 +183,6 @@ func (s *Store) releaseCall(principal cluster.Principal, ids []cluster.ID) call 
 // tooManyCreations refuses a creation for so many microseconds.
 func tooManyCreations(limit string, wait int) error {
 	return &cluster.LimitError{
-		Limit: limit, RetryAfter: max(time.Duration(wait)*time.Microsecond, time.Millisecond), Err: cluster.ErrCreationLimited,
+		Limit: limit, RetryAfter: max(duration(int64(wait), time.Microsecond), time.Millisecond), Err: cluster.ErrCreationLimited,
 	}
 }

@@ -242,5 +242,5 @@ func retryAfter(ms string) time.Duration {
 	if err != nil || n < 1 {
 		n = 1
 	}
-	return time.Duration(n) * time.Millisecond
+	return duration(n, time.Millisecond)
 }

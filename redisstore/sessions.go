@@ -173,18 +173,30 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 	if err != nil {
 		return cluster.Session{}, err
 	}
-	if len(reply) == 0 {
-		return cluster.Session{}, unavailable(errMalformedReply)
+	session, done, err := decodeTerminated(id, reply)
+	if err != nil {
+		return cluster.Session{}, err
 	}
-	session, err := decodeSession(id, reply[1:])
-	if err == nil {
-		s.releaseAll(ctx, []cluster.Session{session})
-	}
+	s.releaseAll(ctx, []cluster.Session{session})
 	// A repeated call finds the session as the lost one left it.
-	if done := reply[0] == int64(1) || (repeated && session.Status == status); err == nil && !done {
-		err = cluster.ErrIllegalTransition
+	if !done && !(repeated && session.Status == status) {
+		return session, cluster.ErrIllegalTransition
 	}
-	return session, err
+	return session, nil
+}
+
+// decodeTerminated reads the reply of session_terminate: the record, and whether this call ended the session.
+func decodeTerminated(id cluster.ID, reply []any) (session cluster.Session, done bool, err error) {
+	if len(reply) == 0 {
+		return cluster.Session{}, false, unavailable(errMalformedReply)
+	}
+	var d decoder
+	done = d.truth(reply[0])
+	session, _, err = decodeAnswer(id, reply[1:])
+	if err = errors.Join(err, d.err); err != nil {
+		return cluster.Session{}, false, unavailable(err)
+	}
+	return session, done, nil
 }
 
 // Get implements [cluster.SessionStore].

@@ -46,7 +46,9 @@ func addCounts(stats *cluster.Stats, reply []any) error {
 	for i := 1; i < len(reply); i += 2 {
 		name, value := d.text(reply[i]), d.number(reply[i+1])
 		if code, isTotal := strings.CutPrefix(name, "ended:"); isTotal {
-			stats.Ended[statusByCode[code]] += value
+			if status := statusByCode[code]; status.Ended() { // a status of a newer program is no status here
+				stats.Ended[status] += value
+			}
 		} else if name == "created" {
 			stats.Created += value
 		} else if status, known := statusByCode[name]; known {
