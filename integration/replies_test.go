@@ -1,11 +1,13 @@
 package integration_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +95,9 @@ var lossyCalls = map[string]lossyCall{
 	"check":     checkLossily,
 	"list":      listLossily,
 	"stats":     statsLossily,
+	"prune":     pruneLossily,
+	"events":    eventsLossily,
+	"frames":    framesLossily,
 }
 
 // A server that did what it was asked, and whose answer got lost, has done it once.
@@ -111,6 +116,8 @@ func TestALostReplyTakesEffectOnce(t *testing.T) {
 				t.Run(call, func(t *testing.T) {
 					options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
 					options.Config.StoreTimeout = patientTimeout
+					options.Config.CreateRate, options.Config.CreateRatePerPrincipal = 100_000, 100_000
+					options.Config.MaxSessionsPerPrincipal = 2
 					store := at.open(t, options)
 					useAll(t, store)
 					skip := 0
@@ -136,10 +143,15 @@ func useAll(t *testing.T, store cluster.Store) {
 	for _, k := range newSettled(t, store) {
 		_, errLease := store.Lease(t.Context(), k.lease())
 		errReport := store.Report(t.Context(), []cluster.Report{{ID: k.ID}})[0].Err
+		errEvents := store.AppendEvents(t.Context(), cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'e'}}})
+		errFrames := store.AppendFrames(t.Context(), k.ID, []cluster.Frame{{Direction: cluster.FromClient}})
+		errRead := store.ReadEvents(t.Context(), []cluster.EventQuery{{ID: k.ID, Stream: "s", Limit: 1}})[0].Err
+		_, errReadFrames := store.ReadFrames(t.Context(), cluster.FrameQuery{ID: k.ID, Limit: 1})
+		_, errPrune := store.Prune(t.Context(), k.ID, []string{"dead"})
 		errCheck := store.Check(t.Context(), []cluster.ID{k.ID})[0]
 		_, errTerminate := store.Terminate(t.Context(), k.ID, cluster.StatusClosed)
 		_, errGet := store.Get(t.Context(), k.ID)
-		if err := errors.Join(errLease, errReport, errCheck, errTerminate, errGet); err != nil {
+		if err := errors.Join(errLease, errReport, errEvents, errFrames, errRead, errReadFrames, errPrune, errCheck, errTerminate, errGet); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -180,17 +192,18 @@ func requestsOf(t *testing.T, store cluster.Store, id cluster.ID) int64 {
 }
 
 func createLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	before := mustStats(t, store)
 	token, err := cluster.NewToken()
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost := lose(func() {
-		_, _, err = store.Create(t.Context(), cluster.Creation{Token: token, NewSession: cluster.NewSession{Upstream: "u", ClientName: "c"}})
-	})
-	if err != nil {
-		t.Fatalf("create: %v", err)
+	creation := cluster.Creation{Token: token, NewSession: cluster.NewSession{
+		Upstream: "u", ClientName: "c", Principal: cluster.Principal(strings.ReplaceAll(token.ID.String(), "-", "_")),
+	}}
+	var created cluster.Created
+	lost := lose(func() { created, err = store.Create(t.Context(), creation) })
+	if err != nil || created.Session.ID != token.ID || len(created.Ended) > 0 {
+		t.Errorf("create: session %s, %d ended, %v; want %s, none", created.Session.ID, len(created.Ended), err, token.ID)
 	}
 	session, err := store.Get(t.Context(), token.ID)
 	if err != nil || session.Status != cluster.StatusInitializing || session.Upstream != "u" || session.ClientName != "c" {
@@ -199,11 +212,17 @@ func createLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool
 	if after := mustStats(t, store); after.Created != before.Created+1 {
 		t.Errorf("%d sessions were created, want 1", after.Created-before.Created)
 	}
+	// It takes one of the principal's places.
+	creation.Token = cluster.Token{}
+	for i, want := range []error{nil, cluster.ErrCapacity} {
+		if _, err := store.Create(t.Context(), creation); !errors.Is(err, want) {
+			t.Errorf("the principal's session %d: %v, want %v", i+2, err, want)
+		}
+	}
 	return lost
 }
 
 func updateLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	k := mustActive(t, store)
 	change := cluster.Change{
 		ID: k.ID, ExpectedVersion: k.Version, Writer: "w", Activation: cluster.Activation{UpstreamSession: "another"},
@@ -218,7 +237,6 @@ func updateLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool
 }
 
 func terminateLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	k := mustActive(t, store)
 	before := mustStats(t, store)
 	var session cluster.Session
@@ -243,7 +261,6 @@ func checkUnavailable(t *testing.T, call string, err error, lost bool) {
 }
 
 func leaseLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	k := mustActive(t, store)
 	before := requestsOf(t, store, k.ID)
 	var err error
@@ -257,7 +274,6 @@ func leaseLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool)
 
 // Counters are not told again, activity is.
 func reportLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	sessions := make([]knownSession, 60) // several scripts in a pipeline, even on one server
 	reports := make([]cluster.Report, len(sessions))
 	before := make([]int64, len(sessions))
@@ -291,7 +307,6 @@ func reportLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool
 }
 
 func getLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	k := mustActive(t, store)
 	var session cluster.Session
 	var err error
@@ -303,7 +318,6 @@ func getLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) b
 }
 
 func checkLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	k := mustActive(t, store)
 	var err error
 	lost := lose(func() { err = store.Check(t.Context(), []cluster.ID{k.ID})[0] })
@@ -312,7 +326,6 @@ func checkLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool)
 }
 
 func listLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	mustActive(t, store)
 	list := func() (int, error) {
 		page, err := store.List(t.Context(), cluster.Query{Limit: 100})
@@ -332,7 +345,6 @@ func listLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) 
 }
 
 func statsLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
-	t.Helper()
 	mustActive(t, store)
 	want := mustStats(t, store)
 	var got cluster.Stats
@@ -345,20 +357,73 @@ func statsLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool)
 	return lost
 }
 
+func pruneLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
+	k := mustActive(t, store)
+	started := []cluster.PendingRequest{{Key: "1", Owner: "dead", Age: time.Second}, {Key: "2", Owner: "alive", Age: time.Second}}
+	if r := store.Report(t.Context(), []cluster.Report{{ID: k.ID, Started: started}})[0]; r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	var err error
+	lost := lose(func() { _, err = store.Prune(t.Context(), k.ID, []string{"dead"}) })
+	if err != nil {
+		t.Errorf("prune: %v", err)
+	}
+	if r := store.Report(t.Context(), []cluster.Report{{ID: k.ID}})[0]; r.Err != nil || r.Pending != 1 {
+		t.Errorf("%d requests are in flight, %v; want 1", r.Pending, r.Err)
+	}
+	return lost
+}
+
+func eventsLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
+	k := mustActive(t, store)
+	var err error
+	lost := lose(func() {
+		err = store.AppendEvents(t.Context(), cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'a'}, {'b'}}})
+	})
+	if err != nil {
+		t.Errorf("append: %v", err)
+	}
+	page := store.ReadEvents(t.Context(), []cluster.EventQuery{{ID: k.ID, Stream: "s", Limit: 10}})[0]
+	if got := string(bytes.Join(page.Events, nil)); page.Err != nil || got != "ab" || page.Last != 2 {
+		t.Errorf("the stream holds %q up to %d, %v; want ab up to 2", got, page.Last, page.Err)
+	}
+	return lost
+}
+
+// Frames are numbered by the store, so that it cannot know that they are sent again: they are not.
+func framesLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
+	k := mustActive(t, store)
+	var err error
+	lost := lose(func() {
+		err = store.AppendFrames(t.Context(), k.ID, []cluster.Frame{{Direction: cluster.FromClient, Method: "m"}})
+	})
+	checkUnavailable(t, "append", err, lost)
+	page, err := store.ReadFrames(t.Context(), cluster.FrameQuery{ID: k.ID, Limit: 10})
+	if err != nil || len(page.Frames) != 1 || page.Last != 1 {
+		t.Errorf("%d frames are recorded up to %d, %v; want 1", len(page.Frames), page.Last, err)
+	}
+	return lost
+}
+
 // A sweep whose reply is lost has swept, and the next one finds nothing to sweep.
 func sweepLossily(t *testing.T, at detour) {
-	t.Helper()
 	const sessions = 20
 	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
 	options.Config.StoreTimeout = patientTimeout
 	store := at.open(t, options)
 	useAll(t, store)
-	hasty := options // whoever activates a session decides when it ends
+	hasty := options // whoever leases a session decides when it ends
 	hasty.Config.Lease, hasty.Config.IdleTimeout = 0, time.Millisecond
 	hasty.Config.ReportInterval, hasty.Config.ReportSlack = 10*time.Millisecond, 10*time.Millisecond
-	creator := openStore(t, at.URL(storeUser), hasty)
-	for range sessions {
-		mustActive(t, creator)
+	user := openStore(t, at.URL(storeUser), hasty)
+	young := make([]knownSession, sessions)
+	for i := range young {
+		young[i] = mustActive(t, store) // not one that ends soon: creating ends those that are due
+	}
+	for _, k := range young {
+		if _, err := user.Lease(t.Context(), k.lease()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	eventually(t, recovery, func(context.Context) error {
 		if mustStats(t, store).Due < sessions {
