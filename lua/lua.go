@@ -35,6 +35,7 @@ var (
 	RateTake         = load("rate_take")
 	PlaceReserve     = load("place_reserve")
 	PlaceRelease     = load("place_release")
+	EpochTake        = load("epoch_take")
 	CountsRead       = load("counts_read")
 	MetaClaim        = load("meta_claim")
 )

@@ -22,8 +22,13 @@ func checkPrefix(prefix string) error {
 
 // Every key of the store is spelled in this file and nowhere else.
 
+// resignedChannel is where a leader says that it leads no more.
+func resignedChannel(prefix string) string { return prefix + ":resigned" }
+
 // The keys that belong to no partition. Those of one principal share a hash tag.
 func metaKey(prefix string) string       { return prefix + ":meta" }     // HASH: schema version, number of partitions, limits
+func leaderKey(prefix string) string     { return prefix + ":leader" }   // STRING: who leads, with the term of the lock as its TTL
+func epochKey(prefix string) string      { return prefix + ":epoch" }    // STRING: the last epoch taken
 func createRateKey(prefix string) string { return prefix + ":rate:{*}" } // STRING: arrival time of creations, us; no principal is called *
 func principalKey(prefix string, p cluster.Principal) string { // ZSET: its live sessions by creation, ms
 	return prefix + ":principal:{" + string(p) + "}"

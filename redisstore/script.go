@@ -35,6 +35,7 @@ var (
 	rateTake         = newScript(lua.RateTake)
 	placeReserve     = newScript(lua.PlaceReserve)
 	placeRelease     = newScript(lua.PlaceRelease)
+	epochTake        = newScript(lua.EpochTake)
 	countsRead       = newScript(lua.CountsRead)
 	metaClaim        = newScript(lua.MetaClaim)
 )
