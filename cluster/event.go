@@ -9,7 +9,8 @@ import "context"
 // ends.
 type EventStore interface {
 	// AppendEvents stores events of a live session, all or none. Events that are stored already are passed over, so that
-	// repeating it after a lost reply is harmless. Errors: ErrNotFound (there is no such live session), ErrEventTooLarge.
+	// repeating it after a lost reply is harmless. Errors: ErrNotFound (there is no such live session, or it is past its
+	// end), ErrEventTooLarge.
 	AppendEvents(ctx context.Context, a EventAppend) error
 	// ReadEvents reads of several streams at once. It returns one EventPage for each query, in order. It touches nothing.
 	ReadEvents(ctx context.Context, queries []EventQuery) []EventPage
@@ -20,7 +21,7 @@ type EventAppend struct {
 	ID     ID
 	Stream string // names the stream within its session: 1 to 64 bytes
 	// First is the position of the first event, at least 1; the others follow without a gap. What is missing between the
-	// last event stored before and First is a hole: readers are told.
+	// last event stored before and First is a hole: readers are told. Positions go up to 1<<53 - 1.
 	First  int64
 	Events [][]byte // at least one; none is empty
 }
@@ -35,11 +36,12 @@ type EventQuery struct {
 
 // EventPage is a store's answer to an EventQuery.
 type EventPage struct {
-	// Err is nil, or ErrNotFound when there is no such live session, ErrEventsGone when the event after EventQuery.After is
-	// not kept any more, or was never stored although later ones were, or ErrStoreUnavailable.
+	// Err is nil, or ErrNotFound when there is no such live session or it is past its end, ErrEventsGone when the event after EventQuery.After is
+	// not kept any more, or was never stored although later ones were, or when the store knows of none as late as
+	// EventQuery.After: what the reader has, the store has lost or not been told of. Or ErrStoreUnavailable.
 	Err error
-	// Events are those at EventQuery.After+1 and up, without a gap. None: there are none yet. Of a stream that the store knows
-	// nothing of there are none after 0, and those after any other position are gone.
+	// Events are those at EventQuery.After+1 and up, without a gap. None: there are none yet. A stream of which nothing is kept
+	// is like one that never was: there are none after 0.
 	Events [][]byte
 	// Last is the position of the last event that is stored of the stream, 0 when there is none.
 	Last int64

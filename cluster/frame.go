@@ -6,7 +6,7 @@ import (
 )
 
 // FrameStore keeps a recording of a session's messages, until the session's record is purged. It is bounded by
-// Config.FramesCount and FramesBytes, the oldest goes first. The store numbers a session's frames: 1, 2, 3 and so on.
+// Config.FramesCount and FramesBytes, the oldest goes first; the newest always stays. The store numbers a session's frames: 1, 2, 3 and so on.
 type FrameStore interface {
 	// AppendFrames stores frames of one session, live or ended, all or none. After an ErrStoreUnavailable they may be stored
 	// or not: repeating it may store them twice. Errors: ErrNotFound.

@@ -68,7 +68,7 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 	if len(n.Upstream) > maxNameLen {
 		return Session{}, Token{}, fmt.Errorf("creating session: the upstream's name has %d bytes, more than %d", len(n.Upstream), maxNameLen)
 	}
-	if !n.Principal.valid() {
+	if !n.Principal.Valid() {
 		return Session{}, Token{}, fmt.Errorf("creating session: the principal is not 1 to %d letters, digits, hyphens and underscores", maxNameLen)
 	}
 	n.ClientName = cut(n.ClientName, maxClientNameLen)
@@ -79,12 +79,12 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
 	created, err := m.store.Create(ctx, Creation{NewSession: n})
-	if err != nil {
-		return Session{}, Token{}, fmt.Errorf("creating session: %w", err)
-	}
-	for _, ended := range created.Ended {
+	for _, ended := range created.Ended { // with a refusal, too
 		m.drop(ended.ID)
 		m.log.Debug("session ended", "session", ended.ID, "status", ended.Status)
+	}
+	if err != nil {
+		return Session{}, Token{}, fmt.Errorf("creating session: %w", err)
 	}
 	m.log.Debug("session created", "session", created.Session.ID, "upstream", created.Session.Upstream)
 	return created.Session, created.Token, nil

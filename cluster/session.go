@@ -35,8 +35,8 @@ func ParseID(s string) (ID, error) {
 // was no authentication. 1 to 64 letters, digits, hyphens and underscores.
 type Principal string
 
-// valid reports whether p is nobody or well formed: it becomes part of a key.
-func (p Principal) valid() bool {
+// Valid reports whether p is nobody or well formed. Stores may make keys of it.
+func (p Principal) Valid() bool {
 	for _, c := range []byte(p) {
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
 			return false

@@ -77,7 +77,8 @@ type Creation struct {
 type Created struct {
 	Session Session
 	Token   Token
-	// Ended are the sessions that were ended to make room, two at most: expired or evicted.
+	// Ended are the sessions that were ended to make room, expired or evicted: two at most in each slice of the store that
+	// was tried. They are told with an error, too: a refused creation may have lowered an excess over the cap.
 	Ended []Session
 }
 

@@ -1,26 +1,28 @@
 -- Reads messages of one of a live session's streams, those that follow a position without a gap. Touches nothing.
 --
 -- KEYS[1] session     HASH    the record
--- KEYS[2] events      STREAM  of all its streams: s the stream, p the position in it, d the message
--- KEYS[3] heads       HASH    the last position of each stream in events
--- ARGV[1] stream, ARGV[2] position after which to read, ARGV[3] limit
--- ARGV[4] age ms              older messages are gone, though they may still be there
+-- KEYS[2] deadlines   ZSET    live sessions by their end
+-- KEYS[3] events      STREAM  of all its streams: s the stream, p the position in it, d the message
+-- KEYS[4] heads       HASH    the last position of each stream in events
+-- ARGV[1] id, ARGV[2] stream, ARGV[3] position after which to read, ARGV[4] limit
+-- ARGV[5] age ms              older messages are gone, though they may still be there
 --
 -- Returns the last position stored (0: none), then the messages; error NOTFOUND, GONE (what follows is not kept).
 -- Cost: O(messages kept).
-local session, events, heads = KEYS[1], KEYS[2], KEYS[3]
-local stream, after, limit, age = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local session, deadlines, events, heads = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, stream, after, limit, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 --include clock
+--include live
 
-local status = redis.call('HGET', session, 's')
-if status ~= 'a' and status ~= 'i' then
+local now = clock()
+if not lives(session, deadlines, id, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
 local head = tonumber(redis.call('HGET', heads, stream) or 0)
 if head == after then return { head } end
 
-local reply, start, oldest = { head }, '-', clock() - age
+local reply, start, oldest = { head }, '-', now - age
 while head > after and #reply <= limit do
   local some = redis.call('XRANGE', events, start, '+', 'COUNT', 32)
   for _, entry in ipairs(some) do

@@ -9,6 +9,8 @@ import (
 
 const (
 	maxStreamName = 64 // bytes
+	// maxPosition is the highest position of an event: numbers in scripts are exact up to it.
+	maxPosition = 1<<53 - 1
 	// maxRead bounds how many events or frames one read returns.
 	maxRead = 1000
 )
@@ -28,9 +30,9 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) error {
 	p := s.partitionOf(a.ID)
 	c := call{
 		script: eventsAppend,
-		keys:   []string{p.session(a.ID), p.events(a.ID), p.heads(a.ID)},
+		keys:   []string{p.session(a.ID), p.deadlines(), p.events(a.ID), p.heads(a.ID)},
 		args: []any{
-			a.Stream, a.First + int64(skip), s.cfg.EventsCount, s.cfg.EventsBytes, s.cfg.EventsAge.Milliseconds(),
+			a.ID.String(), a.Stream, a.First + int64(skip), s.cfg.EventsCount, s.cfg.EventsBytes, s.cfg.EventsAge.Milliseconds(),
 		},
 	}
 	for _, event := range a.Events[skip:] {
@@ -44,8 +46,8 @@ func checkAppend(a cluster.EventAppend) error {
 	if a.Stream == "" || len(a.Stream) > maxStreamName {
 		return fmt.Errorf("events of session %s: the stream's name has %d bytes, want 1 to %d", a.ID, len(a.Stream), maxStreamName)
 	}
-	if a.First < 1 || len(a.Events) == 0 {
-		return fmt.Errorf("events of session %s: %d events from position %d, want at least one, from 1", a.ID, len(a.Events), a.First)
+	if a.First < 1 || len(a.Events) == 0 || a.First > maxPosition-int64(len(a.Events))+1 {
+		return fmt.Errorf("events of session %s: %d events from position %d, want at least one, from 1 to %d", a.ID, len(a.Events), a.First, int64(maxPosition))
 	}
 	for _, event := range a.Events {
 		if len(event) == 0 {
@@ -62,8 +64,8 @@ func (s *Store) ReadEvents(ctx context.Context, queries []cluster.EventQuery) []
 		p := s.partitionOf(q.ID)
 		calls[i] = call{
 			script: eventsRead,
-			keys:   []string{p.session(q.ID), p.events(q.ID), p.heads(q.ID)},
-			args:   []any{q.Stream, max(q.After, 0), min(max(q.Limit, 1), maxRead), s.cfg.EventsAge.Milliseconds()},
+			keys:   []string{p.session(q.ID), p.deadlines(), p.events(q.ID), p.heads(q.ID)},
+			args:   []any{q.ID.String(), q.Stream, max(q.After, 0), min(max(q.Limit, 1), maxRead), s.cfg.EventsAge.Milliseconds()},
 		}
 	}
 	pages := make([]cluster.EventPage, len(queries))

@@ -19,8 +19,11 @@ import (
 const (
 	// maxPage is the largest page of a listing.
 	maxPage = 1000
-	// maxExamined bounds how many sessions one page looks at, of which not all need fit the query.
+	// maxExamined bounds about how many sessions one page looks at, of which not all need fit the query.
 	maxExamined = 2000
+	// examinedAtOnce is how many of them it looks at in one go, once those that would fill the page did not all fit: a page
+	// must take few round trips, however small it is.
+	examinedAtOnce = 500
 )
 
 // List implements [cluster.ListStore]. It walks through sorted sets, so a page costs the same wherever it starts.
@@ -38,8 +41,12 @@ func (s *Store) List(ctx context.Context, q cluster.Query) (cluster.Page, error)
 	if l.byActivity && q.IdleFor > 0 {
 		most = strconv.FormatInt(page.Now.Add(-q.IdleFor).UnixMilli(), 10)
 	}
-	for examined := 0; examined < maxExamined; {
-		members, more, err := s.nextMembers(ctx, l, most, q.Limit-len(page.Sessions))
+	n := q.Limit
+	for examined := 0; examined < maxExamined && len(page.Sessions) < q.Limit; examined += n {
+		if examined > 0 {
+			n = examinedAtOnce
+		}
+		members, more, err := s.nextMembers(ctx, l, most, n)
 		if err != nil {
 			return cluster.Page{}, unavailable(err)
 		}
@@ -47,27 +54,28 @@ func (s *Store) List(ctx context.Context, q cluster.Query) (cluster.Page, error)
 		if err != nil {
 			return cluster.Page{}, unavailable(err)
 		}
-		for _, session := range sessions {
-			if selects(q, session, page.Now) {
-				page.Sessions = append(page.Sessions, session)
+		for i := range members {
+			if len(page.Sessions) == q.Limit {
+				more = true
+				break
+			}
+			l.after = members[i]
+			if selects(q, sessions[i], page.Now) {
+				page.Sessions = append(page.Sessions, sessions[i])
 			}
 		}
 		if !more {
 			return page, nil
-		}
-		examined += len(members)
-		l.after = members[len(members)-1]
-		if len(page.Sessions) == q.Limit {
-			break
 		}
 	}
 	page.Next = l.cursor()
 	return page, nil
 }
 
-// selects reports whether a query selects a session.
+// selects reports whether a query selects a session. One that ended while it was looked up, or whose place among its
+// principal's could not be given back, is in an index of live ones all the same.
 func selects(q cluster.Query, session cluster.Session, now time.Time) bool {
-	return (q.Status == "" || q.Status == session.Status) &&
+	return session.Status != "" && session.EndedAt.IsZero() != q.Ended && (q.Status == "" || q.Status == session.Status) &&
 		(q.Principal == "" || q.Principal == session.Principal) &&
 		now.Sub(session.LastActivityAt) >= q.IdleFor && now.Sub(session.CreatedAt) >= q.OlderThan
 }
@@ -87,6 +95,9 @@ func newListing(s *Store, q cluster.Query) (*listing, error) {
 	if q.IdleFor < 0 || q.OlderThan < 0 {
 		return nil, fmt.Errorf("%w: a time must not be negative", cluster.ErrInvalidQuery)
 	}
+	if !q.Principal.Valid() {
+		return nil, fmt.Errorf("%w: that is no principal", cluster.ErrInvalidQuery)
+	}
 	if q.Status != "" && (!q.Status.Valid() || !q.Ended && q.Status.Ended() && q.Status != cluster.StatusExpired || q.Ended && q.Status.Live()) {
 		return nil, fmt.Errorf("%w: no %s session is among those", cluster.ErrInvalidQuery, q.Status)
 	}
@@ -98,7 +109,7 @@ func newListing(s *Store, q cluster.Query) (*listing, error) {
 			l.indexes = append(l.indexes, p.ended())
 		}
 	case q.Principal != "":
-		l.name, l.byActivity = "principal", false
+		l.name, l.byActivity = "principal-"+string(q.Principal), false
 		l.indexes = []string{principalKey(s.prefix, q.Principal)}
 	default:
 		for _, p := range s.partitions {
@@ -139,14 +150,35 @@ func (l *listing) goOn(cursor string) error {
 	return nil
 }
 
-// nextMembers reads the next n members of a listing, and whether there are more.
+// nextMembers reads the next n members of a listing with scores up to most, and whether there are more.
 func (s *Store) nextMembers(ctx context.Context, l *listing, most string, n int) (members []position, more bool, err error) {
-	for _, index := range l.indexes {
-		some, err := s.membersAfter(ctx, index, l.after, most, n+1)
-		if err != nil {
+	least, count := "-inf", int64(n)+1
+	if l.after.id != "" {
+		least = strconv.FormatInt(l.after.score, 10)
+	}
+	found := make(map[string]int, len(l.indexes))
+	// Members with the position's own score are read again and passed over; a further round is needed only when there
+	// are more of them than a page.
+	todo := l.indexes
+	for offset := int64(0); len(todo) > 0; offset += count {
+		pipe := s.client.Pipeline()
+		batches := make([]*redis.ZSliceCmd, len(todo))
+		for i, index := range todo {
+			batches[i] = pipe.ZRangeByScoreWithScores(ctx, index, &redis.ZRangeBy{Min: least, Max: most, Offset: offset, Count: count})
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
 			return nil, false, err
 		}
-		members = append(members, some...)
+		var again []string
+		for i, index := range todo {
+			behind := l.behind(batches[i].Val())
+			members = append(members, behind...)
+			found[index] += len(behind)
+			if len(batches[i].Val()) == int(count) && found[index] <= n {
+				again = append(again, index)
+			}
+		}
+		todo = again
 	}
 	slices.SortFunc(members, func(a, b position) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.id, b.id)) })
 	if len(members) > n {
@@ -155,38 +187,19 @@ func (s *Store) nextMembers(ctx context.Context, l *listing, most string, n int)
 	return members, false, nil
 }
 
-// membersAfter reads up to n members of one sorted set behind a position, with scores up to most.
-func (s *Store) membersAfter(ctx context.Context, index string, after position, most string, n int) ([]position, error) {
-	least := "-inf"
-	if after.id != "" {
-		least = strconv.FormatInt(after.score, 10)
-	}
-	var found []position
-	// Members with the position's own score are read again and passed over; a further round is needed only when there
-	// are more of them than a page.
-	for offset := int64(0); ; offset += int64(n) {
-		batch, err := s.client.ZRangeByScoreWithScores(ctx, index, &redis.ZRangeBy{
-			Min: least, Max: most, Offset: offset, Count: int64(n),
-		}).Result()
-		if err != nil {
-			return nil, err
-		}
-		for _, z := range batch {
-			p := position{score: int64(z.Score), id: fmt.Sprint(z.Member)}
-			if p.score > after.score || p.id > after.id {
-				found = append(found, p)
-			}
-			if len(found) == n {
-				return found, nil
-			}
-		}
-		if len(batch) < n {
-			return found, nil
+// behind returns those of some members that come after the listing's position.
+func (l *listing) behind(members []redis.Z) []position {
+	var behind []position
+	for _, z := range members {
+		p := position{score: int64(z.Score), id: fmt.Sprint(z.Member)}
+		if p.score > l.after.score || p.id > l.after.id {
+			behind = append(behind, p)
 		}
 	}
+	return behind
 }
 
-// readAll reads the records of members in one round trip. Sessions that are gone by now are left out.
+// readAll reads the records of members in one round trip, in their order. Those that are gone by now have no status.
 func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Session, error) {
 	ids := make([]cluster.ID, len(members))
 	for i, m := range members {
@@ -196,7 +209,7 @@ func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Sess
 		}
 		ids[i] = id
 	}
-	sessions := make([]cluster.Session, 0, len(members))
+	sessions := make([]cluster.Session, len(members))
 	for i, result := range s.pipeline(ctx, s.getCalls(ids)) {
 		if errors.Is(result.err, cluster.ErrNotFound) {
 			continue
@@ -208,7 +221,7 @@ func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Sess
 		if err != nil {
 			return nil, err
 		}
-		sessions = append(sessions, asSeenAt(session, at))
+		sessions[i] = asSeenAt(session, at)
 	}
 	return sessions, nil
 }

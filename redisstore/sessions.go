@@ -24,10 +24,10 @@ func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Created
 	var ended []cluster.Session
 	for i := range s.partitions {
 		if c.Token, err = s.tokenIn((first + i) % len(s.partitions)); err != nil {
-			return cluster.Created{}, err
+			return cluster.Created{Ended: ended}, err
 		}
 		if err := s.admit(ctx, c, instead); err != nil {
-			return cluster.Created{}, err
+			return cluster.Created{Ended: ended}, err
 		}
 		created, err := s.create(ctx, c)
 		ended = append(ended, created.Ended...)

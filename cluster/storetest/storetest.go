@@ -55,7 +55,9 @@ func Run(t *testing.T, b Backend) {
 		"unknown sessions are not found":                        unknownNotFound,
 	})
 	runAll(t, b, map[string]func(*testing.T, *suite){"the cap holds over all creates": capHolds})
+	runAll(t, b, principalTests, rateTests, pendingTests, eventTests, frameTests, queryTests)
 	if !b.Partitioned {
+		runAll(t, b, orderedEndTests, orderedPrincipalTests)
 		runAll(t, b, map[string]func(*testing.T, *suite){
 			"create repeated answers with the stored record":             createRepeated,
 			"create at the cap evicts the least recently used":           createEvicts,
@@ -82,12 +84,15 @@ func Run(t *testing.T, b Backend) {
 		"sweep expires and purges what is due":                 sweepCleans,
 		"retention passes":                                     retentionPasses,
 	})
+	runAll(t, b, timedEndTests, timedPrincipalTests, timedRateTests, timedEventTests, timedFrameTests, timedQueryTests)
 }
 
-func runAll(t *testing.T, b Backend, tests map[string]func(*testing.T, *suite)) {
+func runAll(t *testing.T, b Backend, groups ...map[string]func(*testing.T, *suite)) {
 	t.Helper()
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) { runOne(t, b, test) })
+	for _, tests := range groups {
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) { runOne(t, b, test) })
+		}
 	}
 }
 
