@@ -36,7 +36,7 @@ if known[1] then
   local ends = redis.call('ZSCORE', deadlines, id) or redis.call('ZSCORE', ended, id)
   local stays = (known[1] == 'i' or known[1] == 'a') and lifetime or retention + backstop
   redis.call('PEXPIREAT', session, now + stays) -- a write: WAIT waits for those of its own connection only
-  return answer(known, more, now, ends, 0)
+  return answer(known, more, now, ends, redis.call('HLEN', keys_of(id)[3]))
 end
 
 redis.call('HINCRBY', counts, 'created', 0) -- a full server refuses this; ending others below would open it

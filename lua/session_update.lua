@@ -6,6 +6,7 @@
 -- KEYS[3] lru         ZSET  live sessions by last activity
 -- KEYS[4] deadlines   ZSET  live sessions by their end
 -- KEYS[5] counts      HASH
+-- KEYS[6] pending     HASH  its requests in flight
 -- ARGV[1] id, ARGV[2] expected version, ARGV[3] writer
 -- ARGV[4] idle ms             idle timeout and slack, 0: never
 -- ARGV[5] max_age ms          0: never
@@ -15,7 +16,7 @@
 --
 -- Returns the answer of record.inc.lua; error NOTFOUND, ILLEGAL (it has ended), CONFLICT (another version).
 -- Cost: O(log n).
-local session, more, lru, deadlines, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local session, more, lru, deadlines, counts, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, expected, writer = ARGV[1], ARGV[2], ARGV[3]
 local idle, max_age, lifetime, never = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local last_field = 8 + 2 * tonumber(ARGV[8])
@@ -34,7 +35,7 @@ if (record[1] ~= 'i' and record[1] ~= 'a') or ends <= now then
 end
 if record[15] == writer then
   redis.call('PEXPIREAT', session, now + lifetime) -- a write: WAIT waits for those of its own connection only
-  return answer(record, more, now, ends, 0)
+  return answer(record, more, now, ends, redis.call('HLEN', pending))
 end
 if record[4] ~= expected then
   return redis.error_reply('CONFLICT the session has another version')
@@ -57,4 +58,4 @@ if record[1] == 'i' then
   redis.call('HINCRBY', counts, 'i', -1)
   redis.call('HINCRBY', counts, 'a', 1)
 end
-return answer(read(session), more, now, string.format('%.0f', ends), 0)
+return answer(read(session), more, now, string.format('%.0f', ends), redis.call('HLEN', pending))

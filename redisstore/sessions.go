@@ -150,7 +150,7 @@ func (s *Store) Update(ctx context.Context, c cluster.Change) (cluster.Session, 
 	}
 	reply, _, err := s.acknowledged(ctx, call{
 		script: sessionUpdate,
-		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines(), p.counts()},
+		keys:   []string{p.session(c.ID), p.more(c.ID), p.lru(), p.deadlines(), p.counts(), p.pending(c.ID)},
 		args:   append(args, encodeChange(c)...),
 	})
 	if err != nil {
