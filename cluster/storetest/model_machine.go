@@ -1,0 +1,312 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// ModelBackend makes the stores that are compared with the model. They have one partition.
+type ModelBackend struct {
+	// Open returns an empty store with the given limits. It is called once before each check, and once before all of them;
+	// what the store before holds may be removed.
+	Open func(cfg cluster.Config) (cluster.Store, error)
+	// Set sets the clock of the store last opened, which stands still in between.
+	Set func(now time.Time) error
+	// GoesBack says that the clock may be set to a time that is past, and that what expires goes by the clock even then.
+	GoesBack bool
+	// Violations describes where the indexes, counts and records of the store last opened disagree.
+	Violations func(ctx context.Context) ([]string, error)
+	// Lose lets the reply of the nth exchange between the store and its server be lost, from now on; 0: none. The server
+	// has done by then what it was asked to. See [LossyDialer].
+	Lose func(nth int)
+}
+
+// CheckModel drives stores and a model of them side by side, by random operations, time that passes in small steps and in
+// jumps, and lost replies, and compares everything that can be observed after each step. How often, the flag -rapid.checks
+// says, and -rapid.steps, of how many steps on average.
+func CheckModel(t *testing.T, b ModelBackend) {
+	t.Helper()
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if err := warmUp(t.Context(), b, start); err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		start = start.Add(time.Hour) // a clock that went back over another check's time would find its leftovers
+		m := newMachine(t, b, start)
+		t.Repeat(m.actions())
+		start = m.latest
+	})
+}
+
+// warmUp has everything done once that stores do, so that no later reply is a server's request for a script.
+func warmUp(ctx context.Context, b ModelBackend, now time.Time) error {
+	cfg := limits()
+	cfg.CreateRate, cfg.CreateRatePerPrincipal = 1, 1
+	store, err := b.Open(cfg)
+	if err != nil {
+		return err
+	}
+	if err := b.Set(now); err != nil {
+		return err
+	}
+	made, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{Principal: "warm"}})
+	if err != nil {
+		return err
+	}
+	id := made.Session.ID
+	_, errUpdate := store.Update(ctx, cluster.Change{ID: id, ExpectedVersion: 1, Writer: "w"})
+	_, errLease := store.Lease(ctx, cluster.LeaseCall{ID: id, Digest: made.Token.Digest(), Principal: "warm", Need: 1})
+	_, errPrune := store.Prune(ctx, id, []string{"dead"})
+	errAppend := store.AppendEvents(ctx, cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{{1}}})
+	errFrames := store.AppendFrames(ctx, id, []cluster.Frame{{}})
+	_, errRead := store.ReadFrames(ctx, cluster.FrameQuery{ID: id, Limit: 1})
+	_, errList := store.List(ctx, cluster.Query{Limit: 1})
+	_, errStats := store.Stats(ctx)
+	_, errSweep := store.Sweep(ctx)
+	errReport := store.Report(ctx, []cluster.Report{{ID: id}})[0].Err
+	errCheck := store.Check(ctx, []cluster.ID{id})[0]
+	errEvents := store.ReadEvents(ctx, []cluster.EventQuery{{ID: id, Stream: "s", Limit: 1}})[0].Err
+	_, errTerminate := store.Terminate(ctx, id, cluster.StatusClosed)
+	return errors.Join(errUpdate, errLease, errPrune, errAppend, errFrames, errRead, errList, errStats, errSweep, errReport,
+		errCheck, errEvents, errTerminate)
+}
+
+// machine drives a store and the model side by side.
+type machine struct {
+	t       *rapid.T
+	b       ModelBackend
+	store   cluster.Store
+	model   *model
+	tokens  []cluster.Token // of all sessions, in the order of their creation
+	latest  time.Time       // the clock has been there
+	sweptAt time.Time       // when all was swept that was due
+	armed   int             // the next action loses the reply of its so manieth exchange; 0: none
+}
+
+func newMachine(t *rapid.T, b ModelBackend, start time.Time) *machine {
+	t.Helper()
+	cfg := drawConfig(t)
+	store, err := b.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{t: t, b: b, store: store, model: newModel(cfg, start), latest: start, sweptAt: start}
+	m.set(start)
+	return m
+}
+
+// drawConfig draws limits so small that they are reached.
+func drawConfig(t *rapid.T) cluster.Config {
+	t.Helper()
+	number := func(name string, of ...int) int { return rapid.SampledFrom(of).Draw(t, name) }
+	seconds := func(name string, of ...int) time.Duration { return time.Duration(number(name, of...)) * time.Second }
+	cfg := limits()
+	cfg.MaxSessions = number("max_sessions", 1, 2, 3, 4, 5, 0)
+	cfg.EvictMinIdle = seconds("evict_min_idle s", 0, 0, 2, 60)
+	cfg.InitializeTimeout = 10 * time.Second
+	cfg.IdleTimeout = seconds("idle_timeout s", 30, 30, 30, 0)
+	cfg.MaxAge = seconds("max_age s", 40, 40, 40, 0)
+	cfg.Retention = seconds("retention s", 40, 40, 3, 0)
+	cfg.RequestRate, cfg.RequestBurst = number("request_rate", 4, 3, 0), 8
+	cfg.MaxPending = number("max_pending", 2, 3, 0)
+	cfg.CreateRate = number("create_rate", 0, 0, 3)
+	cfg.CreateRatePerPrincipal = number("create_rate_per_principal", 0, 0, 2)
+	cfg.MaxSessionsPerPrincipal = number("max_sessions_per_principal", 0, 1, 2)
+	cfg.EventsCount, cfg.EventsBytes = number("events_count", 4, 6, 0), number("events_bytes", 30, 15)
+	cfg.EventsAge = seconds("events_age s", 3, 300)
+	cfg.FramesCount, cfg.FramesBytes = number("frames_count", 3, 5, 0), number("frames_bytes", 250, 400)
+	return cfg
+}
+
+// actions are what may happen at each step, the frequent ones several times.
+func (m *machine) actions() map[string]func(*rapid.T) {
+	actions := make(map[string]func(*rapid.T))
+	add := func(times int, name string, action func()) {
+		for i := range times {
+			actions[name+string(rune('0'+i))] = func(t *rapid.T) { m.act(t, action) }
+		}
+	}
+	add(3, "start", m.start)
+	add(2, "create", m.create)
+	add(2, "update", m.update)
+	add(3, "lease", m.lease)
+	add(3, "report", m.report)
+	add(2, "terminate", m.terminate)
+	add(1, "sweep", m.sweep)
+	add(1, "prune", m.prune)
+	add(3, "append events", m.appendEvents)
+	add(1, "read events", m.readEvents)
+	add(2, "append frames", m.appendFrames)
+	add(1, "read frames", m.readFrames)
+	add(1, "read", m.read)
+	add(1, "list", m.list)
+	for i := range 4 {
+		actions["time passes"+string(rune('0'+i))] = func(t *rapid.T) { m.t = t; m.pass() }
+	}
+	if m.b.GoesBack {
+		actions["clock goes back"] = func(t *rapid.T) { m.t = t; m.goBack() }
+	}
+	for i := range 3 {
+		actions["lose a reply"+string(rune('0'+i))] = func(t *rapid.T) { m.armed = rapid.SampledFrom([]int{1, 1, 1, 2, 3, 4, 5}).Draw(t, "of exchange") }
+	}
+	actions[""] = func(t *rapid.T) { m.t = t; m.observe() }
+	return actions
+}
+
+// act runs an action, and lets it lose a reply if it is to.
+func (m *machine) act(t *rapid.T, action func()) {
+	m.t = t
+	m.b.Lose(m.armed)
+	m.model.lose, m.armed = m.armed, 0
+	defer func() { // an action may be skipped
+		m.b.Lose(0)
+		m.model.lose = 0
+	}()
+	action()
+}
+
+// pass moves the clock forward, by ms or by hours. Somebody sweeps often enough: what lies around for an hour is gone, and
+// what lies around with it then is not what the store guarantees.
+func (m *machine) pass() {
+	step := time.Duration(rapid.SampledFrom([]int{
+		1, 3, 40, 250, 333, 999, 1000, 2000, 5000, 20_000, 33_000, 400_000, 7_200_000,
+	}).Draw(m.t, "ms")) * time.Millisecond
+	if rapid.IntRange(0, 2).Draw(m.t, "not whole") == 0 {
+		step += time.Duration(rapid.IntRange(1, 999).Draw(m.t, "us")) * time.Microsecond
+	}
+	const atLeastEvery = 30 * time.Minute
+	for step > 0 {
+		part := min(step, atLeastEvery)
+		if m.model.now.Add(part).Sub(m.sweptAt) > atLeastEvery {
+			m.sweep()
+			m.sweptAt = m.model.now
+		}
+		m.set(m.model.now.Add(part))
+		step -= part
+	}
+}
+
+// goBack moves the clock back a little, but never over a moment at which the server forgets something: whether it has done
+// so already is its own affair.
+func (m *machine) goBack() {
+	to := m.model.now.Add(-time.Duration(rapid.IntRange(1, 5_000_000).Draw(m.t, "back us")) * time.Microsecond)
+	for _, moment := range m.model.forgotten() {
+		if !moment.After(m.latest) {
+			to = later(to, moment)
+		}
+	}
+	if to.Before(m.model.now) {
+		m.set(to)
+	}
+}
+
+// set sets the clock, but not to the very millisecond at which the server forgets something: some do so before it is over,
+// some after it.
+func (m *machine) set(now time.Time) {
+	m.t.Helper()
+	for slices.ContainsFunc(m.model.forgotten(), func(moment time.Time) bool {
+		return moment.Equal(now.Truncate(time.Millisecond))
+	}) {
+		now = now.Add(time.Millisecond)
+	}
+	m.model.now, m.latest = now, later(now, m.latest)
+	if err := m.b.Set(now); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// compare fails the check when a call did not answer as the model says.
+func (m *machine) compare(call string, got, want any, gotErr, wantErr error) {
+	m.t.Helper()
+	if !sameError(gotErr, wantErr) {
+		m.t.Fatalf("%s at %s: error %v, want %v", call, m.model.now.Format(time.StampMicro), gotErr, wantErr)
+	}
+	m.equal(call, got, want)
+}
+
+func (m *machine) equal(call string, got, want any) {
+	m.t.Helper()
+	if diff := gocmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(cluster.Token{}), gocmp.Comparer(sameError)); diff != "" {
+		m.t.Fatalf("%s at %s (- want, + got):\n%s", call, m.model.now.Format(time.StampMicro), diff)
+	}
+}
+
+// sameError reports whether an error is of the kind that is wanted, and as exact.
+func sameError(got, want error) bool {
+	if got == nil || want == nil {
+		return got == nil && want == nil
+	}
+	wanted, isLimit := errors.AsType[*cluster.LimitError](want)
+	if !isLimit {
+		return errors.Is(got, want) || errors.Is(want, got)
+	}
+	limit, _ := errors.AsType[*cluster.LimitError](got)
+	return limit != nil && limit.Limit == wanted.Limit && limit.RetryAfter == wanted.RetryAfter && errors.Is(limit, wanted.Err)
+}
+
+// observe compares everything that can be seen from outside.
+func (m *machine) observe() {
+	ctx := m.t.Context()
+	violations, err := m.b.Violations(ctx)
+	m.compare("violations", violations, []string(nil), err, nil)
+	for _, ended := range []bool{false, true} {
+		m.listAll(cluster.Query{Ended: ended, Limit: 1000})
+	}
+	stats, err := m.store.Stats(ctx)
+	m.compare("stats", stats, m.model.stats(), err, nil)
+
+	var ids []cluster.ID
+	for _, token := range m.tokens[max(len(m.tokens)-8, 0):] {
+		ids = append(ids, token.ID)
+		if m.model.sessions[token.ID] == nil {
+			got, err := m.store.Get(ctx, token.ID)
+			m.compare("get", got, cluster.Session{}, err, cluster.ErrNotFound)
+		}
+	}
+	if len(ids) > 0 {
+		m.equal("check", m.store.Check(ctx, ids), m.model.check(ids))
+	}
+	for _, principal := range principals[1:] {
+		if len(m.model.placesOf(principal).of) > 0 {
+			m.listAll(cluster.Query{Principal: principal, Limit: 1000})
+		}
+	}
+	m.observeKept(ctx)
+}
+
+// observeKept compares all events and frames.
+func (m *machine) observeKept(ctx context.Context) {
+	var queries []cluster.EventQuery
+	ids := slices.SortedFunc(maps.Keys(m.model.sessions), func(a, b cluster.ID) int { return slices.Compare(a[:], b[:]) })
+	for _, id := range ids {
+		for stream := range m.model.streams(id) {
+			queries = append(queries, cluster.EventQuery{ID: id, Stream: stream, Limit: 1000})
+		}
+		if kept := m.model.eventsOf(id); kept != nil {
+			for i, e := range kept.events { // all that can be read without a gap, from each place where that begins
+				if i == 0 || kept.events[i-1].stream != e.stream || kept.events[i-1].position+1 != e.position {
+					queries = append(queries, cluster.EventQuery{ID: id, Stream: e.stream, After: e.position - 1, Limit: 1000})
+				}
+			}
+		}
+		if m.model.sessions[id].frames.last > 0 {
+			q := cluster.FrameQuery{ID: id, Limit: 1000}
+			got, gotErr := m.store.ReadFrames(ctx, q)
+			want, wantErr := m.model.readFrames(q)
+			m.compare("read frames", got, want, gotErr, wantErr)
+		}
+	}
+	if len(queries) > 0 {
+		m.equal("read events", m.store.ReadEvents(ctx, queries), m.model.readEvents(queries))
+	}
+}
