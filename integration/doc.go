@@ -8,6 +8,8 @@
 //   - [github.com/tapwire/shadowcat-cluster/integration/redisserver]: a redis-server of one's own
 //   - [github.com/tapwire/shadowcat-cluster/integration/sentinel]: a Redis with replicas that sentinels watch
 //   - [github.com/tapwire/shadowcat-cluster/integration/rediscluster]: a Redis Cluster of one's own
+//   - [github.com/tapwire/shadowcat-cluster/integration/lossyproxy]: what a network does between a client and a Redis
+//   - [github.com/tapwire/shadowcat-cluster/integration/authority]: certificates for tests
 //   - [github.com/tapwire/shadowcat-cluster/integration/everything]: the upstream, the Go SDK's everything-server
 //   - [github.com/tapwire/shadowcat-cluster/integration/replica]: one `shadowcat-cluster serve`
 //   - [github.com/tapwire/shadowcat-cluster/integration/roundrobin]: the balancer in front, which remembers who served what

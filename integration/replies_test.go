@@ -149,8 +149,8 @@ func useAll(t *testing.T, store cluster.Store) {
 		_, errReadFrames := store.ReadFrames(t.Context(), cluster.FrameQuery{ID: k.ID, Limit: 1})
 		_, errPrune := store.Prune(t.Context(), k.ID, []string{"dead"})
 		errCheck := store.Check(t.Context(), []cluster.ID{k.ID})[0]
-		_, errTerminate := store.Terminate(t.Context(), k.ID, cluster.StatusClosed)
 		_, errGet := store.Get(t.Context(), k.ID)
+		_, errTerminate := store.Terminate(t.Context(), k.ID, cluster.StatusClosed)
 		if err := errors.Join(errLease, errReport, errEvents, errFrames, errRead, errReadFrames, errPrune, errCheck, errTerminate, errGet); err != nil {
 			t.Fatal(err)
 		}

@@ -223,8 +223,8 @@ func (t *Topology) Client() *redis.ClusterClient {
 	})
 }
 
-// Restore starts the nodes that were killed and waits until the cluster is healthy. It must not be called before their
-// replicas have taken over: a node without persistence comes back empty, and so would be its replica.
+// Restore starts the nodes that were killed and waits until the cluster is healthy. It should not be called before their
+// replicas have taken over: a node without persistence comes back empty, and so will be its replica.
 func (t *Topology) Restore(ctx context.Context) error {
 	for _, n := range t.nodes {
 		if n.Running() {

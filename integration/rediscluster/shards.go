@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
@@ -12,43 +13,61 @@ import (
 
 // Primary asks the nodes that run which of them is the primary of a key now.
 func (t *Topology) Primary(ctx context.Context, key string) (*redisserver.Server, error) {
+	shard, err := t.Shard(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return shard[0], nil
+}
+
+// Shard asks the nodes that run which of them have a key now: the primary, and the replicas that are not known to be dead.
+func (t *Topology) Shard(ctx context.Context, key string) ([]*redisserver.Server, error) {
 	var errs []error
 	for _, n := range t.nodes {
 		if !n.Running() {
 			continue
 		}
-		address, err := n.primaryOf(ctx, key)
+		addresses, err := n.shardOf(ctx, key)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		for _, other := range t.nodes {
-			if other.Address() == address {
-				return other.Server, nil
+		var shard []*redisserver.Server
+		for _, address := range addresses {
+			i := slices.IndexFunc(t.nodes, func(other node) bool { return other.Address() == address })
+			if i < 0 {
+				return nil, fmt.Errorf("the cluster node %s names %s, which is none of this cluster", n.Address(), address)
 			}
+			shard = append(shard, t.nodes[i].Server)
 		}
-		errs = append(errs, fmt.Errorf("the cluster node %s names %s, which is none of this cluster", n.Address(), address))
+		return shard, nil
 	}
 	return nil, fmt.Errorf("find the primary of %s: %w", key, errors.Join(errs...))
 }
 
-func (n node) primaryOf(ctx context.Context, key string) (string, error) {
+// shardOf returns addresses, the primary's first.
+func (n node) shardOf(ctx context.Context, key string) ([]string, error) {
 	client := n.Client()
 	defer client.Close()
 	slot, err := client.ClusterKeySlot(ctx, key).Result()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	ranges, err := client.ClusterSlots(ctx).Result() //nolint:staticcheck // what the store's client goes by; SHARDS lists the dead, too
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, r := range ranges {
-		if int(slot) >= r.Start && int(slot) <= r.End {
-			return r.Nodes[0].Addr, nil
+		if int(slot) < r.Start || int(slot) > r.End {
+			continue
 		}
+		addresses := make([]string, len(r.Nodes))
+		for i, served := range r.Nodes {
+			addresses[i] = served.Addr
+		}
+		return addresses, nil
 	}
-	return "", fmt.Errorf("the cluster node %s knows nobody who serves slot %d", n.Address(), slot)
+	return nil, fmt.Errorf("the cluster node %s knows nobody who serves slot %d", n.Address(), slot)
 }
 
 // WaitReplicated returns once every replica has all that its primary has acknowledged so far.
