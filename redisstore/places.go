@@ -56,11 +56,11 @@ func (s *Store) reserve(ctx context.Context, principal cluster.Principal, id clu
 		if !errors.Is(err, cluster.ErrCapacity) || round == placeRounds {
 			return err
 		}
-		cleared, errClear := s.clearPlaces(ctx, principal, settled)
+		gone, errClear := s.clearPlaces(ctx, principal, settled)
 		if errClear != nil {
 			return errClear
 		}
-		if !cleared {
+		if len(gone) == 0 {
 			return err
 		}
 	}
@@ -74,13 +74,22 @@ func (s *Store) reserveOnce(ctx context.Context, principal cluster.Principal, id
 		args: []any{
 			id.String(), instead, s.cfg.MaxSessionsPerPrincipal,
 			intervalMicros(s.cfg.CreateRatePerPrincipal), s.cfg.CreateRatePerPrincipal,
-			s.lifetimeMillis(), placeSettled.Milliseconds(), placeChecks,
+			s.placesMillis(), placeSettled.Milliseconds(), placeChecks,
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	return decodeReserved(reply)
+}
+
+// placesMillis is the TTL of a principal's places, renewed by every reservation. Sessions that end at no age outlive many
+// years without one.
+func (s *Store) placesMillis() int64 {
+	if s.cfg.MaxAge == 0 {
+		return 10 * s.lifetimeMillis()
+	}
+	return s.lifetimeMillis()
 }
 
 // decodeReserved reads the reply of place_reserve.
@@ -113,9 +122,9 @@ func decodeReserved(reply []any) ([]cluster.ID, error) {
 	}
 }
 
-// clearPlaces gives back those of some places whose sessions live no more, and reports whether there were any. A session that
-// cannot be asked about keeps its place.
-func (s *Store) clearPlaces(ctx context.Context, principal cluster.Principal, settled []cluster.ID) (bool, error) {
+// clearPlaces gives back those of some places whose sessions live no more, and returns which. A session that cannot be asked
+// about keeps its place.
+func (s *Store) clearPlaces(ctx context.Context, principal cluster.Principal, settled []cluster.ID) ([]cluster.ID, error) {
 	var gone []cluster.ID
 	for i, result := range s.pipeline(ctx, s.getCalls(settled)) {
 		if errors.Is(result.err, cluster.ErrNotFound) {
@@ -123,21 +132,23 @@ func (s *Store) clearPlaces(ctx context.Context, principal cluster.Principal, se
 			continue
 		}
 		if result.err != nil {
-			return false, result.err
+			return nil, result.err
 		}
 		session, now, err := decodeAnswer(settled[i], result.reply)
 		if err != nil {
-			return false, unavailable(err)
+			return nil, unavailable(err)
 		}
 		if session.EndedAtOrBefore(now) || session.Principal != principal {
 			gone = append(gone, settled[i])
 		}
 	}
 	if len(gone) == 0 {
-		return false, nil
+		return nil, nil
 	}
-	_, _, err := s.repeat(ctx, s.releaseCall(principal, gone))
-	return err == nil, err
+	if _, _, err := s.repeat(ctx, s.releaseCall(principal, gone)); err != nil {
+		return nil, err
+	}
+	return gone, nil
 }
 
 // release gives one place back. When that fails, the place is cleared when it is needed.
