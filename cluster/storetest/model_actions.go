@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,12 +32,22 @@ func (m *machine) millis(name string, least, most int) time.Duration {
 
 func draw[T any](m *machine, name string, of ...T) T { return rapid.SampledFrom(of).Draw(m.t, name) }
 
-// pick picks a session, mostly one of the last few: older ones are gone.
+// pick picks a session: mostly a live one, else one of the last few, which may be gone.
 func (m *machine) pick() cluster.Token {
-	if len(m.tokens) == 0 {
+	some := m.tokens[max(len(m.tokens)-6, 0):]
+	if m.number("live", 0, 3) > 0 {
+		live := slices.DeleteFunc(slices.Clone(m.tokens), func(token cluster.Token) bool {
+			s := m.model.sessions[token.ID]
+			return s == nil || !s.Status.Live()
+		})
+		if len(live) > 0 {
+			some = live
+		}
+	}
+	if len(some) == 0 {
 		m.t.Skip("no session yet")
 	}
-	return m.tokens[m.number("session", max(len(m.tokens)-6, 0), len(m.tokens)-1)]
+	return some[m.number("session", 0, len(some)-1)]
 }
 
 func (m *machine) newToken() cluster.Token {
@@ -232,7 +243,7 @@ func (m *machine) read() {
 // list pages through sessions under some conditions.
 func (m *machine) list() {
 	q := cluster.Query{
-		Ended: m.rarely("ended", 3), Principal: draw(m, "principal", principals...), Limit: m.number("limit", 1, 3),
+		Ended: m.rarely("ended", 3), Principal: draw(m, "principal", principals...), Limit: m.number("limit", 1, 2),
 		IdleFor:   draw(m, "idle for", 0, 0, time.Millisecond, time.Second, 30*time.Second),
 		OlderThan: draw(m, "older than", 0, 0, time.Millisecond, 2*time.Second, time.Minute),
 	}

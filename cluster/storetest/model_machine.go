@@ -43,6 +43,9 @@ func CheckModel(t *testing.T, b ModelBackend) {
 	rapid.Check(t, func(t *rapid.T) {
 		start = start.Add(time.Hour) // a clock that went back over another check's time would find its leftovers
 		m := newMachine(t, b, start)
+		for range rapid.IntRange(0, 4).Draw(t, "sessions at first") {
+			m.start()
+		}
 		t.Repeat(m.actions())
 		start = m.latest
 	})
@@ -111,14 +114,14 @@ func drawConfig(t *rapid.T) cluster.Config {
 	number := func(name string, of ...int) int { return rapid.SampledFrom(of).Draw(t, name) }
 	seconds := func(name string, of ...int) time.Duration { return time.Duration(number(name, of...)) * time.Second }
 	cfg := limits()
-	cfg.MaxSessions = number("max_sessions", 1, 2, 3, 4, 5, 0)
+	cfg.MaxSessions = number("max_sessions", 2, 1, 3, 4, 5, 6, 0)
 	cfg.EvictMinIdle = seconds("evict_min_idle s", 0, 0, 2, 60)
 	cfg.InitializeTimeout = 10 * time.Second
 	cfg.IdleTimeout = seconds("idle_timeout s", 30, 30, 30, 0)
 	cfg.MaxAge = seconds("max_age s", 40, 40, 40, 0)
 	cfg.Retention = seconds("retention s", 40, 40, 3, 0)
-	cfg.RequestRate, cfg.RequestBurst = number("request_rate", 4, 3, 0), 8
-	cfg.MaxPending = number("max_pending", 2, 3, 0)
+	cfg.RequestRate, cfg.RequestBurst = number("request_rate", 3, 2, 0), number("request_burst", 5, 40)
+	cfg.MaxPending = number("max_pending", 1, 3, 0)
 	cfg.CreateRate = number("create_rate", 0, 0, 3)
 	cfg.CreateRatePerPrincipal = number("create_rate_per_principal", 0, 0, 2)
 	cfg.MaxSessionsPerPrincipal = number("max_sessions_per_principal", 0, 1, 2)
@@ -139,7 +142,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 	add(3, "start", m.start)
 	add(2, "create", m.create)
 	add(2, "update", m.update)
-	add(3, "lease", m.lease)
+	add(4, "lease", m.lease)
 	add(3, "report", m.report)
 	add(2, "terminate", m.terminate)
 	add(1, "sweep", m.sweep)
@@ -149,14 +152,14 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 	add(2, "append frames", m.appendFrames)
 	add(1, "read frames", m.readFrames)
 	add(1, "read", m.read)
-	add(1, "list", m.list)
+	add(2, "list", m.list)
 	for i := range 4 {
 		actions["time passes"+string(rune('0'+i))] = func(t *rapid.T) { m.t = t; m.pass() }
 	}
 	if m.b.GoesBack {
 		actions["clock goes back"] = func(t *rapid.T) { m.t = t; m.goBack() }
 	}
-	for i := range 3 {
+	for i := range 5 {
 		actions["lose a reply"+string(rune('0'+i))] = func(t *rapid.T) { m.armed = rapid.SampledFrom([]int{1, 1, 1, 2, 3, 4, 5}).Draw(t, "of exchange") }
 	}
 	actions[""] = func(t *rapid.T) { m.t = t; m.observe() }
@@ -179,7 +182,7 @@ func (m *machine) act(t *rapid.T, action func()) {
 // what lies around with it then is not what the store guarantees.
 func (m *machine) pass() {
 	step := time.Duration(rapid.SampledFrom([]int{
-		1, 3, 40, 250, 333, 999, 1000, 2000, 5000, 20_000, 33_000, 400_000, 7_200_000,
+		1, 3, 40, 250, 333, 999, 1000, 1000, 2000, 5000, 5000, 20_000, 33_000, 400_000, 7_200_000,
 	}).Draw(m.t, "ms")) * time.Millisecond
 	if rapid.IntRange(0, 2).Draw(m.t, "not whole") == 0 {
 		step += time.Duration(rapid.IntRange(1, 999).Draw(m.t, "us")) * time.Microsecond
