@@ -33,8 +33,7 @@ func (s aFirstDatabase) URL(user *url.Userinfo) string {
 
 // The default store_timeout is enough for two round trips to a server 100 ms away and back: most calls need one, and one more
 // on a new connection, or to create under a limit.
-//
-//nolint:paralleltest // it is about time, of which other tests would take some
+// It runs by itself, because other tests would take some of that time.
 func TestAStoreFarAwayServesWithinItsTimeout(t *testing.T) {
 	at := newStandalone(t)
 	proxy := newDetour(t, at).proxies[at.Address()]

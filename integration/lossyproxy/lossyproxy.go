@@ -3,6 +3,7 @@ package lossyproxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ const (
 type Proxy struct {
 	target   string
 	listener net.Listener
+	stop     context.CancelFunc
 	workers  sync.WaitGroup
 
 	mu     sync.Mutex
@@ -37,8 +39,9 @@ func Start(target string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for clients of %s: %w", target, err)
 	}
-	p := &Proxy{target: target, listener: listener, conns: make(map[net.Conn]bool)}
-	p.workers.Go(p.accept) // ends with Close
+	ctx, stop := context.WithCancel(context.Background())
+	p := &Proxy{target: target, listener: listener, stop: stop, conns: make(map[net.Conn]bool)}
+	p.workers.Go(func() { p.accept(ctx) }) // ends with Close
 	return p, nil
 }
 
@@ -83,6 +86,7 @@ func (p *Proxy) Close() error {
 	conns := p.conns
 	p.conns = nil
 	p.mu.Unlock()
+	p.stop()
 	err := p.listener.Close()
 	for conn := range conns {
 		_ = conn.Close() // it may have ended by itself
@@ -94,13 +98,14 @@ func (p *Proxy) Close() error {
 	return nil
 }
 
-func (p *Proxy) accept() {
+func (p *Proxy) accept(ctx context.Context) {
+	var dialer net.Dialer
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return // closed
 		}
-		server, err := net.Dial("tcp", p.target)
+		server, err := dialer.DialContext(ctx, "tcp", p.target)
 		if err != nil {
 			_ = client.Close()
 			continue
