@@ -153,7 +153,7 @@ func (m *machine) report() {
 			Idle:         m.millis("idle ms", -1, 3000),
 			Requests:     m.number("requests", 0, 5),
 			Unspent:      m.number("unspent", 0, 4),
-			UnspentSince: m.model.now.Add(-m.millis("age ms", -10, 2000)),
+			UnspentSince: m.model.now.Add(-m.millis("age ms", -10, 700)),
 			Want:         m.number("want", 0, 4),
 		}
 		for range m.number("started", 0, 2) {
@@ -190,11 +190,12 @@ func (m *machine) prune() {
 
 func (m *machine) appendEvents() {
 	a := cluster.EventAppend{ID: m.pick().ID, Stream: draw(m, "stream", streams...)}
-	// Mostly what follows, else events that are stored already, or a hole before them.
-	a.First = max(m.model.streams(a.ID)[a.Stream]+draw(m, "from", int64(1), 1, 1, 1, 0, -2, 3), 1)
 	for range m.number("events", 1, 5) {
 		a.Events = append(a.Events, []byte(strings.Repeat("e", draw(m, "size", 1, 2, 7, 12, 31))))
 	}
+	// Mostly what follows, else events that are stored already, all or some of them, or a hole before them.
+	next, n := m.model.streams(a.ID)[a.Stream]+1, int64(len(a.Events))
+	a.First = max(draw(m, "first", next, next, next, next-n, next-n, next-1, next+2), 1)
 	gotErr := m.store.AppendEvents(m.t.Context(), a)
 	m.compare("append events", 0, 0, gotErr, m.model.appendEvents(a))
 }

@@ -15,6 +15,8 @@ const (
 	placeSettles = 5 * time.Second
 	// keptUnswept is how long what a session leaves behind is kept if nobody ever sweeps.
 	keptUnswept = time.Hour
+	// years is longer than any check takes.
+	years = 10 * cluster.MaxDuration
 )
 
 // places are the places of one principal's live sessions, by the moment they were reserved. A place whose giving back was
@@ -92,7 +94,7 @@ func (m *model) reserve(principal cluster.Principal, id cluster.ID) error {
 		}
 	}
 	p.of[id] = m.at()
-	p.until = m.at().Add(cmp.Or(m.cfg.MaxAge, cluster.MaxDuration) + m.cfg.Retention + keptUnswept)
+	p.until = m.at().Add(cmp.Or(m.cfg.MaxAge, years) + m.cfg.Retention + keptUnswept)
 	return nil
 }
 
@@ -105,6 +107,25 @@ func (m *model) release(sessions ...cluster.Session) {
 	for _, s := range sessions {
 		delete(m.placesOf(s.Principal).of, s.ID)
 	}
+}
+
+// misplaced are the sessions that have a place and do not live, because giving it back was lost, and those that live without
+// one: theirs was given up when they were past their end, and then the clock went back.
+func (m *model) misplaced() []cluster.ID {
+	var ids []cluster.ID
+	for principal := range m.places {
+		for id := range m.placesOf(principal).of {
+			if s := m.sessions[id]; s == nil || !s.Status.Live() {
+				ids = append(ids, id)
+			}
+		}
+	}
+	for id, s := range m.sessions {
+		if s.Principal != "" && !s.EndedAtOrBefore(m.at()) && !m.placesOf(s.Principal).has(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // bucket is a limit of so many a second, as many at once.
