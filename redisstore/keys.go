@@ -29,6 +29,7 @@ func resignedChannel(prefix string) string { return prefix + ":resigned" }
 func metaKey(prefix string) string       { return prefix + ":meta" }     // HASH: schema version, number of partitions, limits
 func leaderKey(prefix string) string     { return prefix + ":leader" }   // STRING: who leads, with the term of the lock as its TTL
 func epochKey(prefix string) string      { return prefix + ":epoch" }    // STRING: the last epoch taken
+func replicasKey(prefix string) string   { return prefix + ":replicas" } // ZSET: incarnations by their last sign of life, ms
 func createRateKey(prefix string) string { return prefix + ":rate:{*}" } // STRING: arrival time of creations, us; no principal is called *
 func principalKey(prefix string, p cluster.Principal) string { // ZSET: its live sessions by creation, ms
 	return prefix + ":principal:{" + string(p) + "}"
@@ -47,6 +48,7 @@ func (p partition) lru() string                  { return p.prefix + "lru" }    
 func (p partition) deadlines() string            { return p.prefix + "deadlines" }              // ZSET: live sessions by their end, ms
 func (p partition) ended() string                { return p.prefix + "ended" }                  // ZSET: ended sessions by purge time, ms
 func (p partition) counts() string               { return p.prefix + "counts" }                 // HASH: records by status, totals
+func (p partition) fence() string                { return p.prefix + "fence" }                  // STRING: the highest epoch that has cleaned up here
 
 // owned are the prefixes of the keys that a session may have, in the order of lua/finish.inc.lua. They let a script find
 // the keys of a session that it picks itself, such as the one to evict.

@@ -201,13 +201,9 @@ func (l *listing) behind(members []redis.Z) []position {
 
 // readAll reads the records of members in one round trip, in their order. Those that are gone by now have no status.
 func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Session, error) {
-	ids := make([]cluster.ID, len(members))
-	for i, m := range members {
-		id, err := cluster.ParseID(m.id)
-		if err != nil {
-			return nil, fmt.Errorf("%w: an index holds a member that is no session id", errMalformedReply)
-		}
-		ids[i] = id
+	ids, err := idsOf(members)
+	if err != nil {
+		return nil, err
 	}
 	sessions := make([]cluster.Session, len(members))
 	for i, result := range s.pipeline(ctx, s.getCalls(ids)) {
@@ -224,6 +220,18 @@ func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Sess
 		sessions[i] = asSeenAt(session, at)
 	}
 	return sessions, nil
+}
+
+func idsOf(members []position) ([]cluster.ID, error) {
+	ids := make([]cluster.ID, len(members))
+	for i, m := range members {
+		id, err := cluster.ParseID(m.id)
+		if err != nil {
+			return nil, fmt.Errorf("%w: an index holds a member that is no session id", errMalformedReply)
+		}
+		ids[i] = id
+	}
+	return ids, nil
 }
 
 // getCalls are the calls that read some sessions.

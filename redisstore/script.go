@@ -36,6 +36,12 @@ var (
 	placeReserve     = newScript(lua.PlaceReserve)
 	placeRelease     = newScript(lua.PlaceRelease)
 	epochTake        = newScript(lua.EpochTake)
+	sessionsEnd      = newScript(lua.SessionsEnd)
+	sessionsPurge    = newScript(lua.SessionsPurge)
+	sessionsMend     = newScript(lua.SessionsMend)
+	countsMend       = newScript(lua.CountsMend)
+	replicaBeat      = newScript(lua.ReplicaBeat)
+	replicasRead     = newScript(lua.ReplicasRead)
 	countsRead       = newScript(lua.CountsRead)
 	metaClaim        = newScript(lua.MetaClaim)
 )
@@ -210,6 +216,9 @@ func domainError(err error) error {
 	switch code {
 	case "NOTFOUND":
 		return cluster.ErrNotFound
+	case "FENCED":
+		epoch, _ := strconv.ParseInt(rest, 10, 64) // 0 is as good as nothing
+		return &cluster.FencedError{Epoch: epoch}
 	case "GONE":
 		return cluster.ErrEventsGone
 	case "ILLEGAL":

@@ -1,0 +1,128 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Cleanup says who cleans up, and is part of every call that does. Of two leaders only the later one's calls take effect.
+type Cleanup struct {
+	// Epoch numbers the caller's term as leader. A call with an epoch older than one that has cleaned up before is refused
+	// with a [FencedError].
+	Epoch int64
+	// Leader says that the epoch is the caller's own. Operators use the stored one and leave this false: then it refuses
+	// nobody else.
+	Leader bool
+}
+
+// ErrFenced means that a later leader has taken over the cleanup.
+var ErrFenced = errors.New("a later leader cleans up")
+
+// FencedError is an ErrFenced that tells the epoch of the later leader.
+type FencedError struct{ Epoch int64 }
+
+// Error names the later leader's epoch.
+func (e *FencedError) Error() string { return fmt.Sprintf("%v (epoch %d)", ErrFenced, e.Epoch) }
+
+// Unwrap returns ErrFenced.
+func (e *FencedError) Unwrap() error { return ErrFenced }
+
+// EndCall asks a store to end sessions that meet conditions at the moment they are ended.
+type EndCall struct {
+	Cleanup
+
+	IDs    []ID
+	Status Status // to end with; one that is past its end becomes expired
+	// Was is the live status they must have, empty for any.
+	Was Status
+	// IdleFor and OlderThan are as in Query.
+	IdleFor   time.Duration
+	OlderThan time.Duration
+	// SpareBusy leaves sessions alone that have requests in flight for longer than a report interval.
+	SpareBusy bool
+}
+
+// MendCall asks a store for one step of its walk through everything it holds.
+type MendCall struct {
+	Cleanup
+
+	// Cursor is Mended.Next of the step before, empty for the first.
+	Cursor string
+	// Limit is how many sessions or keys one step looks at, about: 1 to 1000.
+	Limit int
+}
+
+// Mended is what one step of a walk has found and repaired.
+type Mended struct {
+	Repairs []Repair
+	Looked  int    // how many sessions and keys it has looked at
+	Next    string // empty: the walk is over
+}
+
+// Repair is one piece of drift that was mended.
+type Repair struct {
+	// ID is the session's, the zero ID when the repair is not about one.
+	ID   ID
+	Kind RepairKind
+}
+
+// RepairKind says what was out of step.
+type RepairKind string
+
+// The kinds of repairs.
+const (
+	RepairRecordMissing    RepairKind = "record_missing"    // an index held a session that has no record
+	RepairIndexMissing     RepairKind = "index_missing"     // a session was not in an index that it belongs in
+	RepairIndexWrong       RepairKind = "index_wrong"       // a session was in an index that it does not belong in
+	RepairKeysOrphaned     RepairKind = "keys_orphaned"     // keys had outlived their session, or its life
+	RepairTTLMissing       RepairKind = "ttl_missing"       // a record had no TTL
+	RepairCountWrong       RepairKind = "count_wrong"       // the counts differed from a recount
+	RepairPlaceWrong       RepairKind = "place_wrong"       // a principal's place had no session, or a session had no place
+	RepairPendingAbandoned RepairKind = "pending_abandoned" // a request was in flight at a replica that lives no more
+)
+
+// RepairKinds lists every kind.
+func RepairKinds() []RepairKind {
+	return []RepairKind{
+		RepairRecordMissing, RepairIndexMissing, RepairIndexWrong, RepairKeysOrphaned, RepairTTLMissing, RepairCountWrong,
+		RepairPlaceWrong, RepairPendingAbandoned,
+	}
+}
+
+// RelieveCall asks a store to make room where its memory runs out.
+type RelieveCall struct {
+	Cleanup
+
+	// Above is the share of a server's memory limit that may be in use, such as 0.9. Sessions go only from servers that
+	// use more.
+	Above float64
+	// Limit is how many sessions go at most, of each slice of the session space: 1 to 100.
+	Limit int
+	// IdleFor protects live sessions that were active more recently.
+	IdleFor time.Duration
+	// Force ends sessions with requests in flight, too.
+	Force bool
+}
+
+// Relieved is what one call of Relieve did.
+type Relieved struct {
+	// Purged are ended sessions whose records went first, Evicted live ones that were ended and purged.
+	Purged  []ID
+	Evicted []Session
+	// Usage is the highest share of a memory limit in use, as it was found; 0 when no server has a limit.
+	Usage float64
+	// Spent says that a server is still above, and nothing is left there that may go.
+	Spent bool
+}
+
+// ReplicaStore knows which replicas live.
+type ReplicaStore interface {
+	// Beat says that an incarnation lives. One that has not done so for 30 seconds is taken for dead.
+	Beat(ctx context.Context, incarnation string) error
+	// Leave says that an incarnation has ended in order.
+	Leave(ctx context.Context, incarnation string) error
+	// Replicas names the incarnations that live.
+	Replicas(ctx context.Context) ([]string, error)
+}

@@ -1,0 +1,74 @@
+-- Brings some sessions' indexes and keys back into step with their records, where they have drifted: a TTL has removed a record, or
+-- somebody else has touched the keys. Forgets requests in flight of incarnations that live no more.
+--
+-- KEYS[1] lru         ZSET    live sessions by last activity
+-- KEYS[2] deadlines   ZSET    live sessions by their end
+-- KEYS[3] ended       ZSET    ended sessions by purge time
+-- KEYS[4] fence       STRING  the highest epoch that has cleaned up here
+-- ARGV[1..6] prefixes that give an id its keys: session, more, pending, events, heads, frames
+-- ARGV[7] epoch, ARGV[8] is_leader: 1 or 0
+-- ARGV[9] idle ms             idle timeout and slack, 0: never
+-- ARGV[10] max_age ms         0: never
+-- ARGV[11] initialize_timeout ms
+-- ARGV[12] never              the score of a session without an end
+-- ARGV[13] lifetime ms        the backstop TTL of a live session
+-- ARGV[14] retention ms, ARGV[15] backstop ms (added to it)
+-- ARGV[16] young ms           requests in flight for less are left alone
+-- ARGV[17] n, then n live incarnations, then the ids, at most 100
+--
+-- Returns for each repair the id and its kind; error FENCED <epoch>. Cost: O(log n + requests in flight) a session.
+local lru, deadlines, ended, fence = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local epoch, is_leader, idle, max_age = ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local initialize_timeout, never, lifetime = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local retention, backstop, young, n = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
+
+--include clock
+--include fence
+
+local refusal = fenced(epoch, is_leader)
+if refusal then return refusal end
+local now, repairs, alive = clock(), {}, {}
+for i = 18, 17 + n do alive[ARGV[i]] = true end
+
+-- The end of a live session, as the transitions set it.
+local function end_of(status, activity, created)
+  if status == 'i' then return created + initialize_timeout end
+  local ends = idle > 0 and activity + idle or never
+  return max_age > 0 and math.min(ends, created + max_age) or ends
+end
+
+-- Notes a repair, if there was anything to do.
+local function mended(id, kind, changed)
+  if changed ~= 0 then repairs[#repairs + 1], repairs[#repairs + 2] = id, kind end
+end
+
+for i = 18 + n, #ARGV do
+  local id, keys = ARGV[i], {}
+  for k = 1, 6 do keys[k] = ARGV[k] .. id end
+  redis.call('EXISTS', unpack(keys))
+  local record = redis.call('HMGET', keys[1], 's', 'a', 'z', 'c')
+  local is_live = record[1] == 'i' or record[1] == 'a'
+  if not record[1] then
+    mended(id, 'record_missing', redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id) + redis.call('ZREM', ended, id))
+    mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys, 2)))
+  elseif is_live then
+    if redis.call('PTTL', keys[1]) < 0 then mended(id, 'ttl_missing', redis.call('PEXPIREAT', keys[1], now + lifetime)) end
+    mended(id, 'index_wrong', redis.call('ZREM', ended, id))
+    if not redis.call('ZSCORE', lru, id) then mended(id, 'index_missing', redis.call('ZADD', lru, record[2], id)) end
+    if not redis.call('ZSCORE', deadlines, id) then
+      local ends = string.format('%.0f', end_of(record[1], record[2], record[4]))
+      mended(id, 'index_missing', redis.call('ZADD', deadlines, ends, id))
+    end
+    local all = redis.call('HGETALL', keys[3])
+    for p = 1, #all, 2 do
+      local since, owner = string.match(all[p + 1], '^(%d+) (.*)$')
+      if not alive[owner] and now - (since or 0) >= young then mended(id, 'pending_abandoned', redis.call('HDEL', keys[3], all[p])) end
+    end
+  else
+    if redis.call('PTTL', keys[1]) < 0 then mended(id, 'ttl_missing', redis.call('PEXPIREAT', keys[1], now + retention + backstop)) end
+    mended(id, 'index_wrong', redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id))
+    mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys, 3, 5)))
+    if not redis.call('ZSCORE', ended, id) then mended(id, 'index_missing', redis.call('ZADD', ended, (record[3] or now) + retention, id)) end
+  end
+end
+return repairs

@@ -1,0 +1,116 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// cleanupBatch is how many sessions one run of sessions_end, sessions_purge or sessions_mend takes.
+const cleanupBatch = 100
+
+// cleanupArgs are the arguments that say who cleans up.
+func cleanupArgs(c cluster.Cleanup) []any {
+	isLeader := 0
+	if c.Leader {
+		isLeader = 1
+	}
+	return []any{c.Epoch, isLeader}
+}
+
+// End implements [cluster.CleanupStore].
+func (s *Store) End(ctx context.Context, c cluster.EndCall) ([]cluster.Session, error) {
+	was := ""
+	if c.Was != "" {
+		was = statusCodes[c.Was]
+	}
+	spare := 0
+	if c.SpareBusy {
+		spare = 1
+	}
+	groups := s.group(len(c.IDs), cleanupBatch, func(i int) cluster.ID { return c.IDs[i] })
+	calls := make([]call, len(groups))
+	for g, group := range groups {
+		p := group.partition
+		args := append(append(s.finishArgs(p), cleanupArgs(c.Cleanup)...),
+			statusCodes[c.Status], was, c.IdleFor.Milliseconds(), c.OlderThan.Milliseconds(), spare)
+		calls[g] = call{
+			script: sessionsEnd,
+			keys:   []string{p.lru(), p.deadlines(), p.ended(), p.counts(), p.fence()},
+			args:   append(args, idArgs(pickAll(c.IDs, group.members))...),
+		}
+	}
+	var ended []cluster.Session
+	var errs []error
+	for _, result := range s.pipeline(ctx, calls) {
+		some, err := decodeEnding(result)
+		ended = append(ended, some...)
+		errs = append(errs, err)
+	}
+	s.releaseAll(ctx, ended)
+	return ended, errors.Join(errs...)
+}
+
+// decodeEnding reads the reply of sessions_end.
+func decodeEnding(result pipelined) ([]cluster.Session, error) {
+	if result.err != nil {
+		return nil, result.err
+	}
+	if len(result.reply) == 0 {
+		return nil, unavailable(errMalformedReply)
+	}
+	ended, err := decodeEnded(result.reply[1:])
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return ended, nil
+}
+
+// Purge implements [cluster.CleanupStore].
+func (s *Store) Purge(ctx context.Context, c cluster.Cleanup, ids []cluster.ID) ([]cluster.ID, error) {
+	groups := s.group(len(ids), cleanupBatch, func(i int) cluster.ID { return ids[i] })
+	calls := make([]call, len(groups))
+	for g, group := range groups {
+		p := group.partition
+		calls[g] = call{
+			script: sessionsPurge,
+			keys:   []string{p.ended(), p.counts(), p.fence()},
+			args:   append(append(s.finishArgs(p), cleanupArgs(c)...), idArgs(pickAll(ids, group.members))...),
+		}
+	}
+	var purged []cluster.ID
+	var errs []error
+	for _, result := range s.pipeline(ctx, calls) {
+		if result.err != nil {
+			errs = append(errs, result.err)
+			continue
+		}
+		some, err := decodeIDs(result.reply)
+		purged = append(purged, some...)
+		errs = append(errs, err)
+	}
+	return purged, errors.Join(errs...)
+}
+
+// decodeIDs reads a reply of session ids.
+func decodeIDs(reply []any) ([]cluster.ID, error) {
+	var d decoder
+	ids := make([]cluster.ID, len(reply))
+	for i, part := range reply {
+		id, err := cluster.ParseID(d.text(part))
+		if err != nil {
+			return nil, unavailable(errMalformedReply)
+		}
+		ids[i] = id
+	}
+	return ids, nil
+}
+
+func idArgs(ids []cluster.ID) []any {
+	args := make([]any, len(ids))
+	for i, id := range ids {
+		args[i] = id.String()
+	}
+	return args
+}

@@ -1,0 +1,242 @@
+package redisstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// A walk of the reconciler sees every session twice: once by its keys, once by the indexes. So drift shows in either
+// direction. At the end of each partition its counts are compared with a recount.
+//
+//	keys of node 1, keys of node 2, ..., partition 0: lru, deadlines, ended, counts; partition 1: ...
+//
+// The cursor says where the walk is: "keys|<node>|<cursor of SCAN>", "index|<partition>|<index>|<position>", "counts|<partition>".
+
+// pendingYoung is how long a request in flight is left alone, whoever holds it: its replica may just have begun.
+const pendingYoung = 30 * time.Second
+
+// placeYoung is how long a principal's place is left alone: its session may be about to be created.
+const placeYoung = 30 * time.Second
+
+// Mend implements [cluster.CleanupStore].
+func (s *Store) Mend(ctx context.Context, c cluster.MendCall) (cluster.Mended, error) {
+	c.Limit = min(max(c.Limit, 1), maxPage)
+	step, rest, _ := strings.Cut(cmp.Or(c.Cursor, "keys||"), "|")
+	switch step {
+	case "keys":
+		return s.mendKeys(ctx, c, rest)
+	case "index":
+		return s.mendIndex(ctx, c, rest)
+	case "counts":
+		return s.mendCounts(ctx, c, rest)
+	default:
+		return cluster.Mended{}, cluster.ErrInvalidCursor
+	}
+}
+
+// mendKeys looks at some keys of one node, and at the sessions they belong to.
+func (s *Store) mendKeys(ctx context.Context, c cluster.MendCall, at string) (cluster.Mended, error) {
+	address, scan, _ := strings.Cut(at, "|")
+	cursor, err := strconv.ParseUint(cmp.Or(scan, "0"), 10, 64)
+	if err != nil {
+		return cluster.Mended{}, cluster.ErrInvalidCursor
+	}
+	names, nodes, err := s.nodes(ctx)
+	if err != nil {
+		return cluster.Mended{}, err
+	}
+	// A node that is there no more is passed over: its keys are elsewhere, and the next walk finds them.
+	i, _ := slices.BinarySearch(names, address)
+	if i == len(names) {
+		return cluster.Mended{Next: indexCursor(0, 0, position{score: math.MinInt64})}, nil
+	}
+	if names[i] != address {
+		cursor = 0
+	}
+	keys, cursor, err := nodes[names[i]].Scan(ctx, cursor, s.prefix+":*", int64(c.Limit)).Result()
+	if err != nil {
+		return cluster.Mended{}, unavailable(err)
+	}
+	ids, principals := s.ownersOf(keys)
+	mended, err := s.mendSessions(ctx, c.Cleanup, ids)
+	if err != nil {
+		return cluster.Mended{}, err
+	}
+	for _, principal := range principals {
+		repairs, err := s.mendPlaces(ctx, principal)
+		if err != nil {
+			return cluster.Mended{}, err
+		}
+		mended.Repairs = append(mended.Repairs, repairs...)
+	}
+	mended.Looked = len(keys)
+	switch {
+	case cursor != 0:
+		mended.Next = fmt.Sprintf("keys|%s|%d", names[i], cursor)
+	case i+1 < len(names):
+		mended.Next = fmt.Sprintf("keys|%s|0", names[i+1])
+	default:
+		mended.Next = indexCursor(0, 0, position{score: math.MinInt64})
+	}
+	return mended, nil
+}
+
+// nodes returns the servers that hold keys, by name, and the names in order.
+func (s *Store) nodes(ctx context.Context) ([]string, map[string]redis.Cmdable, error) {
+	clients, isCluster := s.client.(*redis.ClusterClient)
+	if !isCluster {
+		return []string{""}, map[string]redis.Cmdable{"": s.client}, nil
+	}
+	var mu sync.Mutex
+	nodes := make(map[string]redis.Cmdable)
+	err := clients.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
+		mu.Lock()
+		defer mu.Unlock()
+		nodes[node.Options().Addr] = node
+		return nil
+	})
+	if err != nil {
+		return nil, nil, unavailable(err)
+	}
+	names := make([]string, 0, len(nodes))
+	for name := range nodes {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nodes, nil
+}
+
+// ownersOf returns the sessions and the principals that keys belong to. Keys of other kinds belong to nobody.
+func (s *Store) ownersOf(keys []string) ([]cluster.ID, []cluster.Principal) {
+	var principals []cluster.Principal
+	owners := make(map[cluster.ID]bool)
+	before, after, _ := strings.Cut(principalKey(s.prefix, "|"), "|")
+	for _, key := range keys {
+		if name, found := strings.CutPrefix(key, before); found {
+			principals = append(principals, cluster.Principal(strings.TrimSuffix(name, after)))
+			continue
+		}
+		id, err := cluster.ParseID(key[strings.LastIndexByte(key, ':')+1:])
+		if err != nil || owners[id] {
+			continue
+		}
+		p := s.partitionOf(id)
+		if slices.ContainsFunc(p.owned(), func(prefix string) bool { return key == prefix+id.String() }) {
+			owners[id] = true
+		}
+	}
+	ids := make([]cluster.ID, 0, len(owners))
+	for id := range owners {
+		ids = append(ids, id)
+	}
+	return ids, principals
+}
+
+// mendSessions mends what belongs to some sessions.
+func (s *Store) mendSessions(ctx context.Context, who cluster.Cleanup, ids []cluster.ID) (cluster.Mended, error) {
+	if len(ids) == 0 {
+		return cluster.Mended{}, nil
+	}
+	alive, err := s.Replicas(ctx)
+	if err != nil {
+		return cluster.Mended{}, err
+	}
+	groups := s.group(len(ids), cleanupBatch/4, func(i int) cluster.ID { return ids[i] })
+	calls := make([]call, len(groups))
+	for g, group := range groups {
+		calls[g] = s.mendCall(group.partition, who, alive, pickAll(ids, group.members))
+	}
+	mended := cluster.Mended{Looked: len(ids)}
+	var errs []error
+	for _, result := range s.pipeline(ctx, calls) {
+		if result.err != nil {
+			errs = append(errs, result.err)
+			continue
+		}
+		repairs, err := decodeRepairs(result.reply)
+		mended.Repairs = append(mended.Repairs, repairs...)
+		errs = append(errs, err)
+	}
+	return mended, errors.Join(errs...)
+}
+
+func (s *Store) mendCall(p partition, who cluster.Cleanup, alive []string, ids []cluster.ID) call {
+	args := make([]any, 0, 17+len(alive)+len(ids))
+	for _, prefix := range p.owned() {
+		args = append(args, prefix)
+	}
+	args = append(append(args, cleanupArgs(who)...),
+		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.cfg.InitializeTimeout.Milliseconds(), never, s.lifetimeMillis(),
+		s.cfg.Retention.Milliseconds(), backstop.Milliseconds(), pendingYoung.Milliseconds(), len(alive))
+	for _, incarnation := range alive {
+		args = append(args, incarnation)
+	}
+	return call{
+		script: sessionsMend,
+		keys:   []string{p.lru(), p.deadlines(), p.ended(), p.fence()},
+		args:   append(args, idArgs(ids)...),
+	}
+}
+
+// decodeRepairs reads the reply of sessions_mend.
+func decodeRepairs(reply []any) ([]cluster.Repair, error) {
+	if len(reply)%2 != 0 {
+		return nil, unavailable(errMalformedReply)
+	}
+	var d decoder
+	repairs := make([]cluster.Repair, 0, len(reply)/2)
+	for i := 0; i < len(reply); i += 2 {
+		id, err := cluster.ParseID(d.text(reply[i]))
+		kind := cluster.RepairKind(d.text(reply[i+1]))
+		if err != nil || !slices.Contains(cluster.RepairKinds(), kind) {
+			return nil, unavailable(errMalformedReply)
+		}
+		repairs = append(repairs, cluster.Repair{ID: id, Kind: kind})
+	}
+	return repairs, nil
+}
+
+// mendPlaces gives back the places of a principal whose sessions live no more.
+func (s *Store) mendPlaces(ctx context.Context, principal cluster.Principal) ([]cluster.Repair, error) {
+	now, err := s.client.Time(ctx).Result()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	var repairs []cluster.Repair
+	l := &listing{indexes: []string{principalKey(s.prefix, principal)}, after: position{score: math.MinInt64}}
+	settled := strconv.FormatInt(now.Add(-placeYoung).UnixMilli(), 10)
+	for more := true; more; {
+		var members []position
+		if members, more, err = s.nextMembers(ctx, l, settled, placeChecks); err != nil {
+			return nil, unavailable(err)
+		}
+		if len(members) == 0 {
+			break
+		}
+		l.after = members[len(members)-1]
+		ids, err := idsOf(members)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		gone, err := s.clearPlaces(ctx, principal, ids)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range gone {
+			repairs = append(repairs, cluster.Repair{ID: id, Kind: cluster.RepairPlaceWrong})
+		}
+	}
+	return repairs, nil
+}

@@ -1,0 +1,125 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// Relieve implements [cluster.CleanupStore]. On a Redis Cluster only the partitions of the servers that are above are touched.
+func (s *Store) Relieve(ctx context.Context, c cluster.RelieveCall) (cluster.Relieved, error) {
+	full, usage, err := s.partitionsAbove(ctx, c.Above)
+	relieved := cluster.Relieved{Usage: usage}
+	if err != nil || len(full) == 0 {
+		return relieved, err
+	}
+	limit := min(max(c.Limit, 1), cleanupBatch)
+	oldest, err := s.heads(ctx, full, partition.ended, "+inf", limit)
+	if err != nil {
+		return relieved, err
+	}
+	if len(oldest) > 0 {
+		relieved.Purged, err = s.Purge(ctx, c.Cleanup, oldest)
+		return relieved, err
+	}
+	now, err := s.client.Time(ctx).Result()
+	if err != nil {
+		return relieved, unavailable(err)
+	}
+	idlest, err := s.heads(ctx, full, partition.lru, strconv.FormatInt(now.Add(-c.IdleFor).UnixMilli(), 10), limit)
+	if err != nil {
+		return relieved, err
+	}
+	end := cluster.EndCall{Cleanup: c.Cleanup, IDs: idlest, Status: cluster.StatusEvicted, IdleFor: c.IdleFor, SpareBusy: !c.Force}
+	relieved.Evicted, err = s.End(ctx, end)
+	relieved.Spent = len(relieved.Evicted) == 0
+	return relieved, err
+}
+
+// heads reads the first members of a sorted set of each partition, up to a score.
+func (s *Store) heads(ctx context.Context, partitions []partition, index func(partition) string, most string, n int) ([]cluster.ID, error) {
+	pipe := s.client.Pipeline()
+	heads := make([]*redis.StringSliceCmd, len(partitions))
+	for i, p := range partitions {
+		heads[i] = pipe.ZRangeByScore(ctx, index(p), &redis.ZRangeBy{Min: "-inf", Max: most, Count: int64(n)})
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, unavailable(err)
+	}
+	var ids []cluster.ID
+	for _, head := range heads {
+		for _, member := range head.Val() {
+			id, err := cluster.ParseID(member)
+			if err != nil {
+				return nil, unavailable(fmt.Errorf("%w: an index holds a member that is no session id", errMalformedReply))
+			}
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// partitionsAbove returns the partitions on servers that use more than a share of their memory limit, and the highest share.
+func (s *Store) partitionsAbove(ctx context.Context, share float64) (above []partition, highest float64, err error) {
+	nodes, isCluster := s.client.(*redis.ClusterClient)
+	if !isCluster {
+		usage, err := memoryUsage(ctx, s.client)
+		if err != nil || usage <= share {
+			return nil, usage, err
+		}
+		return s.partitions, usage, nil
+	}
+	var mu sync.Mutex
+	full := make(map[string]bool)
+	err = nodes.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+		usage, err := memoryUsage(ctx, node)
+		mu.Lock()
+		defer mu.Unlock()
+		highest = max(highest, usage)
+		full[node.Options().Addr] = usage > share
+		return err
+	})
+	if err != nil {
+		return nil, highest, err
+	}
+	for _, p := range s.partitions {
+		node, err := nodes.MasterForKey(ctx, p.lru())
+		if err != nil {
+			return nil, highest, unavailable(err)
+		}
+		if full[node.Options().Addr] {
+			above = append(above, p)
+		}
+	}
+	return above, highest, nil
+}
+
+// memoryUsage returns the share of its memory limit that a server uses, 0 when it has no limit.
+func memoryUsage(ctx context.Context, node redis.Cmdable) (float64, error) {
+	text, err := node.Info(ctx, "memory").Result()
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	used, limit := infoNumber(text, "used_memory"), infoNumber(text, "maxmemory")
+	if limit <= 0 {
+		return 0, nil
+	}
+	return used / limit, nil
+}
+
+// infoNumber reads a number from the answer to INFO, 0 when it is not there.
+func infoNumber(text, name string) float64 {
+	for line := range strings.Lines(text) {
+		if value, found := strings.CutPrefix(line, name+":"); found {
+			n, _ := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			return n
+		}
+	}
+	return 0
+}
