@@ -96,9 +96,9 @@ func (c contract) run(t *testing.T) {
 			options = redisstore.Options{Prefix: freshPrefix(), Partitions: c.partitions, TLS: c.tls}
 			return reopen(t, cfg)
 		},
-		Reopen:      reopen,
-		Advance:     c.advance(t),
-		Partitioned: c.partitions > 1,
+		Reopen:     reopen,
+		Advance:    c.advance(t),
+		Partitions: c.partitions,
 		Verify: func(t *testing.T) {
 			t.Helper()
 			tests++

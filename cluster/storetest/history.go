@@ -16,10 +16,13 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
-// historyIsLinearizable lets workers create, activate, lease, terminate and count sessions at a small cap, all at once, and looks for an order of these operations, one after the other, that explains what each was told.
+// historyIsLinearizable lets workers create, activate, lease, terminate and count sessions at a small cap, all at once, and
+// looks for an order of these operations, one after the other, that explains what each was told. All sessions are of one
+// partition: partitions have nothing to do with each other.
 func historyIsLinearizable(t *testing.T, s *suite) {
 	const most, workers, each = 3, 4, 15
-	s.open(func(c *cluster.Config) { c.MaxSessions, c.RequestRate = most, 0 })
+	fresh := s.tokensOfOnePartition(workers * each)
+	s.open(func(c *cluster.Config) { c.MaxSessions, c.RequestRate = most*max(s.b.Partitions, 1), 0 })
 	var (
 		mu     sync.Mutex
 		tokens []cluster.Token
@@ -40,7 +43,7 @@ func historyIsLinearizable(t *testing.T, s *suite) {
 					op.kind = []string{"activate", "lease", "terminate", "count"}[random.IntN(4)]
 					op.token = recent[random.IntN(len(recent))]
 				} else {
-					op.token = s.token()
+					op.token, fresh = fresh[0], fresh[1:]
 				}
 				mu.Unlock()
 				called := time.Since(begin)
@@ -66,6 +69,33 @@ func historyIsLinearizable(t *testing.T, s *suite) {
 		}
 		t.Error("no order of these operations explains their results")
 	}
+}
+
+// tokensOfOnePartition draws tokens whose sessions share a partition: where there is room for one session in each, they are
+// those that end each other.
+func (s *suite) tokensOfOnePartition(n int) []cluster.Token {
+	s.t.Helper()
+	tokens := []cluster.Token{s.token()}
+	if s.b.Partitions > 1 {
+		s.open(func(c *cluster.Config) { c.MaxSessions = s.b.Partitions })
+		if _, err := s.store.Create(s.t.Context(), creation(tokens[0])); err != nil {
+			s.t.Fatalf("Create: %v", err)
+		}
+	}
+	for len(tokens) < n {
+		token, last := s.token(), tokens[len(tokens)-1]
+		if s.b.Partitions > 1 {
+			created, err := s.store.Create(s.t.Context(), creation(token))
+			if err != nil {
+				s.t.Fatalf("Create: %v", err)
+			}
+			if !slices.ContainsFunc(created.Ended, func(ended cluster.Session) bool { return ended.ID == last.ID }) {
+				continue
+			}
+		}
+		tokens = append(tokens, token)
+	}
+	return tokens
 }
 
 type operation struct {
