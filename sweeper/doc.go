@@ -1,0 +1,2 @@
+// Package sweeper cleans up.
+package sweeper
