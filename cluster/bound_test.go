@@ -18,14 +18,14 @@ import (
 // A plan is drawn before its bubble begins, because rapid stops a test by a panic, which must not leave the bubble's
 // goroutine. What happens in the bubble is collected and judged outside.
 type plan struct {
-	Rate, Burst int
-	Lease       time.Duration
-	Replicas    int
-	Steps       []step
+	Rate, Burst     int
+	Interval, Lease time.Duration
+	Replicas        int
+	Steps           []step
 }
 
 func (p plan) apply(c *cluster.Config) {
-	c.RequestRate, c.RequestBurst, c.Lease = p.Rate, p.Burst, p.Lease
+	c.RequestRate, c.RequestBurst, c.ReportInterval, c.Lease = p.Rate, p.Burst, p.Interval, p.Lease
 }
 
 // step is one thing that happens, at one replica or to it.
@@ -33,6 +33,7 @@ type step struct {
 	Do      action
 	Replica int // modulo how many there are
 	N       int // requests
+	Rounds  int
 	For     time.Duration
 	Link    linkState
 }
@@ -41,10 +42,14 @@ func (s step) String() string {
 	switch s.Do {
 	case pass, turnBack:
 		return fmt.Sprintf("%s %v", s.Do, s.For)
-	case linkUp:
-		return fmt.Sprintf("link %d %s", s.Replica, s.Link)
+	case flow:
+		return fmt.Sprintf("%s %d times %d, %v between", s.Do, s.Rounds, s.N, s.For)
+	case change:
+		return fmt.Sprintf("%s %d: %s", s.Do, s.Replica, s.Link)
+	case send, batch, storm:
+		return fmt.Sprintf("%s %d to %d", s.Do, s.N, s.Replica)
 	default:
-		return fmt.Sprintf("%s %d×%d", s.Do, s.Replica, s.N)
+		return fmt.Sprintf("%s %d", s.Do, s.Replica)
 	}
 }
 
@@ -54,8 +59,10 @@ const (
 	send     action = "send"      // N requests, one after the other
 	storm    action = "storm"     // N requests at once, over all replicas
 	batch    action = "batch"     // N requests as one
+	flow     action = "flow"      // N requests at each replica, then time goes by, so many Rounds
+	drain    action = "drain"     // all that one replica lets through
 	pass     action = "pass"      // time goes by
-	linkUp   action = "link"      // the way to the store becomes another
+	change   action = "change"    // a replica's way to the store becomes another
 	deliver  action = "deliver"   // what is under way to the store arrives
 	kill     action = "kill"      // a replica is gone, without a last report
 	leave    action = "leave"     // a replica stops cleanly
@@ -229,7 +236,7 @@ func (f *fleet) remove(i int, last linkState) {
 }
 
 // request asks a replica for n requests at once, and notes what became of them.
-func (f *fleet) request(r *running, n int) {
+func (f *fleet) request(r *running, n int) (served bool) {
 	l, err := r.Lease(f.t.Context(), f.token, cluster.Use{Upstream: "u", Requests: n})
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -242,27 +249,18 @@ func (f *fleet) request(r *running, n int) {
 	case !errors.Is(err, cluster.ErrStoreUnavailable):
 		f.t.Errorf("Lease: %v", err)
 	}
+	return err == nil
 }
 
 func (f *fleet) do(s step) {
 	i := s.Replica % len(f.replicas)
 	r := f.replicas[i]
 	switch s.Do {
-	case send:
-		for range s.N {
-			f.request(r, 1)
-		}
-	case storm:
-		var wg sync.WaitGroup
-		for n := range s.N {
-			wg.Go(func() { f.request(f.replicas[n%len(f.replicas)], 1) })
-		}
-		wg.Wait()
-	case batch:
-		f.request(r, s.N)
+	case send, storm, batch, flow, drain:
+		f.use(s, r)
 	case pass:
 		f.pass(s.For)
-	case linkUp:
+	case change:
 		r.link.set(s.Link)
 	case deliver:
 		for _, l := range f.links {
@@ -281,7 +279,45 @@ func (f *fleet) do(s step) {
 	}
 }
 
-const maxReplicas = 6
+func (f *fleet) use(s step, r *running) {
+	switch s.Do {
+	case send:
+		for range s.N {
+			f.request(r, 1)
+		}
+	case batch:
+		f.request(r, s.N)
+	case storm:
+		var wg sync.WaitGroup
+		for first := range stormy {
+			wg.Go(func() {
+				for n := first; n < s.N; n += stormy {
+					f.request(f.replicas[n%len(f.replicas)], 1)
+				}
+			})
+		}
+		wg.Wait()
+	case flow:
+		for range s.Rounds {
+			for _, r := range f.replicas {
+				for n := 0; n < s.N && f.request(r, 1); n++ { //nolint:revive // until one is refused
+				}
+			}
+			f.pass(s.For)
+		}
+	case drain:
+		for n := 0; n < 3*f.cfg.RequestBurst && f.request(r, 1); n++ { //nolint:revive // until one is refused
+		}
+	default:
+	}
+}
+
+const (
+	maxReplicas = 6
+	// stormy is how many requests are under way at once. With the reports there are no more calls than the client has
+	// connections: those that wait for one share timers, which must not leave their bubble.
+	stormy = 4
+)
 
 // excess returns by how much the worst window exceeds burst + rate × (window + lease), in requests. It looks at every
 // window from one admission to another: of all that end at one moment the worst is the one that began with the least
@@ -300,7 +336,9 @@ func excess(p plan, admitted []admission) float64 {
 func TestExcessIsThatOfTheWorstWindow(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	at := func(s float64, n int) admission { return admission{begin.Add(time.Duration(s * float64(time.Second))), n} }
+	at := func(s float64, n int) admission {
+		return admission{begin.Add(time.Duration(s * float64(time.Second))), n}
+	}
 	for name, test := range map[string]struct {
 		admitted []admission
 		want     float64
@@ -321,31 +359,70 @@ func ms(from, to int) *rapid.Generator[time.Duration] {
 	return rapid.Map(rapid.IntRange(from, to), func(n int) time.Duration { return time.Duration(n) * time.Millisecond })
 }
 
-// drawFaulty draws a plan in which anything happens.
-func drawFaulty(t *rapid.T) plan {
-	p := plan{
-		Rate:     rapid.SampledFrom([]int{1, 3, 10, 50, 200}).Draw(t, "rate"),
-		Burst:    rapid.SampledFrom([]int{1, 2, 5, 20, 40}).Draw(t, "burst"),
-		Lease:    time.Duration(rapid.SampledFrom([]int{0, 1500, 3000, 10_000}).Draw(t, "lease ms")) * time.Millisecond,
+// drawConfig draws the limits of a plan.
+func drawConfig(t *rapid.T) plan {
+	interval := rapid.SampledFrom([]time.Duration{100 * time.Millisecond, time.Second}).Draw(t, "report_interval")
+	return plan{
+		Rate:     rapid.SampledFrom([]int{1, 1, 3, 10, 50}).Draw(t, "rate"),
+		Burst:    rapid.SampledFrom([]int{1, 4, 20, 50, 100}).Draw(t, "burst"),
+		Interval: interval,
+		Lease:    rapid.SampledFrom([]time.Duration{0, interval + time.Millisecond, interval * 3 / 2, interval * 3, interval * 10}).Draw(t, "lease"),
 		Replicas: rapid.IntRange(1, maxReplicas).Draw(t, "replicas"),
 	}
-	actions := []action{send, send, send, storm, batch, pass, pass, pass, linkUp, linkUp, deliver, kill, leave, start, turnBack}
-	p.Steps = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
-		s := step{Do: rapid.SampledFrom(actions).Draw(t, "do"), Replica: rapid.IntRange(0, maxReplicas-1).Draw(t, "replica")}
-		switch s.Do {
-		case send, storm, batch:
-			s.N = rapid.IntRange(1, p.Burst+2).Draw(t, "n")
-		case pass:
-			s.For = rapid.OneOf(ms(0, 500), ms(900, 1100), ms(1, 5000), ms(1, 20_000)).Draw(t, "for")
-		case turnBack:
-			s.For = ms(1, 3000).Draw(t, "for")
-		case linkUp:
-			s.Link = rapid.SampledFrom([]linkState{whole, whole, away, lost, late}).Draw(t, "state")
-		default:
+}
+
+// drawFaulty draws a plan in which anything happens. It consists of episodes, because chance alone would seldom lead to what
+// is dangerous: a replica gathers budget, something goes wrong, others take what is there, and then the rest turns up.
+func drawFaulty(t *rapid.T) plan {
+	p := drawConfig(t)
+	for range rapid.IntRange(1, 4).Draw(t, "episodes") {
+		one, other, third := drawReplica(t), drawReplica(t), drawReplica(t)
+		for _, phase := range []struct {
+			replica int
+			actions []action
+		}{
+			{one, []action{send, send, send, batch, flow, storm}},
+			{one, []action{"", change, change}},
+			{one, []action{pass}},
+			{one, []action{"", "", "", kill, leave, start, turnBack, change}},
+			{other, []action{"", drain, drain, drain, batch, flow}},
+			{one, []action{"", "", pass}},
+			{one, []action{"", deliver, deliver, deliver, change, leave, turnBack}},
+			{one, []action{"", "", pass}},
+			{third, []action{"", drain, drain, storm}},
+		} {
+			if do := rapid.SampledFrom(phase.actions).Draw(t, "do"); do != "" {
+				p.Steps = append(p.Steps, drawStep(t, p, do, phase.replica))
+			}
 		}
-		return s
-	}), 5, 40).Draw(t, "steps")
+	}
 	return p
+}
+
+func drawReplica(t *rapid.T) int {
+	return rapid.SampledFrom([]int{0, 1, 2, 3, 4, 5}).Draw(t, "replica")
+}
+
+func drawStep(t *rapid.T, p plan, do action, replica int) step {
+	s := step{Do: do, Replica: replica}
+	switch do {
+	case send, storm, batch:
+		s.N = rapid.SampledFrom([]int{1, 2, max(p.Burst/2, 1), max(p.Burst*3/4, 1), p.Burst, p.Burst + 2}).Draw(t, "n")
+	case flow:
+		s.N, s.Rounds = rapid.IntRange(1, max(p.Burst/5, 1)).Draw(t, "n"), rapid.IntRange(1, 8).Draw(t, "rounds")
+		s.For = rapid.OneOf(ms(1, 300), rapid.Just(p.Interval), rapid.Just(p.Interval*2)).Draw(t, "for")
+	case pass:
+		full := time.Duration(p.Burst+1) * time.Second / time.Duration(p.Rate) // enough for a spent bucket
+		s.For = rapid.SampledFrom([]time.Duration{
+			time.Millisecond, p.Interval, p.Interval*2 - time.Millisecond, p.Interval * 3, p.Lease, full, full,
+		}).Draw(t, "for")
+	case turnBack:
+		s.For = ms(1, 3000).Draw(t, "for")
+	case change:
+		s.Link = rapid.SampledFrom([]linkState{whole, away, lost, late, late, late}).Draw(t, "state")
+	default:
+	}
+	return s
 }
 
 // What package cluster promises: in any window w at most burst + rate × (w + lease) requests of a session, over all
@@ -365,7 +442,7 @@ func TestNoWindowHasMoreRequestsThanPromised(t *testing.T) {
 			return
 		}
 		if over := excess(p, got); over > 1e-6 {
-			rt.Fatalf("some window has %.1f requests too many: burst %d, rate %d/s, lease %v", over, p.Burst, p.Rate, p.Lease)
+			rt.Fatalf("some window has %.1f requests too many: burst %d, rate %d/s, lease %v, report interval %v", over, p.Burst, p.Rate, p.Lease, p.Interval)
 		}
 	})
 }
@@ -373,12 +450,7 @@ func TestNoWindowHasMoreRequestsThanPromised(t *testing.T) {
 // A client that stays well under its rate is never refused while nothing fails, whichever replica its requests reach.
 func TestClientUnderItsRateIsNeverRefused(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		p := plan{
-			Rate:     rapid.SampledFrom([]int{2, 10, 50, 200}).Draw(rt, "rate"),
-			Burst:    rapid.SampledFrom([]int{1, 2, 4, 8, 40, 100}).Draw(rt, "burst"),
-			Lease:    time.Duration(rapid.SampledFrom([]int{0, 1500, 3000}).Draw(rt, "lease ms")) * time.Millisecond,
-			Replicas: rapid.IntRange(1, maxReplicas).Draw(rt, "replicas"),
-		}
+		p := drawConfig(rt)
 		atOnce := max(p.Burst/10, 1)
 		for range rapid.IntRange(5, 60).Draw(rt, "steps") {
 			n := rapid.IntRange(1, atOnce).Draw(rt, "n")
@@ -396,7 +468,8 @@ func TestClientUnderItsRateIsNeverRefused(t *testing.T) {
 			refused = f.refused
 		})
 		if refused > 0 {
-			rt.Fatalf("%d requests refused at half the rate: burst %d, rate %d/s, lease %v, %d replicas", refused, p.Burst, p.Rate, p.Lease, p.Replicas)
+			rt.Fatalf("%d requests refused at half the rate: burst %d, rate %d/s, lease %v, report interval %v, %d replicas",
+				refused, p.Burst, p.Rate, p.Lease, p.Interval, p.Replicas)
 		}
 	})
 }
