@@ -161,7 +161,7 @@ func tooMany(limit string, wait time.Duration) error {
 
 // forgotten are the moments at which the store's server forgets something by itself.
 func (m *model) forgotten() []time.Time {
-	var moments []time.Time
+	moments := make([]time.Time, 0, len(m.sessions)+len(m.places)+len(m.creations))
 	for _, s := range m.sessions {
 		moments = append(moments, s.events.until)
 	}
