@@ -65,15 +65,16 @@ func TestASlotThatMovedUnnoticedIsFollowed(t *testing.T) {
 	store := openStore(t, at.URL(storeUser), options)
 	useAll(t, store)
 	k := mustUsed(t, store)
-	before, moves := refusals(t, at, "MOVED"), 0
+	before, moves, key := refusals(t, at, "MOVED"), 0, options.Prefix+":{0}:lru"
 	for _, c := range everyCall(store, k) {
 		if c.name == "ping" || c.name == "claim" { // about nothing that is in the slot
 			continue
 		}
-		if _, err := store.Get(t.Context(), k.ID); err != nil { // the client goes by what it knows
+		eventually(t, recovery, func(ctx context.Context) error { return at.Agreed(ctx, key) })
+		if _, err := store.Get(t.Context(), k.ID); err != nil { // so that the client knows where it is
 			t.Errorf("get: %v", err)
 		}
-		moveSlot(t, at, options.Prefix+":{0}:lru")
+		moveSlot(t, at, key)
 		moves++
 		if err := c.do(t.Context()); err != nil {
 			t.Errorf("%s, after the slot has moved: %v", c.name, err)

@@ -93,7 +93,9 @@ func TestTLSWithTheWrongCertificatesIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := openStore(t, at.URL(storeUser), redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig(), TLS: test.files})
+			options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig(), TLS: test.files}
+			options.Config.StoreTimeout = patientTimeout
+			store := openStore(t, at.URL(storeUser), options)
 			for call, do := range map[string]func(context.Context) error{"ping": store.Ping, "claim": store.Claim} {
 				err := do(t.Context())
 				if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), test.want) {

@@ -45,6 +45,27 @@ func (t *Topology) Shard(ctx context.Context, key string) ([]*redisserver.Server
 	return nil, fmt.Errorf("find the primary of %s: %w", key, errors.Join(errs...))
 }
 
+// Agreed looks whether all nodes that run name the same primary for a key. After a move it takes them a moment.
+func (t *Topology) Agreed(ctx context.Context, key string) error {
+	var primary string
+	for _, n := range t.nodes {
+		if !n.Running() {
+			continue
+		}
+		addresses, err := n.shardOf(ctx, key)
+		if err != nil {
+			return err
+		}
+		if primary == "" {
+			primary = addresses[0]
+		}
+		if addresses[0] != primary {
+			return fmt.Errorf("the cluster names two primaries of %s: %s and %s", key, primary, addresses[0])
+		}
+	}
+	return nil
+}
+
 // shardOf returns addresses, the primary's first.
 func (n node) shardOf(ctx context.Context, key string) ([]string, error) {
 	client := n.Client()
