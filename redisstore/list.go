@@ -158,9 +158,9 @@ func (s *Store) nextMembers(ctx context.Context, l *listing, most string, n int)
 	}
 	found := make(map[string]int, len(l.indexes))
 	// Members with the position's own score are read again and passed over; a further round is needed only when there
-	// are more of them than a page.
+	// are more of them than a page, and it takes many.
 	todo := l.indexes
-	for offset := int64(0); len(todo) > 0; offset += count {
+	for offset := int64(0); len(todo) > 0; {
 		pipe := s.client.Pipeline()
 		batches := make([]*redis.ZSliceCmd, len(todo))
 		for i, index := range todo {
@@ -178,7 +178,7 @@ func (s *Store) nextMembers(ctx context.Context, l *listing, most string, n int)
 				again = append(again, index)
 			}
 		}
-		todo = again
+		todo, offset, count = again, offset+count, max(count, examinedAtOnce)
 	}
 	slices.SortFunc(members, func(a, b position) int { return cmp.Or(cmp.Compare(a.score, b.score), cmp.Compare(a.id, b.id)) })
 	if len(members) > n {
