@@ -73,7 +73,7 @@ func warmUp(ctx context.Context, b ModelBackend, now time.Time) error {
 	_, errRead := store.ReadFrames(ctx, cluster.FrameQuery{ID: id, Limit: 1})
 	_, errList := store.List(ctx, cluster.Query{Limit: 1})
 	_, errStats := store.Stats(ctx)
-	_, errSweep := store.Sweep(ctx)
+	_, errSweep := store.Sweep(ctx, sweep)
 	errReport := store.Report(ctx, []cluster.Report{{ID: id}})[0].Err
 	errCheck := store.Check(ctx, []cluster.ID{id})[0]
 	errEvents := store.ReadEvents(ctx, []cluster.EventQuery{{ID: id, Stream: "s", Limit: 1}})[0].Err
@@ -177,7 +177,7 @@ func (m *machine) losing(exchanges int, action func()) func() {
 // what lies around with it then is not what the store guarantees.
 func (m *machine) pass() {
 	step := time.Duration(rapid.SampledFrom([]int{
-		1, 3, 40, 250, 333, 999, 1000, 1000, 2000, 5000, 5000, 20_000, 33_000, 400_000, 7_200_000,
+		1, 3, 40, 250, 333, 999, 1000, 1000, 2000, 4500, 5000, 20_000, 33_000, 400_000, 7_200_000,
 	}).Draw(m.t, "ms")) * time.Millisecond
 	if rapid.IntRange(0, 2).Draw(m.t, "not whole") == 0 {
 		step += time.Duration(rapid.IntRange(1, 999).Draw(m.t, "us")) * time.Microsecond
