@@ -24,6 +24,9 @@ const (
 	shards = 3
 	slots  = 16384
 
+	// introduction is how long two nodes may take to get to know each other. Then they have given up.
+	introduction = 3 * time.Second
+
 	healthyTimeout = 30 * time.Second
 	startTries     = 3
 )
@@ -76,12 +79,11 @@ func (t *Topology) start(ctx context.Context, options Options) error {
 		}
 	}
 	for i, n := range t.nodes {
-		if err := t.join(ctx, i, n); err != nil {
+		if err := n.assign(ctx, i); err != nil {
 			return err
 		}
 	}
-	// A node can be made the replica only of one it has heard of.
-	if err := wait(ctx, t.acquainted); err != nil {
+	if err := t.introduce(ctx); err != nil {
 		return err
 	}
 	for i, n := range t.nodes[shards:] {
@@ -89,7 +91,11 @@ func (t *Topology) start(ctx context.Context, options Options) error {
 		if err != nil {
 			return err
 		}
-		if _, err := n.ask(ctx, "replicate", id); err != nil {
+		err = wait(ctx, func(ctx context.Context) error { // it may not have heard of that one yet
+			_, err := n.ask(ctx, "replicate", id)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -137,24 +143,37 @@ func (t *Topology) startNode(ctx context.Context, options Options) error {
 	return nil
 }
 
-// join introduces node i to the first and gives it its slots, if it is a primary.
-func (t *Topology) join(ctx context.Context, i int, n node) error {
+// assign gives node i its slots, if it is a primary.
+func (n node) assign(ctx context.Context, i int) error {
 	// Nodes that all begin with the same epoch would settle it among themselves, one a round.
 	if _, err := n.ask(ctx, "set-config-epoch", i+1); err != nil {
 		return err
 	}
-	if i < shards {
-		if _, err := n.ask(ctx, "addslotsrange", i*slots/shards, (i+1)*slots/shards-1); err != nil {
-			return err
-		}
-	}
-	first := t.nodes[0]
-	host, port, _ := net.SplitHostPort(first.Address())
-	if i == 0 {
+	if i >= shards {
 		return nil
 	}
-	_, err := n.ask(ctx, "meet", host, port, first.busPort)
+	_, err := n.ask(ctx, "addslotsrange", i*slots/shards, (i+1)*slots/shards-1)
 	return err
+}
+
+// introduce makes all nodes know each other.
+func (t *Topology) introduce(ctx context.Context) error {
+	first := t.nodes[0]
+	host, port, _ := net.SplitHostPort(first.Address()) // made by FreeAddress, so well formed
+	var introduced time.Time
+	return wait(ctx, func(ctx context.Context) error {
+		err := t.acquainted(ctx)
+		if err == nil || time.Since(introduced) < introduction {
+			return err
+		}
+		introduced = time.Now()
+		for _, n := range t.nodes[1:] {
+			if _, err := n.ask(ctx, "meet", host, port, first.busPort); err != nil {
+				return err
+			}
+		}
+		return err
+	})
 }
 
 // ask runs a subcommand of CLUSTER.
