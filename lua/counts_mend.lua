@@ -7,8 +7,8 @@
 --
 -- Returns 1 when they were corrected, 0 when they have changed; error FENCED <epoch>. Cost: O(1).
 local counts, fence = KEYS[1], KEYS[2]
-local epoch, is_leader = ARGV[1], ARGV[2]
-local last_read = 3 + 2 * tonumber(ARGV[3])
+local epoch, is_leader, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local last_read = 3 + 2 * n
 
 --include fence
 
@@ -21,5 +21,6 @@ for i = 4, last_read, 2 do was[ARGV[i]] = ARGV[i + 1] end
 for i = 1, #now, 2 do
   if was[now[i]] ~= now[i + 1] then return { 0 } end
 end
+redis.call('PERSIST', counts) -- first: a permitted write opens a full server for the others
 redis.call('HSET', counts, unpack(ARGV, last_read + 1))
 return { 1 }

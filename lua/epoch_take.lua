@@ -9,7 +9,7 @@ local least = tonumber(ARGV[1])
 
 --include clock
 
-redis.call('PERSIST', epoch) -- first: a permitted write opens a full server for the others
 local taken = math.max(tonumber(redis.call('GET', epoch) or 0), least, clock()) + 1
+redis.call('PERSIST', epoch) -- first: a permitted write opens a full server for the others
 redis.call('SET', epoch, string.format('%.0f', taken))
 return { taken }

@@ -4,7 +4,7 @@
 -- KEYS[2] deadlines   ZSET    live sessions by their end
 -- KEYS[3] events      STREAM  of all its streams: s the stream, p the position in it, d the message
 -- KEYS[4] heads       HASH    the last position of each stream in events, and, without a name, the bytes of all messages
--- ARGV[1] id, ARGV[2] stream, ARGV[3] position of the first message
+-- ARGV[1] id, ARGV[2] stream, ARGV[3] first: the position of the first message
 -- ARGV[4] count, ARGV[5] bytes, ARGV[6] age ms: what is kept of a session, the oldest goes first
 -- then the messages
 --

@@ -4,7 +4,7 @@
 -- KEYS[2] deadlines   ZSET    live sessions by their end
 -- KEYS[3] events      STREAM  of all its streams: s the stream, p the position in it, d the message
 -- KEYS[4] heads       HASH    the last position of each stream in events
--- ARGV[1] id, ARGV[2] stream, ARGV[3] position after which to read, ARGV[4] limit
+-- ARGV[1] id, ARGV[2] stream, ARGV[3] after: the position behind which to read, ARGV[4] limit
 -- ARGV[5] age ms              older messages are gone, though they may still be there
 --
 -- Returns the last position stored (0: none), then the messages; error NOTFOUND, GONE (what follows is not kept).

@@ -2,7 +2,7 @@
 --
 -- KEYS[1] session     HASH    the record
 -- KEYS[2] frames      STREAM  <number>-0 -> what is known of one message
--- ARGV[1] number of the first to read, ARGV[2] limit
+-- ARGV[1] first: the number to begin with, ARGV[2] limit
 --
 -- Returns the number of the last one stored (0: none), then for each its number, time in ms, direction, method, JSON-RPC id, size, HTTP status,
 -- latency in us, incarnation and payload; error NOTFOUND. Cost: O(messages read).

@@ -37,31 +37,6 @@ func split(text string) (header, body string) {
 	return text, ""
 }
 
-func TestHeadersNameWhatBodiesUse(t *testing.T) {
-	t.Parallel()
-	for file, text := range scripts(t) {
-		if strings.HasSuffix(file, ".inc.lua") {
-			continue
-		}
-		header, body := split(text)
-		for _, part := range []string{"KEYS[1]", "ARGV", "Returns", "Cost: O("} {
-			if !strings.Contains(header, part) {
-				t.Errorf("%s: the header does not tell %s", file, part)
-			}
-		}
-		for _, use := range regexp.MustCompile(`(KEYS|ARGV)\[\d+\]`).FindAllString(body, -1) {
-			if !strings.Contains(header, use) {
-				t.Errorf("%s: the body uses %s, which the header does not explain", file, use)
-			}
-		}
-		for _, told := range regexp.MustCompile(`(KEYS|ARGV)\[\d+\]`).FindAllString(header, -1) {
-			if !strings.Contains(body, told) && !regexp.MustCompile(`unpack\(ARGV|ipairs\(ARGV`).MatchString(body) {
-				t.Errorf("%s: the header explains %s, which the body does not use", file, told)
-			}
-		}
-	}
-}
-
 func TestScriptsAvoidWhatDiffersBetweenServers(t *testing.T) {
 	t.Parallel()
 	forbidden := regexp.MustCompile(`\b(cjson|cmsgpack|struct|bit|os|io|require|print|goto|loadstring|dofile)\b[.( ]|#!lua|\berror\(|redis\.pcall|tostring\(`)

@@ -11,6 +11,7 @@ local schema, partitions, max_sessions, retention = ARGV[1], ARGV[2], ARGV[3], A
 local known = redis.call('HMGET', meta, 'schema', 'partitions', 'max_sessions', 'retention')
 local same = known[1] == schema and known[2] == partitions
 if schema ~= '' and (not known[1] or same) and (known[3] ~= max_sessions or known[4] ~= retention) then
+  redis.call('PERSIST', meta) -- first: a permitted write opens a full server for the others
   redis.call('HSET', meta, 'schema', schema, 'partitions', partitions, 'max_sessions', max_sessions, 'retention', retention)
   return { schema, partitions, max_sessions, retention }
 end

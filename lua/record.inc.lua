@@ -11,6 +11,7 @@ local function complete(record, more)
     local long = redis.call('HMGET', more, 'e', 'x', 'n', 'w')
     record[6], record[7] = long[1] or record[6], long[2] or record[7]
     record[9], record[10] = long[3] or record[9], long[4] or record[10]
+    record[16] = false -- it is complete now
   end
   return record
 end

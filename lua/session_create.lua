@@ -10,7 +10,7 @@
 -- ARGV[1..9]                  see finish.inc.lua
 -- ARGV[10] id, ARGV[11] digest
 -- ARGV[12] cap                live sessions, 0: none
--- ARGV[13] evict_min_idle ms
+-- ARGV[13] min_idle ms       of those that may be evicted
 -- ARGV[14] initialize_timeout ms
 -- ARGV[15] lifetime ms        the backstop TTL of a live session
 -- ARGV[16] n, then n fields and values of the record, then fields and values of more
@@ -20,8 +20,8 @@
 -- Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, digest, cap, min_idle = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
-local initialize_timeout, lifetime = tonumber(ARGV[14]), tonumber(ARGV[15])
-local last_field = 16 + 2 * tonumber(ARGV[16])
+local initialize_timeout, lifetime, n = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+local last_field = 16 + 2 * n
 
 --include clock
 --include record
@@ -35,8 +35,9 @@ if known[1] then
   end
   local ends = redis.call('ZSCORE', deadlines, id) or redis.call('ZSCORE', ended, id)
   local stays = (known[1] == 'i' or known[1] == 'a') and lifetime or retention + backstop
+  local reply = answer(known, more, now, ends, redis.call('HLEN', keys_of(id)[3]))
   redis.call('PEXPIREAT', session, now + stays) -- a write: WAIT waits for those of its own connection only
-  return answer(known, more, now, ends, redis.call('HLEN', keys_of(id)[3]))
+  return reply
 end
 
 redis.call('HINCRBY', counts, 'created', 0) -- a full server refuses this; ending others below would open it

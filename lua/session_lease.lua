@@ -22,11 +22,11 @@ local session, more, lru, deadlines, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4
 local id, digest, upstream, principal = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local idle, max_age, lifetime, never = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local interval, burst = tonumber(ARGV[9]), tonumber(ARGV[10])
-local granted, need = tonumber(ARGV[11]), tonumber(ARGV[12])
+local want, need = tonumber(ARGV[11]), tonumber(ARGV[12])
 
 --include record
 
-local record = read(session)
+local record = complete(read(session), more)
 if record[1] ~= 'a' or record[2] ~= digest or (record[5] or '') ~= upstream or (record[3] or '') ~= principal then
   return redis.error_reply('NOTFOUND no such session for this caller')
 end
@@ -41,7 +41,7 @@ if max_pending > 0 and more_pending > 0 and in_flight + more_pending > max_pendi
   return redis.error_reply('PENDING too many requests in flight')
 end
 
-local arrival = record[13] or '0'
+local granted, arrival = want, record[13] or '0'
 local now_us = time[1] * 1000000 + time[2]
 if interval > 0 then
   -- Never further ahead than a spent bucket: else a clock that went back would lock the client out.
@@ -52,7 +52,7 @@ if interval > 0 then
     return redis.error_reply('LIMITED ' .. math.ceil(wait / 1000))
   end
   -- Beyond the need at most a quarter of the rest: what one replica holds, another must do without.
-  granted = need + math.min(granted - need, math.floor((room - need) / 4))
+  granted = need + math.min(want - need, math.floor((room - need) / 4))
   arrival = string.format('%.0f', from + granted * interval)
 end
 

@@ -30,7 +30,7 @@ if record[1] == 'i' or record[1] == 'a' then
   finish(id, status, now)
   return { done, now, now + retention, 0, unpack(gone, 3) }
 end
-redis.call('PEXPIREAT', session, now + retention + backstop) -- a write: WAIT waits for those of its own connection only
 local reply = answer(record, more, now, redis.call('ZSCORE', ended, id), 0)
+redis.call('PEXPIREAT', session, now + retention + backstop) -- a write: WAIT waits for those of its own connection only
 table.insert(reply, 1, done)
 return reply

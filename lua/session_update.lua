@@ -19,7 +19,8 @@
 local session, more, lru, deadlines, counts, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, expected, writer = ARGV[1], ARGV[2], ARGV[3]
 local idle, max_age, lifetime, never = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local last_field = 8 + 2 * tonumber(ARGV[8])
+local n = tonumber(ARGV[8])
+local last_field = 8 + 2 * n
 
 --include clock
 --include record
@@ -29,13 +30,14 @@ local record = read(session)
 if not record[1] then
   return redis.error_reply('NOTFOUND no such session')
 end
-local ends = tonumber(redis.call('ZSCORE', deadlines, id) or never)
+local ends, in_flight = tonumber(redis.call('ZSCORE', deadlines, id) or never), redis.call('HLEN', pending)
 if (record[1] ~= 'i' and record[1] ~= 'a') or ends <= now then
   return redis.error_reply('ILLEGAL the session has ended')
 end
 if record[15] == writer then
+  local reply = answer(record, more, now, ends, in_flight)
   redis.call('PEXPIREAT', session, now + lifetime) -- a write: WAIT waits for those of its own connection only
-  return answer(record, more, now, ends, redis.call('HLEN', pending))
+  return reply
 end
 if record[4] ~= expected then
   return redis.error_reply('CONFLICT the session has another version')
@@ -58,4 +60,4 @@ if record[1] == 'i' then
   redis.call('HINCRBY', counts, 'i', -1)
   redis.call('HINCRBY', counts, 'a', 1)
 end
-return answer(read(session), more, now, string.format('%.0f', ends), redis.call('HLEN', pending))
+return answer(read(session), more, now, string.format('%.0f', ends), in_flight)
