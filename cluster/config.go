@@ -39,8 +39,8 @@ type Config struct {
 	// RequestBurst is how many requests a session may make at once. Default 100; needed when RequestRate is set. Spread over
 	// several replicas it may be a few less, because each may hold some that it was granted and has not spent.
 	RequestBurst int
-	// MaxPending caps the requests of one session in flight: exactly at each replica; what others have in flight counts
-	// once it has lasted for a ReportInterval. Default 64; 0: no cap.
+	// MaxPending caps the requests of one session in flight: exactly at each replica; of what others have in flight a
+	// replica learns by reports, so it counts two or three ReportIntervals later. Default 64; 0: no cap.
 	MaxPending int
 
 	// EventsCount, EventsBytes and EventsAge bound what is kept of a session's messages to its client, for resumption.

@@ -38,9 +38,9 @@ type holding struct {
 	streams   int
 	waiting   int               // of inFlight, those that expect an answer
 	pending   map[string]*Lease // of those, the latest of each key
-	finished  []string          // reported as pending, over since
-	known     int               // how many of ours the store has as pending
-	elsewhere int               // how many it has of others, as it last said
+	finished  []string          // reported as pending, over since; none is a key of pending
+	telling   int               // how many of those the report on its way to the store tells
+	elsewhere int               // how many the store has of others, as it last said
 
 	ended  chan struct{} // closed when the session is known to be over
 	isOver bool
@@ -102,14 +102,6 @@ func (h *holding) serve(m *Manager, digest Digest, use Use, now time.Time) (*Lea
 	return h.open(use, now), nil
 }
 
-// tooMany refuses a request that would be one too many in flight. The caller holds h.mu.
-func (h *holding) tooMany(m *Manager, use Use) error {
-	if m.cfg.MaxPending == 0 || use.PendingKey == "" || h.waiting+h.elsewhere < m.cfg.MaxPending {
-		return nil
-	}
-	return &LimitError{Limit: "max_pending", RetryAfter: m.cfg.ReportInterval, Err: ErrPendingLimited}
-}
-
 // spend takes n requests out of the budget, the older ones first, or none. The caller holds h.mu.
 func (h *holding) spend(n int, now time.Time, validity time.Duration) bool {
 	aging, fresh := h.aging.left(now, validity), h.fresh.left(now, validity)
@@ -161,15 +153,16 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 		h.session = g.Session
 	}
 	h.renewed(m, g.EndsIn, sent)
-	h.elsewhere = max(g.Pending-h.known, 0)
-	h.fresh.add(g.Budget-use.Requests, sent, g.At, m.cfg.Lease)
-	h.spent += use.Requests
+	h.elsewhere = max(g.Pending-h.known(), 0)
 	// The call itself recorded this activity: it is not reported again.
 	h.recordedAt = later(h.recordedAt, sent)
 	h.touchedAt = later(h.touchedAt, sent)
 	if err := h.tooMany(m, use); err != nil {
+		h.fresh.add(g.Budget, sent, g.At, m.cfg.Lease)
 		return nil, err
 	}
+	h.fresh.add(g.Budget-use.Requests, sent, g.At, m.cfg.Lease)
+	h.spent += use.Requests
 	return h.open(use, sent), nil
 }
 
@@ -206,13 +199,7 @@ func (h *holding) open(use Use, now time.Time) *Lease {
 	h.inFlight++
 	if use.PendingKey != "" {
 		h.waiting++
-		if h.pending == nil {
-			h.pending = make(map[string]*Lease)
-		}
-		if before := h.pending[use.PendingKey]; before != nil {
-			l.reported = before.reported // the key is this request's now, and so is what the store knows of it
-		}
-		h.pending[use.PendingKey] = l
+		h.name(l)
 	}
 	return l
 }
@@ -229,7 +216,7 @@ func (h *holding) close(l *Lease) {
 	if l.pendingKey != "" {
 		h.waiting--
 	}
-	// A client may reuse an id that is still in flight: then the key belongs to the later request.
+	// The key may belong to a later request: see name.
 	if l.pendingKey != "" && h.pending[l.pendingKey] == l {
 		delete(h.pending, l.pendingKey)
 		if l.reported {

@@ -31,7 +31,8 @@ type Lease struct {
 	stream     bool
 	pendingKey string
 	since      time.Time
-	reported   bool // the store knows of it as pending; guarded by h.mu
+	reported   bool // the store knows of it as pending, or may know; guarded by h.mu
+	retell     bool // it is to be told again: what the store knows is uncertain, or of an earlier request; guarded by h.mu
 
 	release sync.Once
 }
@@ -91,7 +92,7 @@ func (m *Manager) ask(ctx context.Context, id ID, digest Digest, use Use) (*Leas
 		want = h.wanted(use.Requests, m.cfg.RequestBurst)
 	}
 	call := LeaseCall{ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal, Need: use.Requests, Want: want}
-	if use.PendingKey != "" {
+	if use.PendingKey != "" && !h.isOvercounted() {
 		call.Pending = 1
 	}
 	sent := time.Now()

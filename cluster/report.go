@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -240,7 +241,8 @@ func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool
 	if !last { // the last report has no next one
 		some = min(some, pendingBatch)
 	}
-	r.Finished, h.finished = h.finished[:some:some], h.finished[some:]
+	r.Finished, h.finished = h.finished[:some:some], slices.Clone(h.finished[some:])
+	h.telling = some
 	h.requests, h.spent = 0, 0
 
 	return r, news || keep || r.Requests > 0 || r.Unspent > 0 || len(r.Started) > 0 || len(r.Finished) > 0
@@ -254,8 +256,8 @@ func (h *holding) newlyPending(owner string, now time.Time, interval time.Durati
 		if len(started) == pendingBatch {
 			break
 		}
-		if age := now.Sub(l.since); !l.reported && age >= interval {
-			l.reported = true
+		if age := now.Sub(l.since); (!l.reported || l.retell) && age >= interval {
+			l.reported, l.retell = true, false
 			started = append(started, PendingRequest{Key: key, Owner: owner, Age: age})
 		}
 	}
@@ -269,8 +271,8 @@ func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time
 	if r.Idle >= 0 {
 		h.recordedAt = later(h.recordedAt, sent.Add(-r.Idle))
 	}
-	h.known = max(h.known+len(r.Started)-len(r.Finished), 0)
-	h.elsewhere = max(renewal.Pending-h.known, 0)
+	h.telling = 0
+	h.elsewhere = max(renewal.Pending-h.known(), 0)
 	h.fresh.add(renewal.Budget, sent, renewal.At, m.cfg.Lease)
 	h.renewed(m, renewal.EndsIn, sent)
 	if renewal.Version != h.session.Version {
@@ -283,12 +285,17 @@ func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time
 func (h *holding) unreported(r Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.finished = append(h.finished, r.Finished...)
+	h.telling = 0
+	for _, key := range r.Finished {
+		if l := h.pending[key]; l == nil {
+			h.finished = append(h.finished, key)
+		} else { // the id is in use again
+			l.reported, l.retell = true, true
+		}
+	}
 	for _, p := range r.Started {
 		if l := h.pending[p.Key]; l != nil {
-			l.reported = false
-		} else {
-			h.finished = append(h.finished, p.Key) // over meanwhile, but the store may have been told
+			l.retell = true
 		}
 	}
 }
