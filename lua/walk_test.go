@@ -129,7 +129,7 @@ func inspect(script string) []string {
 	}
 	w := &walk{faults: make(map[string]bool), now: state{seen: make(map[string]bool)}, frames: []*frame{{returned: state{over: true}}}}
 	globals := (*scope)(nil).inner()
-	for _, name := range strings.Fields("redis KEYS ARGV tonumber math string table ipairs unpack") {
+	for name := range strings.FieldsSeq("redis KEYS ARGV tonumber math string table ipairs unpack") {
 		globals.names[name] = &value{}
 	}
 	w.block(chunk, globals)

@@ -179,7 +179,7 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 	}
 	s.releaseAll(ctx, []cluster.Session{session})
 	// A repeated call finds the session as the lost one left it.
-	if !done && !(repeated && session.Status == status) {
+	if !done && (!repeated || session.Status != status) {
 		return session, cluster.ErrIllegalTransition
 	}
 	return session, nil
