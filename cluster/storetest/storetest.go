@@ -116,7 +116,7 @@ type suite struct {
 // limits returns small limits that tests change as they need.
 func limits() cluster.Config {
 	cfg := cluster.DefaultConfig()
-	cfg.MaxSessions = 100
+	cfg.MaxSessions = 1000 // none of many partitions is ever full by accident
 	cfg.EvictMinIdle = 0
 	cfg.CreateRate, cfg.CreateRatePerPrincipal = 0, 0
 	cfg.RequestRate = 10
