@@ -127,6 +127,7 @@ func TestBrokenScriptsAreFound(t *testing.T) {
 		`local a, b = KEYS[1], KEYS[2] for i = 1, 2 do redis.call('GET', a) redis.call('ZREM', a, i) redis.call('GET', b) end`:                             "looks at b after its first write",
 		`local k = ARGV[1] .. ARGV[7] redis.call('UNLINK', k)`:                                                                                             "UNLINK writes a key that is not in KEYS before a look at it",
 		`for i = 1, 2 do local keys = {} for n = 1, 6 do keys[n] = ARGV[n] .. i end redis.call('UNLINK', unpack(keys)) end`:                                "before a look at it",
+		`local keys = {} for n = 1, 6 do keys[n] = ARGV[n] .. ARGV[7] end redis.call('GET', keys[1]) redis.call('UNLINK', keys[2])`:                        "before a look at it",
 		`local time = redis.call('TIME') return 'at ' .. time[1] * 1000000 + time[2]`:                                                                      "becomes a text",
 		`local now_us = tonumber(ARGV[1]) return { 'x', now_us .. '' }`:                                                                                    "now_us becomes a text",
 		`local time = redis.call('TIME') local t = math.max(time[1] * 1000000, 5) redis.call('PEXPIREAT', KEYS[1], 1) redis.call('HSET', KEYS[1], 't', t)`: "is given to HSET",
