@@ -288,3 +288,60 @@ func checkOthersGoOn(t *testing.T, store *redisstore.Store, sessions []knownSess
 		t.Error("no session was created")
 	}
 }
+
+// Cleaning up takes sessions that the caller does not name, whose keys may have moved already. Each of them is cleaned up
+// whole or not at all.
+func TestASlotThatIsMovingIsNotCleanedUpByHalves(t *testing.T) {
+	t.Parallel()
+	const sessions = 8
+	at := newRedisCluster(t, rediscluster.Options{NodeTimeout: unhurried})
+	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig(), Partitions: 1}
+	options.Config.StoreTimeout = patientTimeout
+	store := openStore(t, at.URL(storeUser), options)
+	crowded := options // every session it ends makes it purge others
+	crowded.Config.MaxSessions = 1
+	purger := openStore(t, at.URL(storeUser), crowded)
+	var living []knownSession
+	for range sessions {
+		living = append(living, mustUsed(t, store))
+		ended := mustUsed(t, store)
+		if _, err := store.Terminate(t.Context(), ended.ID, cluster.StatusClosed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	makeDue(t, at, options, store, sessions)
+
+	migration, err := at.Migrate(t.Context(), options.Prefix+":{0}:lru")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for more, i := true, 0; more; i++ {
+		if more, err = migration.Step(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		_, errSweep := store.Sweep(t.Context(), cluster.SweepCall{Limit: 100})
+		_, errTerminate := purger.Terminate(t.Context(), living[i%len(living)].ID, cluster.StatusTerminated)
+		if errSweep != nil && !errors.Is(errSweep, cluster.ErrStoreUnavailable) {
+			t.Errorf("sweep: %v, want ErrStoreUnavailable or none", errSweep)
+		}
+		if errors.Is(errTerminate, cluster.ErrStoreUnavailable) {
+			refused++
+		}
+	}
+	if err := migration.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if refused == 0 {
+		t.Error("the migration hindered nobody")
+	}
+	checkViolations(t, at, options)
+	if _, err := store.Sweep(t.Context(), cluster.SweepCall{Limit: 100}); err != nil {
+		t.Errorf("sweep, after the migration: %v", err)
+	}
+	if due := mustStats(t, store).Due; due != 0 {
+		t.Errorf("%d sessions are due after a sweep", due)
+	}
+	checkEveryCallWorks(t, store)
+	checkViolations(t, at, options)
+}

@@ -157,7 +157,7 @@ func useAll(t *testing.T, store cluster.Store) {
 	}
 	_, errList := store.List(t.Context(), cluster.Query{Limit: 1})
 	_, errStats := store.Stats(t.Context())
-	_, errSweep := store.Sweep(t.Context())
+	_, errSweep := store.Sweep(t.Context(), cluster.SweepCall{Limit: 100})
 	if err := errors.Join(errList, errStats, errSweep); err != nil {
 		t.Fatal(err)
 	}
@@ -405,13 +405,9 @@ func framesLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool
 	return lost
 }
 
-// A sweep whose reply is lost has swept, and the next one finds nothing to sweep.
-func sweepLossily(t *testing.T, at detour) {
-	const sessions = 20
-	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
-	options.Config.StoreTimeout = patientTimeout
-	store := at.open(t, options)
-	useAll(t, store)
+// makeDue makes so many sessions and waits until they are past their end.
+func makeDue(t *testing.T, at server, options redisstore.Options, store cluster.Store, sessions int) {
+	t.Helper()
 	hasty := options // whoever leases a session decides when it ends
 	hasty.Config.Lease, hasty.Config.IdleTimeout = 0, time.Millisecond
 	hasty.Config.ReportInterval, hasty.Config.ReportSlack = 10*time.Millisecond, 10*time.Millisecond
@@ -426,18 +422,28 @@ func sweepLossily(t *testing.T, at detour) {
 		}
 	}
 	eventually(t, recovery, func(context.Context) error {
-		if mustStats(t, store).Due < sessions {
+		if mustStats(t, store).Due < int64(sessions) {
 			return errNotYet
 		}
 		return nil
 	})
+}
+
+// A sweep whose reply is lost has swept, and the next one finds nothing to sweep.
+func sweepLossily(t *testing.T, at detour) {
+	const sessions = 20
+	options := redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}
+	options.Config.StoreTimeout = patientTimeout
+	store := at.open(t, options)
+	useAll(t, store)
+	makeDue(t, at, options, store, sessions)
 	var err error
-	lost := at.lose(0, func() { _, err = store.Sweep(t.Context()) })
+	lost := at.lose(0, func() { _, err = store.Sweep(t.Context(), cluster.SweepCall{Limit: 100}) })
 	checkUnavailable(t, "sweep", err, lost)
 	if !lost {
 		t.Error("no reply was lost")
 	}
-	if _, err = store.Sweep(t.Context()); err != nil {
+	if _, err = store.Sweep(t.Context(), cluster.SweepCall{Limit: 100}); err != nil {
 		t.Errorf("sweep again: %v", err)
 	}
 	stats := mustStats(t, store)
