@@ -84,6 +84,29 @@ func Example_stream() {
 	// Output: close the stream
 }
 
+// A stream that broke off goes on at any replica: what the client missed is in the store.
+func Example_resume() {
+	ctx := context.Background()
+	store, err := redisstore.Open(redisstore.EmbeddedURL, redisstore.Options{Config: cluster.DefaultConfig()})
+	check(err)
+	defer func() { check(store.Close()) }()
+	created, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{Upstream: "files"}})
+	check(err)
+
+	messages := [][]byte{[]byte("one"), []byte("two"), []byte("three")}
+	check(store.AppendEvents(ctx, cluster.EventAppend{ID: created.Session.ID, Stream: "get", First: 1, Events: messages}))
+
+	// The client comes back with the event id of the first one.
+	page := store.ReadEvents(ctx, []cluster.EventQuery{{ID: created.Session.ID, Stream: "get", After: 1, Limit: 100}})[0]
+	check(page.Err) // cluster.ErrEventsGone: some that follow are not kept, so the stream cannot go on
+	for _, message := range page.Events {
+		fmt.Println(string(message))
+	}
+	// Output:
+	// two
+	// three
+}
+
 // An operator pages through the sessions of the whole cluster.
 func Example_list() {
 	ctx := context.Background()

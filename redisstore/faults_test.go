@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -93,6 +94,59 @@ func TestLostReplyTakesEffectOnce(t *testing.T) {
 	stats, err := store.Stats(ctx)
 	if err != nil || stats.Created != 2 || stats.Ended[cluster.StatusClosed] != 1 {
 		t.Errorf("%d created, %d closed, %v; want 2, 1", stats.Created, stats.Ended[cluster.StatusClosed], err)
+	}
+}
+
+func TestLostReplyOfAnAppendStoresNothingTwice(t *testing.T) {
+	t.Parallel()
+	store, _, drop := newStore(t)
+	ctx := t.Context()
+	created, err := store.Create(ctx, newCreation(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := created.Session.ID
+	events := cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{[]byte("one"), []byte("two")}}
+	frames := []cluster.Frame{{Method: "one"}, {Method: "two"}}
+	for range 3 { // the script's text, then its digest, then as before
+		drop.Store(1)
+		if err := store.AppendEvents(ctx, events); err != nil {
+			t.Fatalf("append after a lost reply: %v", err)
+		}
+	}
+	page := store.ReadEvents(ctx, []cluster.EventQuery{{ID: id, Stream: "s", Limit: 10}})[0]
+	if page.Err != nil || page.Last != 2 || len(page.Events) != 2 {
+		t.Errorf("events %q, last %d, %v; want two", page.Events, page.Last, page.Err)
+	}
+	if err := store.AppendFrames(ctx, id, frames); err != nil { // loads the script
+		t.Fatal(err)
+	}
+	drop.Store(1)
+	if err := store.AppendFrames(ctx, id, frames); !errors.Is(err, cluster.ErrStoreUnavailable) {
+		t.Errorf("frames whose reply was lost: %v, want ErrStoreUnavailable: they cannot be recognized", err)
+	}
+	if page, err := store.ReadFrames(ctx, cluster.FrameQuery{ID: id, Limit: 10}); err != nil || page.Last != 4 {
+		t.Errorf("last frame %d, %v; want 4", page.Last, err)
+	}
+	violations, err := store.Violations(ctx)
+	if err != nil || len(violations) > 0 {
+		t.Errorf("violations: %v, %v", violations, err)
+	}
+}
+
+func TestLostReplyOfAReservationTakesOnePlace(t *testing.T) {
+	t.Parallel()
+	p := newPrincipals(t, 1, func(c *cluster.Config) { c.MaxSessionsPerPrincipal = 2; c.CreateRatePerPrincipal = 2 })
+	for range 2 {
+		var lost atomic.Bool
+		p.cut.answer = func(key string) bool { return strings.Contains(key, ":principal:") && !lost.Swap(true) }
+		if _, err := p.create("p"); err != nil {
+			t.Fatalf("create whose reservation's reply was lost: %v", err)
+		}
+	}
+	p.wantFull("p", "with two sessions")
+	if n := p.violations(); n != 0 {
+		t.Errorf("%d violations", n)
 	}
 }
 

@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,19 +18,19 @@ import (
 )
 
 // cutOff is a fault of the network: commands whose first key it matches are not sent.
-type cutOff struct{ key atomic.Pointer[string] }
+type cutOff struct {
+	key atomic.Pointer[string]
+	// answer says of which first keys the reply is lost, and the connection with it. Nil: of none.
+	answer func(key string) bool
+}
 
 var errCutOff = errors.New("cut off")
 
 func (c *cutOff) set(part string) { c.key.Store(&part) }
 
 func (c *cutOff) hits(cmd redis.Cmder) bool {
-	part, args := c.key.Load(), cmd.Args()
-	if part == nil || *part == "" || len(args) < 4 {
-		return false
-	}
-	key, _ := args[3].(string)
-	return strings.Contains(key, *part)
+	part := c.key.Load()
+	return part != nil && *part != "" && strings.Contains(firstKey(cmd), *part)
 }
 
 // DialHook and the others make it a hook of the client.
@@ -41,8 +42,22 @@ func (c *cutOff) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			cmd.SetErr(errCutOff)
 			return errCutOff
 		}
-		return next(ctx, cmd)
+		err := next(ctx, cmd)
+		if c.answer != nil && c.answer(firstKey(cmd)) {
+			err = io.EOF
+			cmd.SetErr(err)
+		}
+		return err
 	}
+}
+
+// firstKey returns the first key of a script's run.
+func firstKey(cmd redis.Cmder) string {
+	if len(cmd.Args()) < 4 {
+		return ""
+	}
+	key, _ := cmd.Args()[3].(string)
+	return key
 }
 
 func (c *cutOff) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {

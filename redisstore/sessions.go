@@ -12,6 +12,11 @@ import (
 // Create implements [cluster.SessionStore]. The session goes to the emptier of two random partitions; when that is full,
 // every other one is tried before it is refused.
 func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Created, error) {
+	if c.Principal != "" { // after that its place may be given to another
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, placeSettled)
+		defer cancel()
+	}
 	if c.Token != (cluster.Token{}) {
 		return s.createAs(ctx, c)
 	}
