@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
@@ -45,9 +46,10 @@ func (t *Topology) Shard(ctx context.Context, key string) ([]*redisserver.Server
 	return nil, fmt.Errorf("find the primary of %s: %w", key, errors.Join(errs...))
 }
 
-// Agreed looks whether all nodes that run name the same primary for a key. After a move it takes them a moment.
+// Agreed looks whether all nodes that run name the same primary for a key, and the same epoch. After a move it takes them a
+// moment: a slot that moved on before might end up with two primaries for ever, because they take the same epoch.
 func (t *Topology) Agreed(ctx context.Context, key string) error {
-	var primary string
+	var primary, epoch string
 	for _, n := range t.nodes {
 		if !n.Running() {
 			continue
@@ -56,11 +58,17 @@ func (t *Topology) Agreed(ctx context.Context, key string) error {
 		if err != nil {
 			return err
 		}
-		if primary == "" {
-			primary = addresses[0]
+		info, err := n.ask(ctx, "info")
+		if err != nil {
+			return err
 		}
-		if addresses[0] != primary {
-			return fmt.Errorf("the cluster names two primaries of %s: %s and %s", key, primary, addresses[0])
+		_, rest, _ := strings.Cut(info, "cluster_current_epoch:")
+		its, _, _ := strings.Cut(rest, "\r\n")
+		if primary == "" {
+			primary, epoch = addresses[0], its
+		}
+		if addresses[0] != primary || its != epoch {
+			return fmt.Errorf("the cluster names two primaries of %s: %s in epoch %s, %s in epoch %s", key, primary, epoch, addresses[0], its)
 		}
 	}
 	return nil
