@@ -113,20 +113,47 @@ func TestAKilledLeaderHasASuccessorAfterItsLockAndATick(t *testing.T) {
 
 func TestAStopDuringAnElectionLeavesNoLock(t *testing.T) {
 	t.Parallel()
+	for name, l := range map[string]*link{"slow": {delay: 400 * time.Millisecond}, "answers lost": {loses: "set"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inElectorate(t, func(t *testing.T, w *electorate) {
+				a := w.candidate("a", func(cfg *sweeper.ElectionConfig) { cfg.Store = w.store(l) })
+				a.start()
+				for range 5000 { // until the attempt is on its way back
+					if w.pass(time.Millisecond); w.server.Exists(w.keys.LeaderKey()) {
+						break
+					}
+				}
+				if !w.server.Exists(w.keys.LeaderKey()) {
+					t.Fatal("no attempt under way")
+				}
+				a.stop()
+				if w.server.Exists(w.keys.LeaderKey()) {
+					t.Error("the lock is left")
+				}
+				if len(w.history()) > 0 {
+					t.Error("it has led after its stop")
+				}
+			})
+		})
+	}
+}
+
+func TestNothingOfATermOutlivesRun(t *testing.T) {
+	t.Parallel()
 	inElectorate(t, func(t *testing.T, w *electorate) {
-		a := w.candidate("a")
-		a.link.change(whole, 400*time.Millisecond)
-		a.start()
-		for !w.server.Exists(w.keys.LeaderKey()) { // until its attempt is on its way back
+		a := w.candidate("a").start()
+		w.awaitLeader(soon, a)
+		a.link.change(whole, time.Second)
+		extensions := a.link.called("evalsha")
+		for i := 0; i < 500 && a.link.called("evalsha") == extensions; i++ { // until one is under way
 			w.pass(10 * time.Millisecond)
 		}
-		a.link.set(whole)
 		a.stop()
-		if w.server.Exists(w.keys.LeaderKey()) {
-			t.Error("the lock is left")
-		}
-		if len(w.history()) > 0 {
-			t.Error("it has led after its stop")
+		renewed, told := a.seen.count().renewed, len(a.seen.told())
+		w.pass(time.Minute)
+		if a.seen.count().renewed != renewed || len(a.seen.told()) != told {
+			t.Error("an extension came to its end after Run")
 		}
 	})
 }
@@ -207,8 +234,8 @@ func TestAFailedLeaderLetsAnotherLead(t *testing.T) {
 				if want := []sweeper.Reason{sweeper.ReasonElected, test.reason}; !slices.Equal(a.seen.told(), want) {
 					t.Errorf("told %v, want %v", a.seen.told(), want)
 				}
-				if !slices.Equal(a.seen.panicked, test.panicked) {
-					t.Errorf("panicked in %v, want %v", a.seen.panicked, test.panicked)
+				if !slices.Equal(a.seen.count().panicked, test.panicked) {
+					t.Errorf("panicked in %v, want %v", a.seen.count().panicked, test.panicked)
 				}
 				if a.log.count(test.says) == 0 || (test.panicked != nil && a.log.count("election_test.go") == 0) {
 					t.Errorf("the log does not say why:\n%s", a.log.text.String())
@@ -285,8 +312,8 @@ func TestAFullStoreIsCleanedWithoutALeader(t *testing.T) {
 		if n := a.log.count("memory is full"); n != 1 {
 			t.Errorf("logged %d times, want once", n)
 		}
-		if len(a.seen.panicked) != len(calls)/3 {
-			t.Errorf("%d panics counted, want %d", len(a.seen.panicked), len(calls)/3)
+		if len(a.seen.count().panicked) != len(calls)/3 {
+			t.Errorf("%d panics counted, want %d", len(a.seen.count().panicked), len(calls)/3)
 		}
 		w.server.Server().SetPreHook(nil)
 		w.awaitLeader(tick, a)

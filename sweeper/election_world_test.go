@@ -56,19 +56,26 @@ type reign struct {
 func inElectorate(t *testing.T, test func(*testing.T, *electorate)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		server := miniredis.NewMiniRedis()
-		server.ClockTTL(true)
-		t.Cleanup(server.Close)
-		w := &electorate{t: t, server: server}
-		w.keys = w.store(&link{})
-		if err := w.keys.Ping(t.Context()); err != nil { // starts the server
-			t.Fatal(err)
-		}
+		w := newElectorate(t)
 		test(t, w)
-		for _, c := range w.overlaps() {
-			t.Error(c)
+		for _, fault := range w.overlaps() {
+			t.Error(fault)
 		}
 	})
+}
+
+// newElectorate starts a store in a bubble.
+func newElectorate(t *testing.T) *electorate {
+	t.Helper()
+	server := miniredis.NewMiniRedis()
+	server.ClockTTL(true)
+	t.Cleanup(server.Close)
+	w := &electorate{t: t, server: server}
+	w.keys = w.store(&link{})
+	if err := w.keys.Ping(t.Context()); err != nil { // starts the server
+		t.Fatal(err)
+	}
+	return w
 }
 
 // store is a replica's own way to the server.
@@ -171,6 +178,7 @@ type candidate struct {
 	seen     *witness
 	log      *journal
 	work     func(context.Context, *sweeper.Term) error
+	fail     chan struct{} // makes its work fail, where that can
 	cancel   context.CancelFunc
 	done     chan error
 }
@@ -224,6 +232,8 @@ const (
 	whole   linkState = ""
 	cut     linkState = "cut"     // they fail at once
 	hanging linkState = "hanging" // they never arrive, and their callers wait until their deadline
+	tardy   linkState = "tardy"   // they take effect at once, and the answer takes the delay
+	deaf    linkState = "deaf"    // they take the delay, whatever their deadline
 	lost    linkState = "lost"    // they take effect, and their callers wait for the answer until their deadline
 	late    linkState = "late"    // they take effect after the delay, when nobody may be waiting any more
 )
@@ -234,8 +244,9 @@ var errCut = errors.New("the link is cut")
 type link struct {
 	mu    sync.Mutex
 	state linkState
-	delay time.Duration    // half of it on the way there, half on the way back; all of it there when late
+	delay time.Duration    // half of it on the way there, half on the way back, unless the state says otherwise
 	fails map[string]error // by command
+	loses string           // the command whose answers are lost, all others arriving
 	calls map[string]int
 	conns []net.Conn
 	// underWay are calls that nobody waits for but the end of the test.
@@ -327,6 +338,9 @@ func (l *link) send(ctx context.Context, name string, call func() error, unheard
 		l.calls = make(map[string]int)
 	}
 	l.calls[name]++
+	if l.loses == name {
+		state = lost
+	}
 	l.mu.Unlock()
 	switch {
 	case fails != nil:
@@ -345,13 +359,20 @@ func (l *link) send(ctx context.Context, name string, call func() error, unheard
 		})
 		return wait(ctx, time.Hour)
 	}
-	if err := wait(ctx, delay/2); err != nil {
+	there := delay / 2
+	switch state {
+	case tardy:
+		there = 0
+	case deaf:
+		ctx = context.WithoutCancel(ctx)
+	}
+	if err := wait(ctx, there); err != nil {
 		return err
 	}
 	if err := call(); err != nil {
 		return err
 	}
-	return wait(ctx, delay/2)
+	return wait(ctx, delay-there)
 }
 
 // wait waits, but not past a deadline.
@@ -375,9 +396,13 @@ type witness struct {
 	mu       sync.Mutex
 	isLeader bool
 	reasons  []sweeper.Reason
-	renewed  int
-	failed   int
-	panicked []string
+	counts   counts
+}
+
+// counts is what a witness has counted.
+type counts struct {
+	renewed, failed int
+	panicked        []string // where
 }
 
 func (o *witness) LeaderChanged(isLeader bool, reason sweeper.Reason) {
@@ -393,16 +418,16 @@ func (o *witness) LeaderChanged(isLeader bool, reason sweeper.Reason) {
 func (o *witness) Renewed(_ time.Duration, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.renewed++
+	o.counts.renewed++
 	if err != nil {
-		o.failed++
+		o.counts.failed++
 	}
 }
 
 func (o *witness) Panicked(loop string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.panicked = append(o.panicked, loop)
+	o.counts.panicked = append(o.counts.panicked, loop)
 }
 
 // told returns the reasons of all changes so far.
@@ -410,6 +435,12 @@ func (o *witness) told() []sweeper.Reason {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Clone(o.reasons)
+}
+
+func (o *witness) count() counts {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return counts{o.counts.renewed, o.counts.failed, slices.Clone(o.counts.panicked)}
 }
 
 // journal is a log that can be read while it is written.

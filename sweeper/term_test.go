@@ -13,9 +13,15 @@ import (
 func TestEpochsGrowOverTermsEvenWhenTheStoreForgets(t *testing.T) {
 	t.Parallel()
 	inElectorate(t, func(t *testing.T, w *electorate) {
+		holders := make(map[string]bool)
 		for i := range 10 {
 			c := w.candidate("r").start()
 			w.awaitLeader(soon, c)
+			holder, err := w.server.Get(w.keys.LeaderKey())
+			if err != nil || holders[holder] || sweeper.HolderIncarnation(holder) != "r" {
+				t.Errorf("the lock holds %q (%v), want r and something new", holder, err)
+			}
+			holders[holder] = true
 			w.pass(time.Duration(i) * time.Millisecond)
 			if i%2 == 0 {
 				w.server.Del("shadowcat:epoch")
@@ -51,6 +57,11 @@ func TestATrustedLeaderRaisesItsEpochOverAFence(t *testing.T) {
 		if err := term.Raise(t.Context(), 0); err != nil || term.Epoch() != fence+3 {
 			t.Errorf("Raise without the stored one: %v; epoch %d, want %d", err, term.Epoch(), fence+3)
 		}
+		a.stop()
+		w.server.Del("shadowcat:epoch")
+		if term, _ := a.reigning(w); term.Epoch() != fence+4 {
+			t.Errorf("the next term has epoch %d, want %d", term.Epoch(), fence+4)
+		}
 	})
 }
 
@@ -78,11 +89,11 @@ func TestALeaderWhoseTrustEndsWhileItRaisesKeepsItsEpoch(t *testing.T) {
 		term, fence := a.reigning(w)
 		epoch := term.Epoch()
 		a.link.fail("evalsha", errCut) // no extension
-		w.pass(time.Until(term.TrustedUntil()) - 400*time.Millisecond)
+		w.pass(time.Until(term.TrustedUntil()) - time.Second)
 		a.link.fail("evalsha", nil)
-		a.link.change(whole, 300*time.Millisecond) // for each of the two calls
+		a.link.change(deaf, 600*time.Millisecond) // for each of the two calls, whose answers come
 		err := term.Raise(t.Context(), fence)
-		if err == nil || term.Epoch() != epoch {
+		if !errors.Is(err, sweeper.ErrTrustEnded) || term.Epoch() != epoch {
 			t.Errorf("Raise: %v; epoch %d, want %d", err, term.Epoch(), epoch)
 		}
 	})
