@@ -7,6 +7,25 @@ import (
 	"time"
 )
 
+// CleanupStore removes what is over. Several callers at once do no harm: every method looks at a session again before it touches
+// it. What was done is told with an error, too: part of the store may be away. Each may fail with an [ErrFenced].
+type CleanupStore interface {
+	// Sweep ends a batch of sessions that are past their end and purges a batch of ended ones that are past their
+	// retention, the oldest first. It costs as much as there is to do, however many sessions there are.
+	Sweep(ctx context.Context, c SweepCall) (Swept, error)
+	// End ends those of some sessions that live and meet the conditions, and returns them as they were ended.
+	End(ctx context.Context, c EndCall) ([]Session, error)
+	// Purge removes the records of those of some sessions that have ended, and returns which.
+	Purge(ctx context.Context, c Cleanup, ids []ID) ([]ID, error)
+	// Relieve lets a batch of sessions go where memory runs out.
+	Relieve(ctx context.Context, c RelieveCall) (Relieved, error)
+	// Mend makes one step of a walk through everything, and mends what is out of step.
+	Mend(ctx context.Context, c MendCall) (Mended, error)
+	// Prune forgets the requests in flight that the given incarnations, all of them dead, have left behind in a session.
+	// It returns how many. A session that does not exist has none. It cannot be fenced: the dead do not come back.
+	Prune(ctx context.Context, id ID, dead []string) (int, error)
+}
+
 // Cleanup says who cleans up, and is part of every call that does. Of two leaders only the later one's calls take effect.
 type Cleanup struct {
 	// Epoch numbers the caller's term as leader. A call with an epoch older than one that has cleaned up before is refused
@@ -28,6 +47,23 @@ func (e *FencedError) Error() string { return fmt.Sprintf("%v (epoch %d)", ErrFe
 
 // Unwrap returns ErrFenced.
 func (e *FencedError) Unwrap() error { return ErrFenced }
+
+// SweepCall asks a store for one sweep.
+type SweepCall struct {
+	Cleanup
+
+	// Limit is how many sessions of each kind go at most, of each slice of the session space: 1 to 1000.
+	Limit int
+}
+
+// Swept is what one call of Sweep did.
+type Swept struct {
+	Expired []Session // as they were ended
+	Purged  []ID
+	More    bool // there is more to do at once
+	// Took is the longest that one script took of a server's time; 0 when the servers do not tell.
+	Took time.Duration
+}
 
 // EndCall asks a store to end sessions that meet conditions at the moment they are ended.
 type EndCall struct {

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -16,62 +15,51 @@ const (
 	pendingBatch = 100
 	// checkBatch is how many sessions one call of Store.Check takes.
 	checkBatch = 1000
-	// sweepInterval is about how often a replica cleans up, in at most sweepBatches batches.
-	sweepInterval = 10 * time.Second
-	sweepBatches  = 20
+	// beatInterval is how often a replica says that it lives: several times before it is taken for dead.
+	beatInterval = 5 * time.Second
 )
 
 // Run writes back what happened to the sessions this replica holds, once every Config.ReportInterval, until ctx is done.
-// Then it reports a last time, so that a clean stop loses nothing, and returns nil. Every few seconds it also cleans up a
-// little in the store, whoever's sessions they are. The caller owns the goroutine; Run must be called once.
+// Then it reports a last time, so that a clean stop loses nothing, and returns nil. Every few seconds it also says in the
+// store that this replica lives. The caller owns the goroutine; Run must be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.cfg.ReportInterval)
 	defer tick.Stop()
-	// Replicas that were started together must not sweep together.
-	sweep := time.NewTicker(sweepInterval/2 + rand.N(sweepInterval)) //nolint:gosec // spreads load, hides nothing
-	defer sweep.Stop()
+	beat := time.NewTicker(beatInterval)
+	defer beat.Stop()
+	m.beat(ctx)
 	for {
 		select {
 		case <-tick.C:
 			m.reportAll(context.WithoutCancel(ctx), false) // what is taken out to be said must be said
 			m.checkStreams(ctx)
 			m.forgetIdle(time.Now())
-		case <-sweep.C:
-			m.sweep(ctx)
+		case <-beat.C:
+			m.beat(ctx)
 		case <-ctx.Done():
 			m.reportAll(context.WithoutCancel(ctx), true)
+			m.leave(context.WithoutCancel(ctx))
 			return nil
 		}
 	}
 }
 
-// sweep ends what is past its end and purges what is past its retention: a bounded number of batches, and no longer than
-// half a report interval, because reports wait for it. All replicas do it, now and then: doing it twice is harmless, and a
-// sweep that finds nothing costs next to nothing.
-func (m *Manager) sweep(ctx context.Context) {
-	started := time.Now()
-	for i := 0; i < sweepBatches && time.Since(started) < m.cfg.ReportInterval/2; i++ {
-		swept, err := m.sweepOnce(ctx)
-		for _, expired := range swept.Expired {
-			m.drop(expired.ID)
-		}
-		if len(swept.Expired)+swept.Purged > 0 {
-			m.log.Debug("cleaned up", "expired", len(swept.Expired), "purged", swept.Purged)
-		}
-		if err != nil {
-			m.log.Debug("cleaning up", "error", err)
-			return
-		}
-		if !swept.More {
-			return
-		}
+// beat says in the store that this replica lives, so that what it has in flight is known to be in good hands.
+func (m *Manager) beat(ctx context.Context) {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	if err := m.store.Beat(ctx, m.incarnation); err != nil {
+		m.log.Debug("saying that this replica lives", "error", err)
 	}
 }
 
-func (m *Manager) sweepOnce(ctx context.Context) (Swept, error) {
+// leave says that this replica ends in order.
+func (m *Manager) leave(ctx context.Context) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
-	return m.store.Sweep(ctx)
+	if err := m.store.Leave(ctx, m.incarnation); err != nil {
+		m.log.Debug("saying that this replica ends", "error", err)
+	}
 }
 
 // reportAll sends one report for each session with something to say. After a fault of the store it stops: what was not
@@ -241,8 +229,7 @@ func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool
 	if !last { // the last report has no next one
 		some = min(some, pendingBatch)
 	}
-	r.Finished, h.finished = h.finished[:some:some], slices.Clone(h.finished[some:])
-	h.telling = some
+	r.Finished, h.finished, h.telling = h.finished[:some:some], h.finished[some:], some
 	h.requests, h.spent = 0, 0
 
 	return r, news || keep || r.Requests > 0 || r.Unspent > 0 || len(r.Started) > 0 || len(r.Finished) > 0
@@ -286,16 +273,15 @@ func (h *holding) unreported(r Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.telling = 0
-	for _, key := range r.Finished {
-		if l := h.pending[key]; l == nil {
-			h.finished = append(h.finished, key)
-		} else { // the id is in use again
-			l.reported, l.retell = true, true
-		}
-	}
+	keys := r.Finished
 	for _, p := range r.Started {
-		if l := h.pending[p.Key]; l != nil {
-			l.retell = true
+		keys = append(keys, p.Key)
+	}
+	for _, key := range keys {
+		if l := h.pending[key]; l != nil {
+			l.reported, l.retell = true, true
+		} else if !slices.Contains(h.finished, key) {
+			h.finished = append(h.finished, key) // over, but the store may not know, or may have been told that it is not
 		}
 	}
 }

@@ -210,21 +210,3 @@ func TestManyPendingRequestsAreToldInPortions(t *testing.T) {
 		}
 	})
 }
-
-func TestAbandonedSessionsAreCleanedUp(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.IdleTimeout, c.Retention, c.CreateRate = 10*time.Second, 20*time.Second, 0 }, func(t *testing.T, w *world) {
-		m, _ := w.replica()
-		for range 250 {
-			w.session(m)
-		}
-		w.pass(30 * time.Second)
-		stats, err := m.Stats(t.Context())
-		if err != nil || stats.ByStatus[cluster.StatusActive] != 0 || stats.Ended[cluster.StatusExpired] != 250 {
-			t.Errorf("abandoned sessions: %+v, %v; want 250 expired", stats, err)
-		}
-		w.pass(time.Minute)
-		if keys := w.server.Keys(); len(keys) != 1 { // the counts
-			t.Errorf("%d keys left: %.5v", len(keys), keys)
-		}
-	})
-}

@@ -12,6 +12,7 @@ type Store interface {
 	LeaseStore
 	ListStore
 	CleanupStore
+	ReplicaStore
 	EventStore
 	FrameStore
 }
@@ -55,17 +56,6 @@ type ListStore interface {
 	Stats(ctx context.Context) (Stats, error)
 }
 
-// CleanupStore removes what is over.
-type CleanupStore interface {
-	// Sweep ends a batch of sessions that are past their end and purges a batch of ended ones that are past their
-	// retention, the oldest first. Several callers at once do no harm. What it did is told with an error, too: part of the
-	// store may be away.
-	Sweep(ctx context.Context) (Swept, error)
-	// Prune forgets the requests in flight that the given incarnations, all of them dead, have left behind in a session.
-	// It returns how many. A session that does not exist has none.
-	Prune(ctx context.Context, id ID, dead []string) (int, error)
-}
-
 // Creation asks a store for a new session.
 type Creation struct {
 	NewSession
@@ -106,13 +96,6 @@ type LeaseCall struct {
 	// Pending is how many of the requests in hand would be in flight if they were granted. They are not recorded: a
 	// Report does that, of those that last.
 	Pending int
-}
-
-// Swept is what one call of Sweep did.
-type Swept struct {
-	Expired []Session // as they were ended
-	Purged  int
-	More    bool // there is more to do at once
 }
 
 // Grant is a store's answer to a LeaseCall.

@@ -5,22 +5,30 @@
 -- KEYS[2] deadlines   ZSET  live sessions by their end
 -- KEYS[3] ended       ZSET  ended sessions by purge time
 -- KEYS[4] counts      HASH
+-- KEYS[5] fence       STRING  the highest epoch that has cleaned up here
 -- ARGV[1..9]          see finish.inc.lua
--- ARGV[10] limit      how many of each kind
+-- ARGV[10] epoch, ARGV[11] is_leader: 1 or 0
+-- ARGV[12] limit      how many of each kind
 --
--- Returns the number of sessions expired, the number of records purged, then what finish.inc.lua has ended. Cost: O(log n) a session.
-local lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local limit = tonumber(ARGV[10])
+-- Returns the us it took (0 where a server's clock stands still meanwhile), whether there is more, the number of records
+-- purged, their ids, then what finish.inc.lua has ended; error FENCED <epoch>. Cost: O(log n) a session.
+local lru, deadlines, ended, counts, fence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local epoch, is_leader, limit = ARGV[10], ARGV[11], tonumber(ARGV[12])
 
---include clock
 --include record
 --include finish
+--include fence
 
-local now = clock()
+local refusal = fenced(epoch, is_leader)
+if refusal then return refusal end
+local begun = redis.call('TIME')
+local now = begun[1] * 1000 + math.floor(begun[2] / 1000)
 local over = redis.call('ZRANGEBYSCORE', ended, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(over) do purge(id) end
 local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(due) do finish(id, 'x', now) end
-table.insert(gone, 1, #over)
-table.insert(gone, 1, #due)
-return gone
+local done = redis.call('TIME')
+local reply = { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, #over }
+for _, id in ipairs(over) do reply[#reply + 1] = id end
+for i = 1, #gone do reply[#reply + 1] = gone[i] end
+return reply

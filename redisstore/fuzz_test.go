@@ -124,9 +124,32 @@ var decoders = map[string]struct {
 		return []error{err}
 	}, []error{cluster.ErrCapacity, cluster.ErrStoreUnavailable}},
 	"swept": {func(_ *testing.T, reply []any) []error {
-		_, err := decodeSwept(reply)
+		_, err := decodeSwept(pipelined{reply: reply})
 		return []error{err}
-	}, []error{errMalformedReply}},
+	}, []error{cluster.ErrStoreUnavailable}},
+	"ending": {func(t *testing.T, reply []any) []error {
+		ended, err := decodeEnding(pipelined{reply: reply})
+		if len(ended)*endedFields > len(reply) {
+			t.Errorf("%d sessions out of %d parts", len(ended), len(reply))
+		}
+		return []error{err}
+	}, []error{cluster.ErrStoreUnavailable}},
+	"ids": {func(t *testing.T, reply []any) []error {
+		ids, err := decodeIDs(reply)
+		if len(ids) > len(reply) {
+			t.Errorf("%d ids out of %d parts", len(ids), len(reply))
+		}
+		return []error{err}
+	}, []error{cluster.ErrStoreUnavailable}},
+	"repairs": {func(t *testing.T, reply []any) []error {
+		repairs, err := decodeRepairs(reply)
+		for _, r := range repairs {
+			if !slices.Contains(cluster.RepairKinds(), r.Kind) {
+				t.Errorf("a repair of kind %q", r.Kind)
+			}
+		}
+		return []error{err}
+	}, []error{cluster.ErrStoreUnavailable}},
 	"grant": {func(t *testing.T, reply []any) []error {
 		grant, err := decodeGrant(fuzzID, reply)
 		checkSession(t, grant.Session, err)
@@ -189,8 +212,11 @@ var decoders = map[string]struct {
 		}
 		return []error{err}
 	}, []error{cluster.ErrStoreUnavailable}},
-	"number": {func(_ *testing.T, reply []any) []error {
-		_, err := decodeNumber(reply)
+	"number": {func(t *testing.T, reply []any) []error {
+		n, err := decodeNumber(reply)
+		if err == nil && reply[0] == "NaN" {
+			t.Errorf("what is not a number is %d", n)
+		}
 		return []error{err}
 	}, []error{cluster.ErrStoreUnavailable}},
 	"counts": {func(t *testing.T, reply []any) []error {
@@ -276,6 +302,9 @@ func replySeeds() [][]any {
 		ended,
 		slices.Concat([]any{"FULL", 1000}, ended),
 		slices.Concat([]any{1, 0}, ended),
+		slices.Concat([]any{120, 1, 2, id, id}, ended, ended),
+		{id, "index_wrong", id, "ttl_missing"},
+		{id, id},
 		slices.Concat([]any{4, 2000, us}, answer),
 		{1, 3, 10, 2000, us, 0, 0, 0, 0, 0, 0, 0},
 		{1, 0, 1},

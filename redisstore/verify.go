@@ -59,7 +59,7 @@ func (v *verifier) readKeys() error { return v.eachNode(v.readKeysOf) }
 func (v *verifier) readKeysOf(node redis.Cmdable) error {
 	iter := node.Scan(v.ctx, 0, v.p.prefix+"*", 1000).Iterator()
 	owned := v.p.owned()
-	known := map[string]bool{v.p.lru(): true, v.p.deadlines(): true, v.p.ended(): true, v.p.counts(): true}
+	known := map[string]bool{v.p.lru(): true, v.p.deadlines(): true, v.p.ended(): true, v.p.counts(): true, v.p.fence(): true}
 	for iter.Next(v.ctx) {
 		key := iter.Val()
 		id, isRecord := strings.CutPrefix(key, owned[0])

@@ -17,13 +17,13 @@ type PanicError struct {
 func (e *PanicError) Error() string { return fmt.Sprintf("panic in %s: %v", e.Loop, e.Value) }
 
 // guard runs a loop's work. A panic is logged with its stack, counted, and becomes a [PanicError].
-func guard(loop string, log *slog.Logger, observer Observer, work func() error) (err error) {
+func guard(loop string, log *slog.Logger, counter PanicCounter, work func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			failure := &PanicError{Loop: loop, Value: value}
 			log.LogAttrs(context.Background(), slog.LevelError, "recovered from a panic",
 				slog.String("loop", loop), slog.String("panic", fmt.Sprint(value)), slog.String("stack", string(debug.Stack())))
-			observer.Panicked(loop)
+			counter.Panicked(loop)
 			err = failure
 		}
 	}()

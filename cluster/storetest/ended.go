@@ -113,12 +113,12 @@ func sweepTells(t *testing.T, s *suite) {
 	gone := s.active()
 	s.terminate(gone.ID)
 	s.b.Advance(idle())
-	swept, err := s.store.Sweep(t.Context())
-	if err != nil || swept.Purged != 1 || swept.More {
-		t.Errorf("%d purged, more: %v, %v; want 1 and no more", swept.Purged, swept.More, err)
+	swept, err := s.store.Sweep(t.Context(), sweep)
+	if err != nil || len(swept.Purged) != 1 || swept.Purged[0] != gone.ID || swept.More {
+		t.Errorf("%v purged, more: %v, %v; want 1 and no more", swept.Purged, swept.More, err)
 	}
 	s.wantEnded(swept.Expired, cluster.StatusExpired, due...)
-	if swept, err = s.store.Sweep(t.Context()); err != nil || len(swept.Expired)+swept.Purged > 0 {
+	if swept, err = s.store.Sweep(t.Context(), sweep); err != nil || len(swept.Expired)+len(swept.Purged) > 0 {
 		t.Errorf("second sweep: %+v, %v; want nothing", swept, err)
 	}
 }

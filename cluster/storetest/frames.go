@@ -234,8 +234,8 @@ func framesRetention(t *testing.T, s *suite) {
 	s.record(made.ID, named("c")...)
 	s.wantFrames(s.frames(made.ID, 0, 10), "abc", 1, 0, 3)
 	s.b.Advance(time.Millisecond)
-	if swept, err := s.store.Sweep(t.Context()); err != nil || swept.Purged != 1 {
-		t.Fatalf("%d purged, %v; want 1", swept.Purged, err)
+	if swept, err := s.store.Sweep(t.Context(), sweep); err != nil || len(swept.Purged) != 1 {
+		t.Fatalf("%v purged, %v; want 1", swept.Purged, err)
 	}
 	s.wantNoFrames(made.ID)
 }

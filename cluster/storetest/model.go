@@ -3,7 +3,6 @@ package storetest
 import (
 	"bytes"
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -248,13 +247,12 @@ func (m *model) terminate(id cluster.ID, status cluster.Status) (cluster.Session
 // sweep purges what is past its retention, then ends what is past its end.
 func (m *model) sweep() (cluster.Swept, error) {
 	var swept cluster.Swept
-	maps.DeleteFunc(m.sessions, func(_ cluster.ID, s *modelled) bool {
-		over := !s.Status.Live() && !m.at().Before(s.DeadlineAt)
-		if over {
-			swept.Purged++
+	for _, s := range m.ordered(false, byEnd) {
+		if !m.at().Before(s.DeadlineAt) {
+			swept.Purged = append(swept.Purged, s.ID)
+			delete(m.sessions, s.ID)
 		}
-		return over
-	})
+	}
 	for _, s := range m.ordered(true, byEnd) {
 		if m.due(s) {
 			swept.Expired = append(swept.Expired, m.finish(s, cluster.StatusExpired))

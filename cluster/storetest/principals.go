@@ -160,7 +160,7 @@ func placeComesBackBySweep(t *testing.T, s *suite) {
 		s.mustCreateFor("p")
 	}
 	s.b.Advance(limits().InitializeTimeout)
-	if swept, err := s.store.Sweep(t.Context()); err != nil || len(swept.Expired) != 3 {
+	if swept, err := s.store.Sweep(t.Context(), sweep); err != nil || len(swept.Expired) != 3 {
 		t.Fatalf("swept %d, %v; want 3 expired", len(swept.Expired), err)
 	}
 	s.b.Verify(t) // the sweep itself has given the places back

@@ -113,6 +113,9 @@ type suite struct {
 	store cluster.Store
 }
 
+// sweep is one batch of cleanup.
+var sweep = cluster.SweepCall{Limit: 100}
+
 // limits returns small limits that tests change as they need.
 func limits() cluster.Config {
 	cfg := cluster.DefaultConfig()

@@ -217,24 +217,24 @@ func sweepCleans(t *testing.T, s *suite) {
 	}
 	s.b.Advance(idle())
 	kept := s.active() // its creation expires two on the way
-	sweep := func() cluster.Swept {
-		swept, err := s.store.Sweep(t.Context())
+	once := func() cluster.Swept {
+		swept, err := s.store.Sweep(t.Context(), sweep)
 		if err != nil {
 			t.Fatalf("Sweep: %v", err)
 		}
 		return swept
 	}
-	if got := sweep(); len(got.Expired) != 100 || !got.More {
+	if got := once(); len(got.Expired) != 100 || !got.More {
 		t.Errorf("first sweep: %d, %v, want 100 expired and more to do", len(got.Expired), got.More)
 	}
-	if got := sweep(); len(got.Expired) != 28 || got.More {
+	if got := once(); len(got.Expired) != 28 || got.More {
 		t.Errorf("second sweep: %d, %v, want the other 28 expired and no more", len(got.Expired), got.More)
 	}
 	s.b.Advance(limits().Retention)
 	for range 2 {
-		sweep()
+		once()
 	}
-	if got := sweep(); len(got.Expired)+got.Purged > 0 || got.More {
+	if got := once(); len(got.Expired)+len(got.Purged) > 0 || got.More {
 		t.Errorf("last sweep: %+v, want nothing", got)
 	}
 	stats := s.stats()

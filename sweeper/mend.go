@@ -1,0 +1,46 @@
+package sweeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// mendLoop walks through everything the store holds, slowly, and mends what has drifted apart, again and again.
+func (s *Sweeper) mendLoop(ctx context.Context, term *Term) error {
+	for ctx.Err() == nil {
+		err := s.walk(ctx, term)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, cluster.ErrFenced):
+			return fmt.Errorf("reconciling: %w", err)
+		case err != nil:
+			s.log.Warn("the reconciler's walk broke off; the next one begins anew", "error", err)
+		}
+		pause(ctx, jittered(s.cfg.MendInterval))
+	}
+	return nil
+}
+
+// walk is one walk through everything.
+func (s *Sweeper) walk(ctx context.Context, term *Term) error {
+	for cursor, first := "", true; (first || cursor != "") && ctx.Err() == nil; first = false {
+		var mended cluster.Mended
+		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
+			mended, err = s.cfg.Store.Mend(ctx, cluster.MendCall{Cleanup: who, Cursor: cursor, Limit: mendBatch})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, repair := range mended.Repairs {
+			s.observer.Mended(repair.Kind)
+			s.log.Warn("mended drift", "kind", repair.Kind, "session", repair.ID)
+		}
+		cursor = mended.Next
+		pause(ctx, mendPace)
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,101 @@
+package sweeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// sweepLoop sweeps once an interval. It fails when that has not worked for several intervals.
+func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
+	b := batch{most: s.cfg.Batch, size: s.cfg.Batch}
+	lastGood := time.Now()
+	for ctx.Err() == nil {
+		err := s.sweep(ctx, term, &b)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, cluster.ErrFenced):
+			return fmt.Errorf("sweeping: %w", err)
+		case err != nil:
+			s.observer.SweepFailed()
+			if away := time.Since(lastGood); away > givenUp*s.cfg.Interval {
+				return fmt.Errorf("sweeping has not worked for %s: %w", away.Round(time.Millisecond), err)
+			}
+			s.log.Warn("sweeping", "error", err)
+		default:
+			if away := time.Since(lastGood); away > 2*s.cfg.Interval {
+				// Activity that replicas could not report meanwhile must land before anybody is ended for want of it.
+				pause(ctx, s.cfg.Slack)
+			}
+			lastGood = time.Now()
+		}
+		pause(ctx, jittered(s.cfg.Interval))
+	}
+	return nil
+}
+
+// sweep ends what is past its end and purges what is past its retention, until nothing is due.
+func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) error {
+	for ctx.Err() == nil {
+		var swept cluster.Swept
+		started := time.Now()
+		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
+			swept, err = s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: who, Limit: b.size})
+			return err
+		})
+		s.tell(swept, time.Since(started))
+		b.took(swept)
+		if err != nil || !swept.More {
+			return err
+		}
+		pause(ctx, pace)
+	}
+	return nil
+}
+
+// sweepOnce is what a replica does that cannot become leader because the server is full, when nobody leads.
+func (s *Sweeper) sweepOnce(ctx context.Context, epoch int64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
+	defer cancel()
+	started := time.Now()
+	swept, err := s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: cluster.Cleanup{Epoch: epoch}, Limit: s.cfg.Batch})
+	s.tell(swept, time.Since(started))
+	if err != nil || s.cfg.EmergencyAbove < 0 {
+		return err
+	}
+	return s.relieve(ctx, func(ctx context.Context, do func(context.Context, cluster.Cleanup) error) error {
+		return do(ctx, cluster.Cleanup{Epoch: epoch})
+	})
+}
+
+// tell passes on what a sweep did.
+func (s *Sweeper) tell(swept cluster.Swept, took time.Duration) {
+	s.observer.Swept(len(swept.Expired), len(swept.Purged), took)
+	s.trail.Ended(cluster.ActorSweeper, "past its end", swept.Expired...)
+	s.trail.Purged(cluster.ActorSweeper, "past its retention", swept.Purged...)
+	if s.cfg.Expired != nil && len(swept.Expired) > 0 {
+		s.cfg.Expired(swept.Expired)
+	}
+}
+
+// batch is how many sessions one script takes: as many as may be, and fewer when scripts take too long.
+type batch struct{ most, size int }
+
+// took takes in what a sweep took of the server's time, where the server tells: halved when it was too much, otherwise a little more.
+func (b *batch) took(swept cluster.Swept) {
+	switch {
+	case swept.Took > scriptBudget:
+		b.size = max(b.size/2, 1)
+	case swept.More && swept.Took < scriptBudget/2:
+		b.size = min(b.size+max(b.most/10, 1), b.most)
+	}
+}
+
+// jittered is an interval, give or take a fifth: what starts together must not stay together.
+func jittered(interval time.Duration) time.Duration {
+	return interval - interval/5 + rand.N(2*interval/5+1) //nolint:gosec // spreads load, hides nothing
+}
