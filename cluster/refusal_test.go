@@ -22,7 +22,7 @@ func (f fullStore) Create(ctx context.Context, _ cluster.Creation) (cluster.Crea
 }
 
 func TestSessionEndedByARefusedCreationStopsAtOnce(t *testing.T) {
-	inWorld(t, nil, func(t *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.RequestRate = 0 }, func(t *testing.T, w *world) {
 		other, _ := w.replica()
 		s, token := w.session(other)
 		m, err := cluster.NewManager(fullStore{w.store, s.ID}, w.cfg, cluster.Options{})
