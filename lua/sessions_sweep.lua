@@ -24,8 +24,8 @@ if refusal then return refusal end
 local begun = redis.call('TIME')
 local now = begun[1] * 1000 + math.floor(begun[2] / 1000)
 local over = redis.call('ZRANGEBYSCORE', ended, '-inf', now, 'LIMIT', 0, limit)
-for _, id in ipairs(over) do purge(id) end
 local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, limit)
+for _, id in ipairs(over) do purge(id) end
 for _, id in ipairs(due) do finish(id, 'x', now) end
 local done = redis.call('TIME')
 local reply = { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, #over }
