@@ -89,6 +89,7 @@ func (w *electorate) store(l *link) *redisstore.Store {
 			return l.dialed(w.server.Dial())
 		},
 		MaxRetries:               -1,
+		DialerRetries:            1,
 		ContextTimeoutEnabled:    true,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
@@ -306,6 +307,9 @@ func (l *link) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (l *link) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "hello" { // the beginning of a connection is no call of the election
+			return next(ctx, cmd)
+		}
 		err := l.send(ctx, cmd.Name(), func() error { return next(ctx, cmd) }, func() {
 			_ = next(context.WithoutCancel(ctx), redis.NewCmd(ctx, cmd.Args()...))
 		})
@@ -318,6 +322,9 @@ func (l *link) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 func (l *link) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if cmds[0].Name() != "get" { // the only pipeline of the election looks who leads
+			return next(ctx, cmds)
+		}
 		err := l.send(ctx, "pipeline", func() error { return next(ctx, cmds) }, func() {})
 		if err != nil {
 			for _, cmd := range cmds {

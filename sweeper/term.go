@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-redsync/redsync/v4"
@@ -32,12 +31,11 @@ type Term struct {
 	mutex  *redsync.Mutex
 	value  string
 	since  time.Time
-	epoch  atomic.Int64
 	ending sync.Once
-
 	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex
+	epoch   int64
 	watch   *time.Timer // fires when the trust window ends
 	trusted time.Time   // its end
 	fault   error       // of the last extension, nil when it succeeded
@@ -46,7 +44,11 @@ type Term struct {
 }
 
 // Epoch is the number that fences older terms out. [Term.Raise] changes it.
-func (t *Term) Epoch() int64 { return t.epoch.Load() }
+func (t *Term) Epoch() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.epoch
+}
 
 // TrustedUntil is the end of the trust window, by this process's clock. Extensions move it.
 func (t *Term) TrustedUntil() time.Time {
@@ -98,11 +100,12 @@ func (t *Term) take(ctx context.Context, least int64) error {
 	t.election.knows(epoch)
 	// The call may have taken long, or the process may have been stopped: then a successor may have an older epoch than
 	// this one, which must not be used.
-	if !t.Trusted() {
-		return t.over()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cause != nil || !time.Now().Before(t.trusted) {
+		return cmp.Or(t.cause, ErrTrustEnded)
 	}
-	for known := t.Epoch(); known < epoch && !t.epoch.CompareAndSwap(known, epoch); known = t.Epoch() {
-	}
+	t.epoch = max(t.epoch, epoch)
 	return nil
 }
 

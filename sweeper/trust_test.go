@@ -12,14 +12,14 @@ import (
 
 func TestALeaderThatCannotExtendStopsBeforeItsTrustEnds(t *testing.T) {
 	t.Parallel()
-	for name, break_ := range map[string]func(*link){
+	for name, breakLink := range map[string]func(*link){
 		"fails":      func(l *link) { l.set(cut) },
 		"hangs":      func(l *link) { l.set(hanging) },
 		"reply lost": func(l *link) { l.set(lost) },
 		"deaf":       func(l *link) { l.change(deaf, 3*ttl) },
 		"tardy":      func(l *link) { l.change(tardy, ttl/4) },
 		"too late":   func(l *link) { l.change(late, ttl/2) },
-		"refused":    func(l *link) { l.fail("evalsha", errors.New("READONLY You can't write against a read only replica.")) },
+		"no scripts": func(l *link) { l.fail("evalsha", errCut) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -29,7 +29,7 @@ func TestALeaderThatCannotExtendStopsBeforeItsTrustEnds(t *testing.T) {
 				b := w.candidate("b").start()
 				w.pass(47 * time.Second)
 				extended := a.election.Status().SeenAt
-				break_(a.link)
+				breakLink(a.link)
 				w.pass(time.Until(extended.Add(window - time.Millisecond)))
 				if !a.election.Status().IsLeader {
 					t.Error("it gave up too early")
