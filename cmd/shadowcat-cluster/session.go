@@ -24,13 +24,13 @@ func newSessionCommand() *cobra.Command {
 		Short: "List, show and end sessions",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("session: say what to do: list, show or terminate")
+				return errors.New("session: say what to do: list, show, terminate or cleanup")
 			}
-			return fmt.Errorf("session: unknown command %q; want list, show or terminate", args[0])
+			return fmt.Errorf("session: unknown command %q; want list, show, terminate or cleanup", args[0])
 		},
 		RunE: func(*cobra.Command, []string) error { return nil }, // never reached; without it cobra would not call Args
 	}
-	command.AddCommand(newSessionListCommand(), newSessionShowCommand(), newSessionTerminateCommand())
+	command.AddCommand(newSessionListCommand(), newSessionShowCommand(), newSessionTerminateCommand(), newSessionCleanupCommand())
 	return command
 }
 
