@@ -34,6 +34,10 @@ type Config struct {
 	Metrics *Metrics
 	// StoreTimeout bounds each probe and each count. Default 250ms.
 	StoreTimeout time.Duration
+	// SweepInterval is how often the leader cleans up: what is due for three times as long is told as left behind. Default 5s.
+	SweepInterval time.Duration
+	// Leadership tells what this replica knows of the leader. Default: nothing is told.
+	Leadership func() Leadership
 	// Logger is told when the store goes away and comes back, once each. Default: discards.
 	Logger *slog.Logger
 }
@@ -53,6 +57,8 @@ type Sessions interface {
 type Admin struct {
 	replicaID string
 	probe     *probe
+	watchdog  *watchdog
+	leader    func() Leadership // may be nil
 	serving   atomic.Bool
 	handler   http.Handler
 }
@@ -71,8 +77,10 @@ func New(cfg Config) (*Admin, error) {
 			timeout: timeout,
 			log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		},
+		watchdog: &watchdog{sessions: cfg.Sessions, timeout: timeout, interval: cmp.Or(cfg.SweepInterval, 5*time.Second)},
+		leader:   cfg.Leadership,
 	}
-	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up}
+	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up, lag: a.watchdog.state}
 	if err := cfg.Metrics.registry.Register(shared); err != nil {
 		return nil, err
 	}
@@ -95,6 +103,12 @@ func (a *Admin) Handler() http.Handler { return a.handler }
 // Run probes the store until ctx ends, and then returns nil.
 func (a *Admin) Run(ctx context.Context) error {
 	a.probe.run(ctx)
+	return nil
+}
+
+// Watch keeps an eye on the cleanup until ctx ends, and then returns nil.
+func (a *Admin) Watch(ctx context.Context) error {
+	a.watchdog.run(ctx)
 	return nil
 }
 

@@ -11,6 +11,9 @@ type readiness struct {
 	Ready   bool             `json:"ready"`
 	Replica string           `json:"replica,omitempty"`
 	Checks  map[string]check `json:"checks"`
+	// Sweep and Leader tell of the cleanup. They say nothing about readiness: requests are served without it.
+	Sweep  check        `json:"sweep"`
+	Leader *leaderCheck `json:"leader,omitempty"`
 }
 
 // check is one condition of readiness.
@@ -51,7 +54,17 @@ func (a *Admin) readiness() readiness {
 	if !serving.OK {
 		serving.Error = "the replica is starting or stopping"
 	}
+	lag, behind := a.watchdog.state()
+	sweep := check{OK: !behind}
+	if behind {
+		sweep.Error = "sessions have been waiting to be cleaned up for " + lag.Round(time.Second).String()
+	}
+	var leader *leaderCheck
+	if a.leader != nil {
+		leader = newLeaderCheck(a.leader())
+	}
 	return readiness{
+		Sweep: sweep, Leader: leader,
 		Ready:   store.OK && serving.OK,
 		Replica: a.replicaID,
 		Checks:  map[string]check{"store": store, "serving": serving},

@@ -35,6 +35,8 @@ type Metrics struct {
 	reportedSessions    prometheus.Counter
 	unconfirmedSessions prometheus.Counter
 	reportSeconds       prometheus.Histogram
+
+	cleanup cleanupMetrics
 }
 
 // Build says which program runs.
@@ -89,6 +91,7 @@ func NewMetrics(build Build) *Metrics {
 	m.registry.MustRegister(info, m.requests, m.requestSeconds, leases,
 		m.reportedSessions, m.unconfirmedSessions, m.reportSeconds,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.cleanup = newCleanupMetrics(m.registry)
 	return m
 }
 

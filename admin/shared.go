@@ -16,6 +16,7 @@ type sharedCollector struct {
 	sessions Sessions
 	timeout  time.Duration
 	up       func() bool
+	lag      func() (time.Duration, bool)
 }
 
 var (
@@ -23,13 +24,15 @@ var (
 	heldDesc       = prometheus.NewDesc("shadowcat_leases_held", "Sessions this replica holds a lease of.", nil, nil)
 	byStatusDesc   = prometheus.NewDesc("shadowcat_sessions", "Session records by status; initializing and active ones are live."+sharedHelp, []string{"status"}, nil)
 	dueDesc        = prometheus.NewDesc("shadowcat_sessions_due", "Live sessions past their end that nobody has ended yet."+sharedHelp, nil, nil)
+	lagDesc        = prometheus.NewDesc("shadowcat_sweep_lag_seconds", "For how long the session that waits the longest has been waiting to be cleaned up."+sharedHelp, nil, nil)
+	behindDesc     = prometheus.NewDesc("shadowcat_sweep_behind", "1 when that is longer than three sweep intervals, else 0.", nil, nil)
 	createdDesc    = prometheus.NewDesc("shadowcat_sessions_created_total", "Sessions created since the store was first used."+sharedHelp, nil, nil)
 	endedTotalDesc = prometheus.NewDesc("shadowcat_sessions_ended_total", "Sessions ended since the store was first used, by final status."+sharedHelp, []string{"status"}, nil)
 )
 
 // Describe tells the registry which metrics there are.
 func (c *sharedCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{storeUpDesc, heldDesc, byStatusDesc, dueDesc, createdDesc, endedTotalDesc} {
+	for _, d := range []*prometheus.Desc{storeUpDesc, heldDesc, byStatusDesc, dueDesc, lagDesc, behindDesc, createdDesc, endedTotalDesc} {
 		descs <- d
 	}
 }
@@ -39,6 +42,8 @@ func (c *sharedCollector) Collect(metrics chan<- prometheus.Metric) {
 	up := c.up()
 	metrics <- prometheus.MustNewConstMetric(storeUpDesc, prometheus.GaugeValue, number(up))
 	metrics <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(c.sessions.Held()))
+	_, behind := c.lag()
+	metrics <- prometheus.MustNewConstMetric(behindDesc, prometheus.GaugeValue, number(behind))
 	if !up {
 		return // the answer is known, and asking would cost the whole timeout
 	}
@@ -50,6 +55,7 @@ func (c *sharedCollector) Collect(metrics chan<- prometheus.Metric) {
 		return
 	}
 	metrics <- prometheus.MustNewConstMetric(dueDesc, prometheus.GaugeValue, float64(stats.Due))
+	metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, stats.Lag.Seconds())
 	metrics <- prometheus.MustNewConstMetric(createdDesc, prometheus.CounterValue, float64(stats.Created))
 	for _, status := range cluster.Statuses() {
 		metrics <- prometheus.MustNewConstMetric(byStatusDesc, prometheus.GaugeValue, float64(stats.ByStatus[status]), string(status))

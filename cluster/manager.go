@@ -18,6 +18,8 @@ type Manager struct {
 	cfg         Config
 	log         *slog.Logger
 	observer    Observer
+	trail       Trail
+	ended       func([]Session)
 	incarnation string
 
 	unheard bool // the last reports were not confirmed; of the report loop alone
@@ -34,6 +36,11 @@ type Options struct {
 	Logger *slog.Logger
 	// Observer default: none.
 	Observer Observer
+	// Auditor is told of every session that this Manager creates, activates or ends, beside the log. Default: none.
+	Auditor Auditor
+	// Ended is told of sessions that were ended to make room for others, so that their upstream sessions may be ended, too.
+	// It must return at once. Default: nobody is told.
+	Ended func([]Session)
 }
 
 // NewManager returns a manager over store. The error says everything that is wrong with cfg; see [Config.Validate].
@@ -50,6 +57,8 @@ func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
 		observer:    opts.Observer,
 		held:        make(map[ID]*holding),
 	}
+	m.trail = Trail{Log: m.log, Auditor: opts.Auditor, Actor: ActorReplica, By: m.incarnation}
+	m.ended = opts.Ended
 	if m.observer == nil {
 		m.observer = noObserver{}
 	}
@@ -81,12 +90,18 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 	created, err := m.store.Create(ctx, Creation{NewSession: n})
 	for _, ended := range created.Ended { // with a refusal, too
 		m.drop(ended.ID)
-		m.log.Debug("session ended", "session", ended.ID, "status", ended.Status)
+		m.trail.Ended(ActorReplica, "made room for a new session", ended)
+	}
+	if m.ended != nil && len(created.Ended) > 0 {
+		m.ended(created.Ended)
 	}
 	if err != nil {
 		return Session{}, Token{}, fmt.Errorf("creating session: %w", err)
 	}
-	m.log.Debug("session created", "session", created.Session.ID, "upstream", created.Session.Upstream)
+	m.trail.Record(Audit{
+		At: created.Session.CreatedAt, Action: ActionCreated, Session: created.Session.ID, Principal: n.Principal, Upstream: n.Upstream,
+		Actor: ActorClient, Reason: "initialize",
+	})
 	return created.Session, created.Token, nil
 }
 
@@ -115,7 +130,10 @@ func (m *Manager) Activate(ctx context.Context, s Session, a Activation) (Sessio
 	if err != nil {
 		return Session{}, fmt.Errorf("activating session %s: %w", s.ID, err)
 	}
-	m.log.Debug("session activated", "session", s.ID, "revision", changed.Revision)
+	m.trail.Record(Audit{
+		At: changed.LastActivityAt, Action: ActionActivated, Session: s.ID, Principal: changed.Principal, Upstream: changed.Upstream,
+		Actor: ActorClient, Reason: "the upstream has answered",
+	})
 	return changed, nil
 }
 
@@ -137,8 +155,23 @@ func (m *Manager) Terminate(ctx context.Context, id ID, status Status) (Session,
 	if err != nil {
 		return s, fmt.Errorf("terminating session %s: %w", id, err)
 	}
-	m.log.Debug("session ended", "session", id, "status", s.Status)
+	actor, reason := endedBy(s.Status)
+	m.trail.Ended(actor, reason, s)
 	return s, nil
+}
+
+// endedBy says who ends a session with a status, and why.
+func endedBy(status Status) (Actor, string) {
+	switch status {
+	case StatusClosed:
+		return ActorClient, "the client has ended it"
+	case StatusTerminated:
+		return ActorOperator, "an operator has ended it"
+	case StatusFailed:
+		return ActorReplica, "it could not be initialized"
+	default:
+		return ActorReplica, ""
+	}
 }
 
 // Get returns a session's record, live or ended, until it is purged. Errors: [ErrNotFound], [ErrStoreUnavailable].

@@ -186,6 +186,8 @@ type Stats struct {
 	ByStatus map[Status]int64
 	// Due counts live sessions that are past their end and wait to be expired.
 	Due int64
+	// Lag is for how long the session that waits the longest has been waiting to be ended, or its record to be purged.
+	Lag time.Duration
 	// Created and Ended are totals since the store was first used, Ended by final status.
 	Created int64
 	Ended   map[Status]int64

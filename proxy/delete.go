@@ -38,33 +38,38 @@ func (x *exchange) refuseEnded(err error) {
 	x.refuseSession(err)
 }
 
-// endUpstream asks the upstream to forget a session, which is good manners only: what it answers, and whether it does,
-// matters to nobody. It takes at most Config.EndTimeout.
+// endUpstream asks the upstream to forget a session, on behalf of its client.
 func (x *exchange) endUpstream(ctx context.Context, upstreamSession, revision string) {
+	x.p.sendDelete(ctx, x.upstream, x.sessionText(), upstreamSession, revision, x.r.Header.Values("Authorization"))
+}
+
+// sendDelete asks an upstream to forget a session, which is good manners only: what it answers, and whether it does, matters
+// to nobody. It takes at most Config.EndTimeout.
+func (p *Proxy) sendDelete(ctx context.Context, upstream *Upstream, session, upstreamSession, revision string, authorization []string) {
 	if upstreamSession == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, x.p.cfg.EndTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.EndTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, x.upstream.URL.String(), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, upstream.URL.String(), http.NoBody)
 	if err != nil {
-		x.p.log.Error("making a DELETE for the upstream", "upstream", x.upstream.Name, "session", x.sessionText())
+		p.log.Error("making a DELETE for the upstream", "upstream", upstream.Name, "session", session)
 		return
 	}
 	req.Header.Set(mcp.HeaderSessionID, upstreamSession)
 	if mcp.HasSessions(revision) { // after a failed initialize it is only what the client wished for
 		req.Header.Set(mcp.HeaderProtocolVersion, revision)
 	}
-	if authorization := x.r.Header.Values("Authorization"); len(authorization) > 0 {
+	if len(authorization) > 0 {
 		req.Header["Authorization"] = authorization
 	}
 	// Not http.Client: its errors hold the URL, and a redirect is not to be followed.
-	res, err := x.p.transport.RoundTrip(req)
+	res, err := p.transport.RoundTrip(req)
 	if err != nil {
-		x.p.log.Debug("upstream did not answer DELETE", "upstream", x.upstream.Name, "session", x.sessionText(), "error", err)
+		p.log.Debug("upstream did not answer DELETE", "upstream", upstream.Name, "session", session, "error", err)
 		return
 	}
 	defer func() { _ = res.Body.Close() }() // only read
 	_, _ = io.CopyN(io.Discard, res.Body, maxIgnoredBody)
-	x.p.log.Debug("upstream answered DELETE", "upstream", x.upstream.Name, "session", x.sessionText(), "status", res.StatusCode)
+	p.log.Debug("upstream answered DELETE", "upstream", upstream.Name, "session", session, "status", res.StatusCode)
 }

@@ -30,6 +30,7 @@ type Proxy struct {
 	policy    policy
 	transport *http.Transport
 	buffers   sync.Pool // of *[]byte, each of copyBufferSize
+	farewells chan cluster.Session
 }
 
 // New returns a proxy. The error says everything that is wrong with cfg. Close the proxy when it is no longer used.
@@ -45,6 +46,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 		upstreams: make(map[string]*Upstream, len(cfg.Upstreams)),
 		policy:    newPolicy(cfg),
 		transport: newTransport(cfg),
+		farewells: make(chan cluster.Session, farewellQueue),
 	}
 	for _, u := range cfg.Upstreams {
 		target := *u.URL

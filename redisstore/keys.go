@@ -30,6 +30,7 @@ func metaKey(prefix string) string       { return prefix + ":meta" }     // HASH
 func leaderKey(prefix string) string     { return prefix + ":leader" }   // STRING: who leads, with the term of the lock as its TTL
 func epochKey(prefix string) string      { return prefix + ":epoch" }    // STRING: the last epoch taken
 func replicasKey(prefix string) string   { return prefix + ":replicas" } // ZSET: incarnations by their last sign of life, ms
+func auditKey(prefix string) string      { return prefix + ":audit" }    // STREAM: what has happened to sessions
 func createRateKey(prefix string) string { return prefix + ":rate:{*}" } // STRING: arrival time of creations, us; no principal is called *
 func principalKey(prefix string, p cluster.Principal) string { // ZSET: its live sessions by creation, ms
 	return prefix + ":principal:{" + string(p) + "}"

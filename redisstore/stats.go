@@ -11,7 +11,7 @@ import (
 func (s *Store) Stats(ctx context.Context) (cluster.Stats, error) {
 	calls := make([]call, len(s.partitions))
 	for i, p := range s.partitions {
-		calls[i] = call{script: countsRead, keys: []string{p.counts(), p.deadlines()}}
+		calls[i] = call{script: countsRead, keys: []string{p.counts(), p.deadlines(), p.ended()}}
 	}
 	stats := newStats()
 	for _, result := range s.pipeline(ctx, calls) {
@@ -38,12 +38,13 @@ func newStats() cluster.Stats {
 
 // addCounts adds one partition's reply of counts_read.
 func addCounts(stats *cluster.Stats, reply []any) error {
-	if len(reply)%2 != 1 {
+	if len(reply) < 2 || len(reply)%2 != 0 {
 		return errMalformedReply
 	}
 	var d decoder
 	stats.Due += d.number(reply[0])
-	for i := 1; i < len(reply); i += 2 {
+	stats.Lag = max(stats.Lag, d.millis(reply[1]))
+	for i := 2; i < len(reply); i += 2 {
 		name, value := d.text(reply[i]), d.number(reply[i+1])
 		if code, isTotal := strings.CutPrefix(name, "ended:"); isTotal {
 			if status := statusByCode[code]; status.Ended() { // a status of a newer program is no status here

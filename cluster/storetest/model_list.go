@@ -20,6 +20,9 @@ func (m *model) stats() cluster.Stats {
 		if m.due(s) {
 			stats.Due++
 		}
+		if !s.DeadlineAt.IsZero() {
+			stats.Lag = max(stats.Lag, m.at().Sub(s.DeadlineAt))
+		}
 	}
 	return stats
 }

@@ -71,6 +71,9 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 		Proxy:   proxyConfig(s),
 		Build:   build(),
 		Logger:  log,
+		Cleanup: cleanup(s),
+
+		AuditStream: s.AuditStream,
 	})
 	if err != nil {
 		return usage(err)
@@ -130,6 +133,21 @@ func proxyConfig(s settings.Settings) proxy.Config {
 		cfg.Upstreams = append(cfg.Upstreams, proxy.Upstream{Name: u.Name, URL: u.URL})
 	}
 	return cfg
+}
+
+func cleanup(s settings.Settings) replica.Cleanup {
+	c := replica.Cleanup{
+		Off:      !s.Sweeper,
+		Interval: s.SweepInterval,
+		Batch:    s.SweepBatch,
+		LockTTL:  s.LeaderTTL,
+
+		EmergencyAbove: float64(s.EmergencyPercent) / 100,
+	}
+	if s.EmergencyPercent == 0 {
+		c.EmergencyAbove = -1 // never
+	}
+	return c
 }
 
 // listen names the setting in its error.

@@ -16,9 +16,14 @@ import (
 // client waits for it; a person at a terminal prefers a late answer to none.
 const patience = 3 * time.Second
 
-// withSessions opens the store that s names for the length of one command.
+// withSessions is withStore for commands that need no more than the sessions.
+func withSessions(ctx context.Context, s settings.Settings, command func(*cluster.Manager) error) error {
+	return withStore(ctx, s, func(_ *redisstore.Store, manager *cluster.Manager) error { return command(manager) })
+}
+
+// withStore opens the store that s names for the length of one command.
 // What the replicas have agreed on in the store counts, not what this command's own settings say.
-func withSessions(ctx context.Context, s settings.Settings, command func(*cluster.Manager) error) (err error) {
+func withStore(ctx context.Context, s settings.Settings, command func(*redisstore.Store, *cluster.Manager) error) (err error) {
 	if s.Redis == redisstore.EmbeddedURL {
 		return usage(errors.New("redis: embedded: is private to the process that runs it; name the store that the replicas use"))
 	}
@@ -35,7 +40,7 @@ func withSessions(ctx context.Context, s settings.Settings, command func(*cluste
 		return usage(err)
 	}
 	if err = store.Adopt(ctx); err == nil {
-		err = command(manager)
+		err = command(store, manager)
 	}
 	if err != nil {
 		if errors.Is(err, cluster.ErrStoreUnavailable) {

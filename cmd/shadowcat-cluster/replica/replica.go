@@ -19,6 +19,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
+	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
 
 // stopTimeout is how long requests in flight may take to finish once the replica stops.
@@ -35,6 +36,10 @@ type Config struct {
 	Build admin.Build
 	// Logger is given the replica's id. Default: discards.
 	Logger *slog.Logger
+	// Cleanup says whether and how this replica cleans up when it leads.
+	Cleanup Cleanup
+	// AuditStream is how many audit records the store keeps, about; 0: they are only logged.
+	AuditStream int
 	// ProxyObserver is told of each finished request, beside the metrics. Default: none.
 	ProxyObserver proxy.Observer
 }
@@ -46,6 +51,10 @@ type Replica struct {
 	storeTimeout time.Duration
 	manager      *cluster.Manager
 	admin        *admin.Admin
+	metrics      *admin.Metrics
+	proxy        *proxy.Proxy
+	sweeper      *sweeper.Sweeper        // nil: this replica never leads
+	audit        *redisstore.AuditStream // nil: no stream
 	handler      http.Handler
 
 	stopping context.Context // done when Run begins to stop; GET streams end then
@@ -57,16 +66,25 @@ func New(cfg Config) (*Replica, error) {
 	logger := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	log := logger.With("replica", cfg.ID)
 	metrics := admin.NewMetrics(cfg.Build)
-	manager, err := cluster.NewManager(cfg.Store, cfg.Cluster, cluster.Options{ReplicaID: cfg.ID, Logger: log, Observer: metrics})
+	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, metrics: metrics}
+	options := cluster.Options{ReplicaID: cfg.ID, Logger: log, Observer: metrics, Ended: r.endUpstream}
+	if cfg.AuditStream > 0 {
+		r.audit = cfg.Store.NewAuditStream(cfg.AuditStream)
+		options.Auditor = r.audit
+	}
+	manager, err := cluster.NewManager(cfg.Store, cfg.Cluster, options)
 	if err != nil {
+		return nil, err
+	}
+	r.manager = manager
+	if err := r.addSweeper(cfg, options.Auditor); err != nil {
 		return nil, err
 	}
 	proxyConfig := cfg.Proxy
 	proxyConfig.ReplicaID = cfg.ID
 	proxyConfig.Logger = logger // it adds the id itself
 	proxyConfig.Observer = observer{metrics: metrics, next: cfg.ProxyObserver}
-	handler, err := proxy.New(manager, proxyConfig)
-	if err != nil {
+	if r.proxy, err = proxy.New(manager, proxyConfig); err != nil {
 		return nil, err
 	}
 	health, err := admin.New(admin.Config{
@@ -76,13 +94,16 @@ func New(cfg Config) (*Replica, error) {
 		Metrics:      metrics,
 		StoreTimeout: cfg.Cluster.StoreTimeout,
 		Logger:       log,
+
+		SweepInterval: cfg.Cleanup.Interval,
+		Leadership:    r.leadership(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, manager: manager, admin: health}
+	r.admin = health
 	r.stopping, r.stop = context.WithCancel(context.Background())
-	r.handler = r.endStreamsOnStop(handler)
+	r.handler = r.endStreamsOnStop(r.proxy)
 	return r, nil
 }
 
@@ -108,10 +129,21 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 
 	server := proxy.NewServer(r.handler)
 	server.ErrorLog = slog.NewLogLogger(r.log.Handler(), slog.LevelWarn)
-	run("report loop", r.manager.Run)
-	run("store probe", r.admin.Run)
-	run("store layout", r.keepLayout)
-	run("memory policy check", r.checkMemoryPolicy)
+	loop := func(name string, part func(context.Context) error) {
+		run(name, func(ctx context.Context) error { return sweeper.Supervise(ctx, name, r.log, r.metrics, part) })
+	}
+	loop("report loop", r.manager.Run)
+	loop("store probe", r.admin.Run)
+	loop("store layout", r.keepLayout)
+	loop("memory policy check", r.checkMemoryPolicy)
+	loop("cleanup watch", r.admin.Watch)
+	loop("farewells to upstreams", r.proxy.RunFarewells)
+	if r.sweeper != nil {
+		loop("sweeper", r.sweeper.Run)
+	}
+	if r.audit != nil {
+		loop("audit stream", r.audit.Run)
+	}
 	run("proxy", func(context.Context) error { return serve(server, listener) })
 	if adminListener != nil {
 		adminServer := newAdminServer(r.admin.Handler())

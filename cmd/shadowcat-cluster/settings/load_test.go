@@ -66,6 +66,8 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		LogLevel:    slog.LevelInfo,
 		LogFormat:   settings.LogAuto,
 		Cluster:     cluster.DefaultConfig(),
+
+		Sweeper: true, SweepInterval: 5 * time.Second, SweepBatch: 100, LeaderTTL: 10 * time.Second, EmergencyPercent: 90,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -241,7 +243,10 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		{"auth.mode", "magic", `auth.mode: "magic" is not known`},
 		{"log_level", "INFO", `log_level: "INFO" is not known; want debug, info, warn or error`},
 		{"log_format", "xml", "log_format: "},
-		{"sweeper", "false", "sweeper: not yet supported by this version"},
+		{"recover", "false", "recover: not yet supported by this version"},
+		{"sweeper", "maybe", `sweeper: "maybe" is neither true nor false`},
+		{"sweep_interval", "10ms", `sweep_interval: "10ms" is not in 1s to 1h`},
+		{"emergency_percent", "101", `emergency_percent: "101" is not in 0 to 100`},
 		{"create_rate_per_principal", "5/s", "create_rate_per_principal: not yet supported by this version"},
 		{"wait_replicas", "17", `wait_replicas: "17" is not in 0 to 16`},
 		{"max_pending", "10001", "max_pending: 10001 is not in 0 to 10000"},

@@ -3,6 +3,7 @@ package settings
 import (
 	"log/slog"
 	"net/url"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
@@ -32,6 +33,13 @@ type Settings struct {
 	LogFormat LogFormat
 
 	Cluster cluster.Config
+
+	Sweeper          bool          // whether this replica may lead
+	SweepInterval    time.Duration // between two sweeps of the leader
+	SweepBatch       int           // sessions of a kind in one script
+	LeaderTTL        time.Duration // how long a dead leader goes on being one
+	EmergencyPercent int           // of a server's memory limit, above which sessions go early; 0: never
+	AuditStream      int           // audit records kept in the store; 0: only logged
 }
 
 // Upstream is one configured MCP server.

@@ -3,6 +3,10 @@ package settings
 import (
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/redisstore"
+	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
 
 // Setting is one row of the table.
@@ -78,7 +82,7 @@ var supported = []Setting{
 		Meaning: "What all keys in the store start with. Replicas with the same prefix are one cluster.",
 	},
 	{
-		Name: "partitions", Kind: KindCount, DefaultNote: "1, on a Redis Cluster 16", set: setPartitions,
+		Name: "partitions", Kind: KindCount, DefaultNote: "1, on a Redis Cluster 16", set: setCount(1, redisstore.MaxPartitions, partitions),
 		Meaning: "Into how many slices the sessions are cut, 1 to 1024; the slices of a Redis Cluster spread over its nodes. Each has a share of max_sessions and an order of eviction of its own. All replicas must use the same.",
 	},
 	{
@@ -154,8 +158,32 @@ var supported = []Setting{
 		Meaning: "Bounds every call to the store that a client waits for. At least 1ms.",
 	},
 	{
-		Name: "wait_replicas", Kind: KindCount, Default: "0", set: setWaitReplicas,
+		Name: "wait_replicas", Kind: KindCount, Default: "0", set: setCount(0, redisstore.MaxWaitReplicas, waitReplicas),
 		Meaning: "How many Redis replicas must have a session's creation, activation or end before it counts, 0 to 16. With 0 a failover may forget what was not replicated yet; with more, these calls fail while too few replicas answer within store_timeout.",
+	},
+	{
+		Name: "sweeper", Kind: KindSwitch, Default: "true", set: setSweeper,
+		Meaning: "Whether this replica may be the one that cleans up. At least one replica must; one at a time does.",
+	},
+	{
+		Name: "sweep_interval", Kind: KindDuration, Default: "5s", set: setDuration(time.Second, time.Hour, sweepInterval),
+		Meaning: "How often the leader ends and purges what is due, 1s to 1h.",
+	},
+	{
+		Name: "sweep_batch", Kind: KindCount, Default: "100", set: setCount(1, redisstore.MaxSweepBatch, sweepBatch),
+		Meaning: "How many sessions of a kind one script cleans up at most, 1 to 1000; fewer when that takes the server over a millisecond.",
+	},
+	{
+		Name: "leader_ttl", Kind: KindDuration, Default: "10s", set: setDuration(sweeper.MinTTL, sweeper.MaxTTL, leaderTTL),
+		Meaning: "How long the lock of the leader lasts without being renewed, 1s to 10m: about so long nobody cleans up after a leader died.",
+	},
+	{
+		Name: "emergency_percent", Kind: KindCount, Default: "90", Zero: "never", set: setCount(0, 100, emergencyPercent),
+		Meaning: "Above how many percent of a Redis server's maxmemory sessions go before their time: records of ended ones first, then live ones that have been idle the longest, at least evict_min_idle.",
+	},
+	{
+		Name: "audit_stream", Kind: KindCount, Default: "0", Zero: "none", set: setCount(0, 10_000_000, auditStream),
+		Meaning: "How many records of what happened to sessions the store keeps, about, in the stream <prefix>:audit. They are always logged.",
 	},
 	{
 		Name: "auth.mode", Kind: KindChoice, Default: "none", Choices: []string{"none"}, set: setAuthMode,
@@ -182,11 +210,7 @@ var unsupported = []Setting{
 	{Name: "outage_grace", Kind: KindDuration, Meaning: "How long known sessions are served without the store."},
 	{Name: "drain_delay", Kind: KindDuration, Meaning: "How long a stopping replica serves on while not ready."},
 	{Name: "drain_timeout", Kind: KindDuration, Meaning: "How long stopping may take."},
-	{Name: "sweeper", Kind: KindSwitch, Meaning: "Whether this replica may be the one that cleans up."},
-	{Name: "sweep_interval", Kind: KindDuration, Meaning: "How often ended sessions are cleaned up."},
-	{Name: "sweep_batch", Kind: KindCount, Meaning: "How many sessions one cleanup step takes."},
 	{Name: "recording", Kind: KindChoice, Meaning: "Which messages are recorded: off, metadata or full."},
-	{Name: "audit", Kind: KindText, Meaning: "Where lifecycle changes are recorded."},
 }
 
 // unsupportedGroups are levels of nesting whose every key is refused as not yet supported, but for those in the table.

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // Bounds of max_body: large enough for any initialize message, small enough to be held in memory.
@@ -83,30 +81,6 @@ func setPrefix(s *Settings, values []string) error {
 		return fmt.Errorf("%s cannot start a key; want 1 to 64 letters, digits, dots, underscores, colons and hyphens, the first a letter or digit", quote(p))
 	}
 	s.Prefix = values[0]
-	return nil
-}
-
-func setPartitions(s *Settings, values []string) error {
-	n, err := parseCount(values[0])
-	if err != nil {
-		return err
-	}
-	if n < 1 || n > redisstore.MaxPartitions {
-		return fmt.Errorf("%s is not in 1 to %d", quote(values[0]), redisstore.MaxPartitions)
-	}
-	s.Partitions = n
-	return nil
-}
-
-func setWaitReplicas(s *Settings, values []string) error {
-	n, err := parseCount(values[0])
-	if err != nil {
-		return err
-	}
-	if n > redisstore.MaxWaitReplicas {
-		return fmt.Errorf("%s is not in 0 to %d", quote(values[0]), redisstore.MaxWaitReplicas)
-	}
-	s.WaitReplicas = n
 	return nil
 }
 

@@ -1,0 +1,58 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+const (
+	// farewellQueue is how many upstream sessions wait to be ended at most; more are left to the upstreams' own timeouts.
+	farewellQueue = 1000
+	// farewellWorkers end them.
+	farewellWorkers = 4
+)
+
+// EndUpstream asks upstreams, in the background, to forget the sessions that belong to sessions which have ended here without
+// their client: expired or evicted ones. It is good manners only, bounded, and returns at once. [Proxy.RunFarewells] does it.
+func (p *Proxy) EndUpstream(sessions []cluster.Session) {
+	for _, s := range sessions {
+		if s.UpstreamSession == "" {
+			continue
+		}
+		select {
+		case p.farewells <- s:
+		default:
+			p.log.Debug("too many upstream sessions wait to be ended; this one is left to its upstream", "session", s.ID)
+		}
+	}
+}
+
+// RunFarewells ends the upstream sessions that [Proxy.EndUpstream] was told of, until ctx is done. The caller owns the goroutine.
+func (p *Proxy) RunFarewells(ctx context.Context) error {
+	var workers sync.WaitGroup
+	for range farewellWorkers {
+		workers.Go(func() {
+			for {
+				select {
+				case s := <-p.farewells:
+					p.farewell(ctx, s)
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return nil
+}
+
+func (p *Proxy) farewell(ctx context.Context, s cluster.Session) {
+	for _, upstream := range p.upstreams {
+		if upstream.Name == s.Upstream {
+			p.sendDelete(ctx, upstream, s.ID.String(), s.UpstreamSession, s.Revision, nil)
+			return
+		}
+	}
+}

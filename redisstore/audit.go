@@ -1,0 +1,92 @@
+package redisstore
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+const (
+	// auditQueue is how many audit records wait for the store at most; more are dropped, and counted.
+	auditQueue = 10_000
+	// auditBatch is how many are written at once, auditPause how long they are collected for.
+	auditBatch = 200
+	auditPause = 100 * time.Millisecond
+	// auditTimeout bounds each write.
+	auditTimeout = 2 * time.Second
+)
+
+// AuditStream writes audit records to a stream in the store that is capped, the oldest go first. It is a [cluster.Auditor]: a
+// record waits in a bounded queue, and is dropped when that is full or the store is away. The log has it all the same.
+type AuditStream struct {
+	store   *Store
+	most    int
+	log     *slog.Logger
+	queue   chan cluster.Audit
+	dropped atomic.Int64
+}
+
+// NewAuditStream returns a stream of at most about so many records. It writes while [AuditStream.Run] runs.
+func (s *Store) NewAuditStream(most int) *AuditStream {
+	return &AuditStream{store: s, most: most, log: s.log, queue: make(chan cluster.Audit, auditQueue)}
+}
+
+// Audited implements [cluster.Auditor].
+func (a *AuditStream) Audited(record cluster.Audit) {
+	select {
+	case a.queue <- record:
+	default:
+		a.dropped.Add(1)
+	}
+}
+
+// Dropped is how many records were not written.
+func (a *AuditStream) Dropped() int64 { return a.dropped.Load() }
+
+// Run writes records until ctx is done, and then those that are waiting. The caller owns the goroutine.
+func (a *AuditStream) Run(ctx context.Context) error {
+	tick := time.NewTicker(auditPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			for len(a.queue) > 0 && a.write(ctx) {
+			}
+		case <-ctx.Done():
+			for len(a.queue) > 0 && a.write(context.WithoutCancel(ctx)) {
+			}
+			return nil
+		}
+	}
+}
+
+// write writes one batch, and reports whether that worked.
+func (a *AuditStream) write(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	defer cancel()
+	pipe := a.store.client.Pipeline()
+	n := min(len(a.queue), auditBatch)
+	for range n {
+		record := <-a.queue
+		_ = pipe.Process(ctx, once{redis.NewCmd(ctx, a.command(record)...)}) // queues it
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		a.dropped.Add(int64(n))
+		a.log.Warn("audit records could not be written to the store; the log has them", "records", n, "error", err)
+		return false
+	}
+	return true
+}
+
+func (a *AuditStream) command(r cluster.Audit) []any {
+	return []any{
+		"xadd", auditKey(a.store.prefix), "maxlen", "~", a.most, "*",
+		"at", r.At.UnixMilli(), "action", string(r.Action), "session", r.Session.String(), "principal", string(r.Principal),
+		"upstream", r.Upstream, "actor", string(r.Actor), "by", r.By, "reason", r.Reason,
+	}
+}
