@@ -149,6 +149,7 @@ func TestNothingOfATermOutlivesRun(t *testing.T) {
 		for i := 0; i < 500 && a.link.called("evalsha") == extensions; i++ { // until one is under way
 			w.pass(10 * time.Millisecond)
 		}
+		a.link.set(whole) // for all that follows
 		a.stop()
 		renewed, told := a.seen.count().renewed, len(a.seen.told())
 		w.pass(time.Minute)

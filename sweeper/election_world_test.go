@@ -188,7 +188,7 @@ type candidate struct {
 func (w *electorate) candidate(name string, change ...func(*sweeper.ElectionConfig)) *candidate {
 	w.t.Helper()
 	c := &candidate{t: w.t, link: &link{}, seen: &witness{t: w.t}, log: &journal{}, work: w.work(name)}
-	cfg := sweeper.ElectionConfig{Store: w.store(c.link), Incarnation: name, Logger: slog.New(slog.NewTextHandler(c.log, nil)), Observer: c.seen}
+	cfg := sweeper.ElectionConfig{Store: w.store(c.link), Incarnation: name, Logger: slog.New(slog.NewTextHandler(c.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Observer: c.seen}
 	for _, f := range change {
 		f(&cfg)
 	}
