@@ -60,10 +60,10 @@ purged, and the fields of session list.`,
 		return withStore(command.Context(), s, func(store *redisstore.Store, _ *cluster.Manager) error {
 			c := &cleaner{
 				cleanupJob: job, store: store, timeout: max(s.Cluster.StoreTimeout, patience), trail: operatorTrail(nil, nil),
-				progress: hidden{},
+				progress: hidden{}, uncounted: f.yes && !f.dryRun,
 			}
 			if isTerminal(command.ErrOrStderr()) {
-				c.progress = newProgress(command.ErrOrStderr())
+				c.progress, c.uncounted = newProgress(command.ErrOrStderr()), false
 			}
 			return f.run(command, c, output)
 		})
@@ -159,16 +159,17 @@ func (f *cleanupFlags) run(command *cobra.Command, c *cleaner, output *output) e
 	if f.dryRun {
 		return output.write(command, newCleanupPlanView(plan), func() string { return cleanupPlanTable(plan) })
 	}
-	if plan.total() > 0 && !f.yes {
+	if !plan.nothing() && !f.yes {
 		if err := ask(command.InOrStdin(), stderr, c.question(plan)); err != nil {
 			return err
 		}
 	}
 	started := time.Now()
-	cleanErr := error(nil)
-	if plan.total() > 0 {
+	var cleanErr error
+	switch {
+	case !plan.nothing():
 		cleanErr = c.untilInterrupted(ctx, plan)
-	} else if plan.note != "" {
+	case plan.note != "":
 		fmt.Fprintln(stderr, plan.note)
 	}
 	c.done.took = time.Since(started)

@@ -36,9 +36,9 @@ type cleanupJob struct {
 type cleanupPlan struct {
 	actions []plannedAction
 	oldest  []cluster.Session
-	ended   bool // the oldest have ended
 	now     time.Time
 	note    string // what else there is to know
+	unknown bool   // nobody has counted
 }
 
 // plannedAction is what would happen to some sessions.
@@ -56,6 +56,9 @@ func (p *cleanupPlan) add(action cluster.Action, why string, sessions int64) {
 		p.actions = append(p.actions, plannedAction{action, why, sessions})
 	}
 }
+
+// nothing says that there is nothing to do.
+func (p *cleanupPlan) nothing() bool { return p.total() == 0 && !p.unknown }
 
 // total is how many sessions would go, one that would be ended and then purged counted once.
 func (p *cleanupPlan) total() (n int64) {
@@ -122,7 +125,7 @@ func (c *cleaner) planMemory(ctx context.Context) (cleanupPlan, error) {
 		return cleanupPlan{}, c.spent(pressure.Usage)
 	}
 	page, err := c.list(ctx, cluster.Query{Ended: pressure.Ended > 0, IdleFor: c.liveIdle(pressure.Ended), Limit: oldestShown})
-	plan.oldest, plan.ended, plan.now = page.Sessions, pressure.Ended > 0, page.Now
+	plan.oldest, plan.now = page.Sessions, page.Now
 	return plan, err
 }
 
@@ -136,13 +139,22 @@ func (c *cleaner) liveIdle(ended int64) time.Duration {
 
 // planSelected counts the sessions that meet the conditions.
 func (c *cleaner) planSelected(ctx context.Context) (cleanupPlan, error) {
-	plan := cleanupPlan{ended: c.query.Ended}
+	var plan cleanupPlan
 	counted, err := c.countIndexed(ctx, &plan)
 	if err != nil {
 		return plan, err
 	}
+	if !counted && c.uncounted {
+		plan.unknown = true
+		return plan, nil
+	}
 	if !counted {
-		return plan, c.countRead(ctx, &plan)
+		if err := c.countRead(ctx, &plan); err != nil {
+			return plan, err
+		}
+	}
+	if plan.total() == 0 {
+		return plan, nil
 	}
 	first := c.query
 	first.Limit = oldestShown
@@ -190,22 +202,11 @@ func countingError(err error) error {
 	return nil
 }
 
-// countRead counts what the conditions select by reading every record that might be.
+// countRead counts what the conditions select by a look at every session that might be.
 func (c *cleaner) countRead(ctx context.Context, plan *cleanupPlan) error {
 	c.progress.begin("Counting", -1)
 	defer c.progress.end()
-	counts := make(map[cluster.Status]int64)
-	err := c.walk(ctx, func(page cluster.Page) error {
-		plan.now = page.Now
-		for _, s := range page.Sessions {
-			counts[s.Status]++
-			if len(plan.oldest) < oldestShown {
-				plan.oldest = append(plan.oldest, s)
-			}
-		}
-		c.progress.add(len(page.Sessions))
-		return nil
-	})
+	counts, _, err := c.store.Tally(ctx, c.query, c.progress.add)
 	for _, status := range slices.Sorted(maps.Keys(counts)) {
 		switch {
 		case c.query.Ended:
@@ -216,7 +217,7 @@ func (c *cleaner) countRead(ctx context.Context, plan *cleanupPlan) error {
 			plan.add(cluster.ActionTerminated, string(status), counts[status])
 		}
 	}
-	return err
+	return countingError(err)
 }
 
 // question is what is asked before anything goes.

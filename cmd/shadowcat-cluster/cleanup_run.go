@@ -38,8 +38,10 @@ type cleaner struct {
 	timeout  time.Duration // of each call of the store
 	trail    cluster.Trail
 	progress progress
-	epoch    int64 // under which it cleans up: the stored one, which refuses no leader
-	done     cleanupResult
+	// uncounted says that nobody wants to know how many sessions will go, where counting takes a look at each.
+	uncounted bool
+	epoch     int64 // under which it cleans up: the stored one, which refuses no leader
+	done      cleanupResult
 }
 
 // cleanupResult is what was done.

@@ -164,6 +164,7 @@ func (p *visibleProgress) begin(what string, total int64) {
 		progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own: it turns with the work
 		progressbar.OptionClearOnFinish(),
 	)
+	p.bar.StartWithoutRender() // else the first rate would be measured over nothing
 }
 
 func (p *visibleProgress) describe(what string) { p.bar.Describe(what) }
