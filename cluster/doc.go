@@ -17,7 +17,8 @@
 //     ended it. A replica that cannot reach the store stops too, because a lease is never extended without the store;
 //     only requests in flight and streams that were open before go on until the store answers again.
 //   - In any window w at most burst + rate × (w + lease) requests of one session run, over all replicas. In strict mode
-//     (lease 0) that is burst + rate × w.
+//     (lease 0) that is burst + rate × w, as the store admits them: what is on its way from store to replica, up to a
+//     StoreTimeout, may reach the upstream closer together.
 //   - A replica that dies loses at most one report interval of activity and counters. It never loses a session.
 //   - An ended session never comes back.
 //   - A fault of the store is [ErrStoreUnavailable], never [ErrNotFound]: clients throw their state away on "not found".

@@ -68,6 +68,10 @@ func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
 // Incarnation names this run of this replica: the replica's ID and a random part.
 func (m *Manager) Incarnation() string { return m.incarnation }
 
+// createCalls is how many calls one creation may need of a store, one after another: its principal's limits, the rate of
+// creation, the choice of a place, the creation itself.
+const createCalls = 4
+
 // Create makes an initializing session and the token for its client. The session must be activated within
 // Config.InitializeTimeout.
 //
@@ -85,7 +89,7 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 	if len(n.Initialize) > maxInitializeLen {
 		n.Initialize = nil
 	}
-	ctx, cancel := m.storeContext(ctx)
+	ctx, cancel := context.WithTimeout(ctx, createCalls*m.cfg.StoreTimeout)
 	defer cancel()
 	created, err := m.store.Create(ctx, Creation{NewSession: n})
 	for _, ended := range created.Ended { // with a refusal, too

@@ -43,6 +43,7 @@ func inWorld(t *testing.T, change func(*cluster.Config), test func(*testing.T, *
 			MaxRetries:               -1,
 			ContextTimeoutEnabled:    true,
 			DisableIdentity:          true,
+			PoolSize:                 1000, // who waits for a connection does so with a timer that other bubbles may have used
 			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		})
 		t.Cleanup(func() { _ = client.Close() })

@@ -106,10 +106,13 @@ const maxStale = 64
 // repeat is run for scripts that may run twice without harm: when the connection broke, the reply may have been lost, and
 // the script is run again. It reports whether it was.
 func (s *Store) repeat(ctx context.Context, c call) (reply []any, repeated bool, err error) {
-	return repeatWith(ctx, c, s.run)
+	return s.repeatWith(ctx, c, s.run)
 }
 
-func repeatWith(ctx context.Context, c call, run func(context.Context, call) ([]any, error)) (reply []any, repeated bool, err error) {
+// repeatWith bounds all tries together by the store's timeout: what makes several calls may take several times as long.
+func (s *Store) repeatWith(ctx context.Context, c call, run func(context.Context, call) ([]any, error)) (reply []any, repeated bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.StoreTimeout)
+	defer cancel()
 	for range maxStale {
 		reply, err = run(ctx, c)
 		if err == nil || !isBrokenConnection(err) || ctx.Err() != nil {
@@ -203,7 +206,8 @@ func isBrokenConnection(err error) bool {
 		return true
 	}
 	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op != "dial" && !op.Timeout()
+	// A TLS alert is an answer: asked again, the server would say the same.
+	return ok && op.Op != "dial" && op.Op != "remote error" && op.Op != "local error" && !op.Timeout()
 }
 
 // domainError turns a script's error reply into the error that cluster.Store promises. Whatever is no outcome of a script

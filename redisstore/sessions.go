@@ -67,6 +67,8 @@ func (s *Store) emptier(ctx context.Context) (int, error) {
 	if len(s.partitions) == 1 {
 		return 0, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.StoreTimeout)
+	defer cancel()
 	a, b := s.twoPartitions()
 	pipe := s.client.Pipeline()
 	inA, inB := pipe.ZCard(ctx, s.partitions[a].lru()), pipe.ZCard(ctx, s.partitions[b].lru())

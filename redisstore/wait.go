@@ -17,7 +17,7 @@ func (s *Store) acknowledged(ctx context.Context, c call) (reply []any, repeated
 	if s.waitReplicas == 0 {
 		return s.repeat(ctx, c)
 	}
-	return repeatWith(ctx, c, s.runAndWait)
+	return s.repeatWith(ctx, c, s.runAndWait)
 }
 
 // runAndWait runs a script once and waits, on the same connection: WAIT knows what that connection has written, and no other.
