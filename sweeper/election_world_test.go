@@ -99,7 +99,9 @@ func (w *electorate) store(l *link) *redisstore.Store {
 		l.underWay.Wait()
 		_ = client.Close()
 	})
-	store, err := redisstore.New(client, redisstore.Options{Config: cluster.DefaultConfig()})
+	cfg := cluster.DefaultConfig()
+	cfg.StoreTimeout = time.Hour // so that the election's own bounds are what is seen
+	store, err := redisstore.New(client, redisstore.Options{Config: cfg})
 	if err != nil {
 		w.t.Fatal(err)
 	}
