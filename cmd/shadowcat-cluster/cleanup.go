@@ -39,8 +39,8 @@ On a terminal it asks first, elsewhere it needs --yes. An interrupt stops it aft
 run it again is always safe. Exit status 1: not everything could be done.
 
 JSON: {"ended": {STATUS: n}, "purged": n, "failed": n, "seconds": s}. With --dry-run: {"dry_run": true,
-"actions": [{"action", "why", "sessions"}], "oldest": [...]} with actions terminated, expired, evicted and
-purged, and the fields of session list.`,
+"actions": [{"action", "why", "sessions"}], "oldest": [...], "note"} with actions terminated, expired,
+evicted and purged, and the fields of session list.`,
 		Example: `  shadowcat-cluster session cleanup --dry-run
   shadowcat-cluster session cleanup --idle-for 2h --yes
   shadowcat-cluster session cleanup --status failed --older-than 1d

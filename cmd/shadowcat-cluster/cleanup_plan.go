@@ -235,6 +235,9 @@ func (c *cleaner) question(plan cleanupPlan) string {
 	if purges > 0 {
 		parts = append(parts, "purge "+most+counted(purges, "record of ended sessions", "records of ended sessions"))
 	}
+	if c.kind == cleanupMemory {
+		slices.Reverse(parts) // that is the order in which they go
+	}
 	text := strings.Join(parts, " and ")
 	return strings.ToUpper(text[:1]) + text[1:] + "?"
 }

@@ -28,6 +28,7 @@ type cleanupPlanView struct {
 	DryRun  bool                `json:"dry_run"` // true
 	Actions []plannedActionView `json:"actions"`
 	Oldest  []sessionView       `json:"oldest"`
+	Note    string              `json:"note"` // for people; may be empty
 }
 
 type plannedActionView struct {
@@ -53,6 +54,7 @@ func newCleanupView(done cleanupResult) cleanupView {
 func newCleanupPlanView(plan cleanupPlan) cleanupPlanView {
 	view := cleanupPlanView{
 		DryRun: true, Actions: make([]plannedActionView, 0, len(plan.actions)), Oldest: make([]sessionView, 0, len(plan.oldest)),
+		Note: plan.note,
 	}
 	for _, a := range plan.actions {
 		view.Actions = append(view.Actions, plannedActionView{a.action, a.why, a.sessions})
@@ -163,18 +165,17 @@ func (p *visibleProgress) begin(what string, total int64) {
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own: it turns with the work
 		progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetRenderBlankState(true), // starts its clock, too
 	)
-	p.bar.StartWithoutRender() // else the first rate would be measured over nothing
 }
 
 func (p *visibleProgress) describe(what string) { p.bar.Describe(what) }
 
-// add never passes the total: more may become due meanwhile, and a bar that is full says no more.
+// add moves the total when more went than was counted: more may become due meanwhile.
 func (p *visibleProgress) add(n int) {
 	if p.total >= 0 {
-		state := p.bar.State()
-		if beyond := state.CurrentNum + int64(n) + 1 - p.total; beyond > 0 {
-			p.total += beyond
+		if now := p.bar.State().CurrentNum + int64(n); now > p.total {
+			p.total = now + 1
 			p.bar.ChangeMax64(p.total)
 		}
 	}
