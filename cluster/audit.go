@@ -80,7 +80,7 @@ func (t Trail) Record(a Audit) {
 		a.By = t.By
 	}
 	if t.Log != nil {
-		t.Log.Info("session "+string(a.Action),
+		t.Log.Info("audit", "action", a.Action,
 			"session", a.Session, "principal", a.Principal, "upstream", a.Upstream, "actor", a.Actor, "by", a.By, "reason", a.Reason)
 	}
 	if t.Auditor != nil {

@@ -105,18 +105,18 @@ const (
 // Validate reports everything that is wrong with c, by the names of the settings.
 func (c Config) Validate() error {
 	errs := []error{
-		inRange("max_sessions", c.MaxSessions, 0, maxSessionsLimit),
-		inRange("request_rate", c.RequestRate, 0, maxRequestRate),
-		inRange("request_burst", c.RequestBurst, 0, maxRequestBurst),
-		inRange("max_sessions_per_principal", c.MaxSessionsPerPrincipal, 0, maxSessionsLimit),
-		inRange("create_rate", c.CreateRate, 0, maxCreateRate),
-		inRange("create_rate_per_principal", c.CreateRatePerPrincipal, 0, maxCreateRate),
-		inRange("max_pending", c.MaxPending, 0, maxPendingLimit),
-		inRange("events.count", c.EventsCount, 0, maxKept),
-		inRange("events.bytes", c.EventsBytes, 0, maxKeptBytes),
+		inRange("max_sessions", c.MaxSessions, maxSessionsLimit),
+		inRange("request_rate", c.RequestRate, maxRequestRate),
+		inRange("request_burst", c.RequestBurst, maxRequestBurst),
+		inRange("max_sessions_per_principal", c.MaxSessionsPerPrincipal, maxSessionsLimit),
+		inRange("create_rate", c.CreateRate, maxCreateRate),
+		inRange("create_rate_per_principal", c.CreateRatePerPrincipal, maxCreateRate),
+		inRange("max_pending", c.MaxPending, maxPendingLimit),
+		inRange("events.count", c.EventsCount, maxKept),
+		inRange("events.bytes", c.EventsBytes, maxKeptBytes),
 		durationInRange("events.age", c.EventsAge, 0),
-		inRange("frames.count", c.FramesCount, 0, maxKept),
-		inRange("frames.bytes", c.FramesBytes, 0, maxKeptBytes),
+		inRange("frames.count", c.FramesCount, maxKept),
+		inRange("frames.bytes", c.FramesBytes, maxKeptBytes),
 		durationInRange("idle_timeout", c.IdleTimeout, 0),
 		durationInRange("max_age", c.MaxAge, 0),
 		durationInRange("initialize_timeout", c.InitializeTimeout, time.Second),
@@ -158,9 +158,9 @@ func text(d time.Duration) string {
 	return s
 }
 
-func inRange(name string, value, least, most int) error {
-	if value < least || value > most {
-		return fmt.Errorf("%s: %d is not in %d to %d", name, value, least, most)
+func inRange(name string, value, most int) error {
+	if value < 0 || value > most {
+		return fmt.Errorf("%s: %d is not in 0 to %d", name, value, most)
 	}
 	return nil
 }

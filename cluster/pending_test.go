@@ -78,7 +78,7 @@ func TestPendingCapIsExactAtOneReplica(t *testing.T) {
 				if strict {
 					c.Lease = 0
 				}
-			}, func(t *testing.T, w *world) {
+			}, func(_ *testing.T, w *world) {
 				m, _ := w.replica()
 				s, token := w.session(m)
 				leases := w.open(m, token, "k", 5)
@@ -169,7 +169,7 @@ func TestNotificationsPassAtThePendingCap(t *testing.T) {
 }
 
 func TestPendingOfOtherReplicasCountsOnceReported(t *testing.T) {
-	inWorld(t, capped(4), func(t *testing.T, w *world) {
+	inWorld(t, capped(4), func(_ *testing.T, w *world) {
 		a, _ := w.replica()
 		b, _ := w.replica()
 		c, _ := w.replica()
@@ -229,7 +229,7 @@ func TestPendingOfAKilledReplicaCountsUntilPruned(t *testing.T) {
 func TestPendingToldInALostReportIsTakenBack(t *testing.T) {
 	for name, after := range map[string]time.Duration{"before the next report": 0, "after the next report": time.Second} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, capped(4), func(t *testing.T, w *world) {
+			inWorld(t, capped(4), func(_ *testing.T, w *world) {
 				m, _ := w.replica()
 				s, token := w.session(m)
 				leases := w.open(m, token, "k", 2)
@@ -249,7 +249,7 @@ func TestPendingToldInALostReportIsTakenBack(t *testing.T) {
 
 // What this replica has in flight is never mistaken for another's, whatever was lost.
 func TestPendingOfOnesOwnIsNotCountedTwice(t *testing.T) {
-	inWorld(t, capped(4), func(t *testing.T, w *world) {
+	inWorld(t, capped(4), func(_ *testing.T, w *world) {
 		m, _ := w.replica()
 		s, token := w.session(m)
 		old := w.open(m, token, "old", 1)
@@ -272,7 +272,7 @@ func TestPendingOfOnesOwnIsNotCountedTwice(t *testing.T) {
 
 // A client may use an id again: while the first request is in flight, or right after it was over.
 func TestPendingIdUsedAgainIsNotLost(t *testing.T) {
-	inWorld(t, capped(4), func(t *testing.T, w *world) {
+	inWorld(t, capped(4), func(_ *testing.T, w *world) {
 		m, _ := w.replica()
 		s, token := w.session(m)
 		first := w.open(m, token, "k", 1)

@@ -14,8 +14,10 @@ import (
 )
 
 // sentByTheClient are the rule's commands that no script calls; what happens without each is tested on real servers.
-var sentByTheClient = []string{"asking", "cluster|slots", "command", "del", "eval", "evalsha", "info", "pexpire", "ping", "pttl",
-	"publish", "scan", "select", "subscribe", "unsubscribe", "wait"}
+var sentByTheClient = []string{
+	"asking", "cluster|slots", "command", "del", "eval", "evalsha", "info", "pexpire", "ping", "pttl",
+	"publish", "scan", "select", "subscribe", "unsubscribe", "wait",
+}
 
 func TestACLRuleAllowsWhatScriptsCallAndNoMore(t *testing.T) {
 	t.Parallel()

@@ -55,12 +55,19 @@ func (a *AuditStream) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			for len(a.queue) > 0 && a.write(ctx) {
-			}
+			a.writeAll(ctx)
 		case <-ctx.Done():
-			for len(a.queue) > 0 && a.write(context.WithoutCancel(ctx)) {
-			}
+			a.writeAll(context.WithoutCancel(ctx))
 			return nil
+		}
+	}
+}
+
+// writeAll writes what is waiting, as long as that works.
+func (a *AuditStream) writeAll(ctx context.Context) {
+	for len(a.queue) > 0 {
+		if !a.write(ctx) {
+			return
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (s *Store) End(ctx context.Context, c cluster.EndCall) ([]cluster.Session, 
 		}
 	}
 	var ended []cluster.Session
-	var errs []error
+	errs := make([]error, 0, len(calls))
 	for _, result := range s.pipeline(ctx, calls) {
 		some, err := decodeEnding(result)
 		ended = append(ended, some...)

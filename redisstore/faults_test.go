@@ -144,7 +144,7 @@ func TestLostReplyOfAReservationTakesOnePlace(t *testing.T) {
 			t.Fatalf("create whose reservation's reply was lost: %v", err)
 		}
 	}
-	p.wantFull("p", "with two sessions")
+	p.wantFull("with two sessions")
 	if n := p.violations(); n != 0 {
 		t.Errorf("%d violations", n)
 	}

@@ -35,6 +35,7 @@ func createRateKey(prefix string) string { return prefix + ":rate:{*}" } // STRI
 func principalKey(prefix string, p cluster.Principal) string { // ZSET: its live sessions by creation, ms
 	return prefix + ":principal:{" + string(p) + "}"
 }
+
 func principalRateKey(prefix string, p cluster.Principal) string { // STRING: arrival time of its creations, us
 	return prefix + ":rate:{" + string(p) + "}"
 }

@@ -116,7 +116,8 @@ func newListing(s *Store, q cluster.Query) (*listing, error) {
 			l.indexes = append(l.indexes, p.lru())
 		}
 	}
-	return l, l.goOn(q.Cursor)
+	err := l.goOn(q.Cursor)
+	return l, err
 }
 
 // position is a place in a sorted set: members are ordered by score, then by name.

@@ -120,9 +120,9 @@ func (p *principals) abandon(principal cluster.Principal) {
 	}
 }
 
-func (p *principals) wantFull(principal cluster.Principal, when string) {
+func (p *principals) wantFull(when string) {
 	p.t.Helper()
-	_, err := p.create(principal)
+	_, err := p.create("p")
 	limit, ok := errors.AsType[*cluster.LimitError](err)
 	if !ok || limit.Limit != "max_sessions_per_principal" || !errors.Is(err, cluster.ErrCapacity) {
 		p.t.Fatalf("%s: %v, want ErrCapacity by max_sessions_per_principal", when, err)
@@ -148,14 +148,14 @@ func TestPlaceOfADeadCreatorIsClearedWhenItIsNeeded(t *testing.T) {
 	if p.violations() != 1 {
 		t.Error("a place without a session is no violation")
 	}
-	p.wantFull("p", "at once") // the creator may still be about to make it
+	p.wantFull("at once") // the creator may still be about to make it
 	p.advance(5*time.Second - time.Millisecond)
-	p.wantFull("p", "just before the place is settled")
+	p.wantFull("just before the place is settled")
 	p.advance(time.Millisecond)
 	if _, err := p.create("p"); err != nil {
 		t.Errorf("after 5s: %v", err)
 	}
-	p.wantFull("p", "with two live sessions")
+	p.wantFull("with two live sessions")
 	if n := p.violations(); n != 0 {
 		t.Errorf("%d violations when the place was cleared", n)
 	}
@@ -168,14 +168,14 @@ func TestPlacesOfManyDeadCreatorsAreCleared(t *testing.T) {
 	for range most {
 		p.abandon("p")
 	}
-	p.wantFull("p", "at once")
+	p.wantFull("at once")
 	p.advance(5 * time.Second)
 	for range most {
 		if _, err := p.create("p"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.wantFull("p", "with as many live sessions")
+	p.wantFull("with as many live sessions")
 	if n := p.violations(); n != 0 {
 		t.Errorf("%d violations", n)
 	}
@@ -211,14 +211,14 @@ func TestPrincipalIsNotRefusedForSessionsThatAreDue(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.wantFull("p", "while they live")
+	p.wantFull("while they live")
 	p.advance(cluster.DefaultConfig().InitializeTimeout) // nobody sweeps
 	for range 3 {
 		if _, err := p.create("p"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.wantFull("p", "with three new ones")
+	p.wantFull("with three new ones")
 	if n := p.violations(); n != 0 {
 		t.Errorf("%d violations", n)
 	}
@@ -237,7 +237,7 @@ func TestPrincipalWhoseSessionsCannotBeAskedAboutKeepsItsPlaces(t *testing.T) {
 		t.Errorf("create while sessions cannot be read: %v, want ErrStoreUnavailable", err)
 	}
 	p.cut.set("")
-	p.wantFull("p", "when they can be read again")
+	p.wantFull("when they can be read again")
 	if got, err := p.store.Get(t.Context(), created.Session.ID); err != nil || !got.Status.Live() {
 		t.Errorf("the session is %s, %v", got.Status, err)
 	}

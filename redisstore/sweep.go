@@ -23,7 +23,7 @@ func (s *Store) Sweep(ctx context.Context, c cluster.SweepCall) (cluster.Swept, 
 		}
 	}
 	var swept cluster.Swept
-	var errs []error
+	errs := make([]error, 0, len(calls))
 	for _, result := range s.pipeline(ctx, calls) {
 		one, err := decodeSwept(result)
 		swept.Expired = append(swept.Expired, one.Expired...)

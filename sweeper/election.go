@@ -232,8 +232,11 @@ func (e *Election) say(ctx context.Context, now trouble, err error) {
 	e.trouble = now
 	switch now {
 	case storeAway:
-		// Who runs a replica is told elsewhere that the store is away; here it is only one consequence.
-		e.cfg.Logger.Debug("the store cannot be asked who leads; trying again until it can", "error", err)
+		level := slog.LevelDebug // who runs a replica is told elsewhere that the store is away
+		if _, isReply := errors.AsType[redis.Error](err); isReply {
+			level = slog.LevelWarn // it is there, and refuses this alone
+		}
+		e.cfg.Logger.Log(ctx, level, "the store cannot be asked who leads; trying again until it can", "error", err)
 	case storeFull:
 		e.cfg.Logger.Warn("the store's memory is full, so no leader can be elected; cleaning up without one", "error", err)
 	default:

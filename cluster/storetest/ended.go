@@ -67,7 +67,7 @@ func createTellsEvicted(t *testing.T, s *suite) {
 
 func createTellsWhenItRefuses(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.MaxSessions = 6 })
-	var made []known
+	made := make([]known, 0, 6)
 	for range 6 {
 		made = append(made, s.active())
 		s.settle()
@@ -107,9 +107,8 @@ func createTellsExpired(t *testing.T, s *suite) {
 
 func sweepTells(t *testing.T, s *suite) {
 	s.open(nil)
-	due := []known{s.active(), s.active(), s.create()}
 	token := s.token()
-	due = append(due, known{Session: s.bare(token), token: token})
+	due := []known{s.active(), s.active(), s.create(), {Session: s.bare(token), token: token}}
 	gone := s.active()
 	s.terminate(gone.ID)
 	s.b.Advance(idle())

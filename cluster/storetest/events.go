@@ -256,7 +256,7 @@ func eventsBinary(t *testing.T, s *suite) {
 
 func eventsPipelined(t *testing.T, s *suite) {
 	s.open(nil)
-	var queries []cluster.EventQuery
+	queries := make([]cluster.EventQuery, 0, 60)
 	for i := range 60 {
 		made := known{Session: cluster.Session{ID: s.token().ID}}
 		if i%4 != 0 {

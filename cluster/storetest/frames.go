@@ -56,14 +56,14 @@ func named(methods string) []cluster.Frame {
 // wantFrames fails the test unless a page has just these frames, numbered from first, and says what is missing.
 func (s *suite) wantFrames(page cluster.FramePage, methods string, first, missed, last int64) {
 	s.t.Helper()
-	got := ""
+	var all strings.Builder
 	for i, frame := range page.Frames {
-		got += frame.Method
+		all.WriteString(frame.Method)
 		if frame.Number != first+int64(i) {
 			s.t.Errorf("frame %s has number %d, want %d", frame.Method, frame.Number, first+int64(i))
 		}
 	}
-	if got != methods || page.Missed != missed || page.Last != last {
+	if got := all.String(); got != methods || page.Missed != missed || page.Last != last {
 		s.t.Errorf("frames %q, %d missed, last %d; want %q, %d missed, last %d", got, page.Missed, page.Last, methods, missed, last)
 	}
 }

@@ -50,13 +50,13 @@ func (s *suite) terminate(id cluster.ID) {
 }
 
 // wantRefusal fails the test unless err is a refusal of just this kind, by this setting.
-func (s *suite) wantRefusal(err error, setting string, kind error) *cluster.LimitError {
+func (s *suite) wantRefusal(err error, setting string, kind error) cluster.LimitError {
 	s.t.Helper()
 	limit, ok := errors.AsType[*cluster.LimitError](err)
 	if !ok || !errors.Is(err, kind) || limit.Limit != setting || limit.RetryAfter < time.Millisecond {
 		s.t.Fatalf("%v, want a LimitError of %s that is %q, with a time to retry after", err, setting, kind)
 	}
-	return limit
+	return *limit
 }
 
 // principalCapHolds creates for one principal from many goroutines at once, far beyond its cap.

@@ -66,7 +66,8 @@ func (s *suite) endAs(k known, status cluster.Status) known {
 
 func listByStatus(_ *testing.T, s *suite) {
 	s.open(nil)
-	var active, initializing, closed, failed []known
+	active, initializing := make([]known, 0, 5), make([]known, 0, 5)
+	closed, failed := make([]known, 0, 5), make([]known, 0, 5)
 	for range 5 {
 		active = append(active, s.active())
 		initializing = append(initializing, s.create())

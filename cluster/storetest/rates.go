@@ -38,7 +38,7 @@ func createRateRefuses(t *testing.T, s *suite) {
 
 func createRateBurst(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.CreateRate = 3 })
-	burst := func(n int) *cluster.LimitError {
+	burst := func(n int) cluster.LimitError {
 		for range n {
 			s.mustCreateFor("")
 		}
@@ -61,13 +61,13 @@ func createRateBurst(t *testing.T, s *suite) {
 
 func createRateOfPrincipal(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.CreateRate, c.CreateRatePerPrincipal = 5, 2 })
-	overRate := func(p cluster.Principal, setting string) *cluster.LimitError {
+	overRate := func(p cluster.Principal, setting string) cluster.LimitError {
 		_, err := s.createFor(p)
 		return s.wantRefusal(err, setting, cluster.ErrCreationLimited)
 	}
 	s.mustCreateFor("p")
 	s.mustCreateFor("p")
-	var refusal *cluster.LimitError
+	var refusal cluster.LimitError
 	for range 20 {
 		refusal = overRate("p", "create_rate_per_principal")
 	}
