@@ -246,6 +246,44 @@ func TestCleanupGoesOnUnderALaterLeadersEpoch(t *testing.T) {
 	}
 }
 
+// The fence is a leader's to raise: an operator who did would lock out one whose store has forgotten the epoch.
+func TestCleanupNeverRaisesTheFence(t *testing.T) {
+	t.Parallel()
+	w := newCleanupWorld(t)
+	w.make(3, "")
+	if _, err := w.store.TakeEpoch(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "cleaned up", w.cleaned("--idle-for", "0"), done(3, 0, 0, 0, 0))
+	same(t, "purged", w.cleaned("--ended"), done(0, 0, 0, 3, 0))
+	if w.server.Exists("shadowcat:{0}:fence") {
+		t.Error("an operator has set the fence")
+	}
+}
+
+func TestTwoCleanupsAtOnceShareTheWork(t *testing.T) {
+	t.Parallel()
+	w := newCleanupWorld(t)
+	w.make(420, "")
+	outputs := make([]string, 2)
+	var wg sync.WaitGroup
+	for i := range outputs {
+		wg.Go(func() {
+			var status int
+			var stderr string
+			if status, outputs[i], stderr = w.clean(t.Context(), "--idle-for", "0", "--yes", "--output", "json"); status != exitOK {
+				t.Errorf("exit status %d: %s", status, stderr)
+			}
+		})
+	}
+	wg.Wait()
+	a, b := w.view(outputs[0]), w.view(outputs[1])
+	if sum := a.Ended[cluster.StatusTerminated] + b.Ended[cluster.StatusTerminated]; sum != 420 || a.Failed+b.Failed != 0 {
+		t.Errorf("%+v and %+v", a, b)
+	}
+	same(t, "records", w.stats(), map[cluster.Status]int64{cluster.StatusTerminated: 420})
+}
+
 func TestTheGreatestEpochOfSeveralRefusalsCounts(t *testing.T) {
 	t.Parallel()
 	err := fmt.Errorf("ending: %w", errors.Join(&cluster.FencedError{Epoch: 5}, cluster.ErrStoreUnavailable, fmt.Errorf("more: %w", &cluster.FencedError{Epoch: 7})))
