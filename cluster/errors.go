@@ -24,6 +24,10 @@ var (
 	// ErrIllegalTransition means that a session's status does not allow the change: it has ended already.
 	ErrIllegalTransition = errors.New("the session's status does not allow this change")
 
+	// ErrExpired means that a session could not be ended as was asked: it was past its end, and has been ended as expired. It
+	// is also an ErrIllegalTransition.
+	ErrExpired = fmt.Errorf("the session was past its end: %w", ErrIllegalTransition)
+
 	// ErrConflict means that the session's version is no longer the expected one: another replica changed it first.
 	ErrConflict = errors.New("the session was changed by another replica")
 

@@ -94,7 +94,8 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 	created, err := m.store.Create(ctx, Creation{NewSession: n})
 	for _, ended := range created.Ended { // with a refusal, too
 		m.drop(ended.ID)
-		m.trail.Ended(ActorReplica, "made room for a new session", ended)
+		actor, reason := endedBy(ended.Status)
+		m.trail.Ended(actor, reason, ended)
 	}
 	if m.ended != nil && len(created.Ended) > 0 {
 		m.ended(created.Ended)
@@ -156,6 +157,9 @@ func (m *Manager) Terminate(ctx context.Context, id ID, status Status) (Session,
 	if err == nil || errors.Is(err, ErrIllegalTransition) || errors.Is(err, ErrNotFound) {
 		m.drop(id)
 	}
+	if errors.Is(err, ErrExpired) {
+		m.trail.Ended(ActorReplica, reasonPastEnd, s)
+	}
 	if err != nil {
 		return s, fmt.Errorf("terminating session %s: %w", id, err)
 	}
@@ -163,6 +167,8 @@ func (m *Manager) Terminate(ctx context.Context, id ID, status Status) (Session,
 	m.trail.Ended(actor, reason, s)
 	return s, nil
 }
+
+const reasonPastEnd = "past its end"
 
 // endedBy says who ends a session with a status, and why.
 func endedBy(status Status) (Actor, string) {
@@ -173,6 +179,10 @@ func endedBy(status Status) (Actor, string) {
 		return ActorOperator, "an operator has ended it"
 	case StatusFailed:
 		return ActorReplica, "it could not be initialized"
+	case StatusExpired:
+		return ActorReplica, reasonPastEnd
+	case StatusEvicted:
+		return ActorReplica, "made room for a new session"
 	default:
 		return ActorReplica, ""
 	}

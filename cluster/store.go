@@ -29,7 +29,8 @@ type SessionStore interface {
 	// ErrConflict, ErrIllegalTransition.
 	Update(ctx context.Context, c Change) (Session, error)
 	// Terminate ends a live session with an ended status and returns its record. A session that has ended already keeps
-	// its first status; the record is returned with ErrIllegalTransition. Errors: ErrNotFound, ErrIllegalTransition.
+	// its first status; the record is returned with ErrIllegalTransition. One that is past its end becomes expired; the
+	// record is returned with ErrExpired. Errors: ErrNotFound, ErrIllegalTransition, ErrExpired.
 	Terminate(ctx context.Context, id ID, status Status) (Session, error)
 	// Get returns a record, live or ended, until it is purged. It touches nothing. Errors: ErrNotFound.
 	Get(ctx context.Context, id ID) (Session, error)

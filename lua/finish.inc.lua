@@ -3,6 +3,7 @@
 -- and counts (KEYS) must be set before.
 local retention, backstop, ended_cap = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local gone = {} -- the sessions that finish has ended: of each its id, the moment of its purge, and its record
+local purged = {} -- the ids of those that purge has removed
 
 -- All keys that a session may own: its record, more, pending, events, heads, frames. The look fails while a slot moves and
 -- not all of them are here: then nothing has been written yet.
@@ -13,19 +14,19 @@ local function keys_of(id)
   return keys
 end
 
--- Removes an ended session and everything it owns.
+-- Removes an ended session and everything it owns. One that lives does not belong among the ended, and stays.
 local function purge(id)
   local keys = keys_of(id)
   local status = redis.call('HGET', keys[1], 's')
-  redis.call('UNLINK', unpack(keys))
   redis.call('ZREM', ended, id)
-  if status then
-    redis.call('HINCRBY', counts, status, -1)
-  end
+  if status == 'i' or status == 'a' then return end
+  redis.call('UNLINK', unpack(keys))
+  if status then redis.call('HINCRBY', counts, status, -1) end
+  purged[#purged + 1] = id
 end
 
--- Ends a live session. What only a live one needs goes at once, the record stays until its retention has passed. On the
--- way up to two records leave that are past their retention or over the cap, so that ended ones cannot pile up.
+-- Ends a live session; one that has ended keeps its status. What only a live one needs goes at once, the record stays until
+-- its retention has passed. On the way up to two records leave that are past their retention or over the cap, so that ended ones cannot pile up.
 local function finish(id, status, now)
   local keys = keys_of(id)
   local record = complete(read(keys[1]), keys[2])
@@ -33,7 +34,7 @@ local function finish(id, status, now)
   redis.call('UNLINK', keys[3], keys[4], keys[5]) -- first: a permitted write opens a full server for the others
   redis.call('ZREM', lru, id)
   redis.call('ZREM', deadlines, id)
-  if was then
+  if was == 'i' or was == 'a' then
     record[1], record[4], record[17] = status, tonumber(record[4]) + 1, now
     redis.call('HDEL', keys[2], 'i')
     for _, key in ipairs({ keys[1], keys[2], keys[6] }) do redis.call('PEXPIREAT', key, now + retention + backstop) end

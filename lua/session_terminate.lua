@@ -9,8 +9,8 @@
 -- ARGV[1..9]          see finish.inc.lua
 -- ARGV[10] id, ARGV[11] status to end with
 --
--- Returns 1 when this call ended it, else 0; then the answer of record.inc.lua. A session past its end becomes expired,
--- whatever was asked. Error NOTFOUND. Cost: O(log n).
+-- Returns 1 when this call ended it, 2 when it did so as expired, because the session was past its end, 0 when it had ended
+-- before; then the answer of record.inc.lua. Error NOTFOUND. Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, status = ARGV[10], ARGV[11]
 
@@ -26,7 +26,7 @@ end
 local done = 0
 if record[1] == 'i' or record[1] == 'a' then
   local ends = redis.call('ZSCORE', deadlines, id)
-  if ends and tonumber(ends) <= now then status = 'x' else done = 1 end
+  if ends and tonumber(ends) <= now then status, done = 'x', 2 else done = 1 end
   finish(id, status, now)
   return { done, now, now + retention, 0, unpack(gone, 3) }
 end

@@ -18,11 +18,7 @@ local epoch, is_leader = ARGV[10], ARGV[11]
 
 local refusal = fenced(epoch, is_leader)
 if refusal then return refusal end
-local purged = {}
 for i = 12, #ARGV do
-  if redis.call('ZSCORE', ended, ARGV[i]) then
-    purge(ARGV[i])
-    purged[#purged + 1] = ARGV[i]
-  end
+  if redis.call('ZSCORE', ended, ARGV[i]) then purge(ARGV[i]) end
 end
 return purged

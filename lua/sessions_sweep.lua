@@ -28,7 +28,7 @@ local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, limi
 for _, id in ipairs(over) do purge(id) end
 for _, id in ipairs(due) do finish(id, 'x', now) end
 local done = redis.call('TIME')
-local reply = { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, #over }
-for _, id in ipairs(over) do reply[#reply + 1] = id end
+local reply = { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, #purged }
+for _, id in ipairs(purged) do reply[#reply + 1] = id end
 for i = 1, #gone do reply[#reply + 1] = gone[i] end
 return reply

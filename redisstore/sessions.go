@@ -185,23 +185,33 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 		return cluster.Session{}, err
 	}
 	s.releaseAll(ctx, []cluster.Session{session})
-	// A repeated call finds the session as the lost one left it.
-	if !done && (!repeated || session.Status != status) {
+	switch {
+	case done == hasExpired:
+		return session, cluster.ErrExpired
+	case done == hadEnded && (!repeated || session.Status != status): // a repeated call finds the session as the lost one left it
 		return session, cluster.ErrIllegalTransition
 	}
 	return session, nil
 }
 
-// decodeTerminated reads the reply of session_terminate: the record, and whether this call ended the session.
-func decodeTerminated(id cluster.ID, reply []any) (session cluster.Session, done bool, err error) {
+// What session_terminate has done.
+const (
+	hadEnded   = 0 // nothing: the session had ended before
+	hasEnded   = 1
+	hasExpired = 2 // it was past its end
+)
+
+// decodeTerminated reads the reply of session_terminate: the record, and what was done.
+func decodeTerminated(id cluster.ID, reply []any) (session cluster.Session, done int64, err error) {
 	if len(reply) == 0 {
-		return cluster.Session{}, false, unavailable(errMalformedReply)
+		return cluster.Session{}, hadEnded, unavailable(errMalformedReply)
 	}
-	var d decoder
-	done = d.truth(reply[0])
-	session, _, err = decodeAnswer(id, reply[1:])
-	if err = errors.Join(err, d.err); err != nil {
-		return cluster.Session{}, false, unavailable(err)
+	done, isNumber := reply[0].(int64)
+	if !isNumber || done < hadEnded || done > hasExpired {
+		return cluster.Session{}, hadEnded, unavailable(errMalformedReply)
+	}
+	if session, _, err = decodeAnswer(id, reply[1:]); err != nil {
+		return cluster.Session{}, hadEnded, unavailable(err)
 	}
 	return session, done, nil
 }

@@ -17,6 +17,7 @@ type model struct {
 	sessions map[cluster.ID]*modelled
 	created  int64
 	ended    map[cluster.Status]int64
+	purged   []cluster.ID // since the last sweep
 
 	places    map[cluster.Principal]*places
 	creations map[cluster.Principal]*bucket // of each principal, and without a name of all
@@ -107,10 +108,16 @@ func (m *model) finish(s *modelled, status cluster.Status) cluster.Session {
 		kept := m.ordered(false, byEnd)
 		tooMany := m.cfg.MaxSessions > 0 && len(kept) > m.cfg.MaxSessions
 		if len(kept) > 0 && (tooMany || !m.at().Before(kept[0].DeadlineAt)) {
-			delete(m.sessions, kept[0].ID)
+			m.purge(kept[0])
 		}
 	}
 	return s.record()
+}
+
+// purge removes an ended session.
+func (m *model) purge(s *modelled) {
+	delete(m.sessions, s.ID)
+	m.purged = append(m.purged, s.ID)
 }
 
 // create makes a session, its token being drawn by the store or given by the caller, who may have given it before.
@@ -224,10 +231,11 @@ func (m *model) terminate(id cluster.ID, status cluster.Status) (cluster.Session
 		m.asked()
 		return cluster.Session{}, cluster.ErrNotFound
 	}
-	illegal := s.EndedAtOrBefore(m.at())
+	illegal, refusal := s.EndedAtOrBefore(m.at()), cluster.ErrIllegalTransition
 	last := s.record()
 	if s.Status.Live() {
 		if illegal {
+			refusal = cluster.ErrExpired
 			last = m.finish(s, cluster.StatusExpired)
 		} else {
 			last = m.finish(s, status)
@@ -238,8 +246,11 @@ func (m *model) terminate(id cluster.ID, status cluster.Status) (cluster.Session
 		return cluster.Session{}, cluster.ErrNotFound
 	}
 	m.release(last)
+	if lost {
+		refusal = cluster.ErrIllegalTransition // who asks again finds it ended
+	}
 	if illegal && (!lost || last.Status != status) {
-		return last, cluster.ErrIllegalTransition
+		return last, refusal
 	}
 	return last, nil
 }
@@ -247,10 +258,10 @@ func (m *model) terminate(id cluster.ID, status cluster.Status) (cluster.Session
 // sweep purges what is past its retention, then ends what is past its end.
 func (m *model) sweep() (cluster.Swept, error) {
 	var swept cluster.Swept
+	m.purged = nil
 	for _, s := range m.ordered(false, byEnd) {
 		if !m.at().Before(s.DeadlineAt) {
-			swept.Purged = append(swept.Purged, s.ID)
-			delete(m.sessions, s.ID)
+			m.purge(s)
 		}
 	}
 	for _, s := range m.ordered(true, byEnd) {
@@ -261,6 +272,7 @@ func (m *model) sweep() (cluster.Swept, error) {
 	if m.asked() {
 		return cluster.Swept{}, cluster.ErrStoreUnavailable
 	}
+	swept.Purged = m.purged
 	m.release(swept.Expired...)
 	return swept, nil
 }
