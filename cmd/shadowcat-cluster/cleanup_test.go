@@ -3,7 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha1" //nolint:gosec // Redis names scripts by it
+	"crypto/sha1"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -196,7 +196,7 @@ func TestCleanupLooksAgainBeforeItEnds(t *testing.T) {
 	ids := w.make(3, "")
 	w.pass(10 * time.Minute)
 	w.before(isScript(lua.SessionsEnd), func() {
-		for _, r := range w.store.Report(context.Background(), []cluster.Report{{ID: ids[1]}}) {
+		for _, r := range w.store.Report(t.Context(), []cluster.Report{{ID: ids[1]}}) {
 			if r.Err != nil {
 				t.Error(r.Err)
 			}
@@ -221,7 +221,7 @@ func (w *cleanupWorld) before(match func(cmd string, args []string) bool, do fun
 
 // isScript matches commands that run a script, whichever way.
 func isScript(text string) func(cmd string, args []string) bool {
-	sum := sha1.Sum([]byte(text)) //nolint:gosec // Redis names scripts by it
+	sum := sha1.Sum([]byte(text))
 	digest := hex.EncodeToString(sum[:])
 	return func(cmd string, args []string) bool {
 		return strings.EqualFold(cmd, "evalsha") && args[0] == digest || strings.EqualFold(cmd, "eval") && args[0] == text
