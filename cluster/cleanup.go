@@ -59,8 +59,8 @@ type SweepCall struct {
 // Swept is what one call of Sweep did.
 type Swept struct {
 	Expired []Session // as they were ended
-	Purged  []ID
-	More    bool // there is more to do at once
+	Purged  []ID      // those that had to leave because too many ended ones are kept, too
+	More    bool      // there is more to do at once
 	// Took is the longest that one script took of a server's time; 0 when the servers do not tell.
 	Took time.Duration
 }
@@ -113,7 +113,7 @@ const (
 	RepairIndexMissing     RepairKind = "index_missing"     // a session was not in an index that it belongs in
 	RepairIndexWrong       RepairKind = "index_wrong"       // a session was in an index that it does not belong in
 	RepairKeysOrphaned     RepairKind = "keys_orphaned"     // keys had outlived their session, or its life
-	RepairTTLMissing       RepairKind = "ttl_missing"       // a record had no TTL
+	RepairTTLMissing       RepairKind = "ttl_missing"       // a key that must not stay for ever had no TTL
 	RepairCountWrong       RepairKind = "count_wrong"       // the counts differed from a recount
 	RepairPlaceWrong       RepairKind = "place_wrong"       // a principal's place had no session, or a session had no place
 	RepairPendingAbandoned RepairKind = "pending_abandoned" // a request was in flight at a replica that lives no more
@@ -144,7 +144,8 @@ type RelieveCall struct {
 
 // Relieved is what one call of Relieve did.
 type Relieved struct {
-	// Purged are ended sessions whose records went first, Evicted live ones that were ended and purged.
+	// Purged are ended sessions whose records went, Evicted live ones that were ended. A call does one or the other: those
+	// that it evicts are the first that the next one purges.
 	Purged  []ID
 	Evicted []Session
 	// Usage is the highest share of a memory limit in use, as it was found; 0 when no server has a limit.

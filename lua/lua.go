@@ -35,6 +35,7 @@ var (
 	RateTake         = load("rate_take")
 	PlaceReserve     = load("place_reserve")
 	PlaceRelease     = load("place_release")
+	PlaceGive        = load("place_give")
 	EpochTake        = load("epoch_take")
 	SessionsEnd      = load("sessions_end")
 	SessionsPurge    = load("sessions_purge")

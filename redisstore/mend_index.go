@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
@@ -21,42 +19,43 @@ func indexCursor(partition, index int, after position) string {
 
 // mendIndex looks at the sessions of a piece of one index.
 func (s *Store) mendIndex(ctx context.Context, c cluster.MendCall, at string) (cluster.Mended, error) {
-	parts := strings.Split(at, "|")
-	if len(parts) != 4 {
-		return cluster.Mended{}, cluster.ErrInvalidCursor
+	p, index, after, err := s.parseIndexCursor(at)
+	if err != nil {
+		return cluster.Mended{}, err
 	}
-	p, errP := strconv.Atoi(parts[0])
-	index, errIndex := strconv.Atoi(parts[1])
-	score, errScore := strconv.ParseInt(parts[2], 10, 64)
-	if errP != nil || errIndex != nil || errScore != nil || p < 0 || index < 0 || index >= len(walked) {
-		return cluster.Mended{}, cluster.ErrInvalidCursor
-	}
-	if p >= len(s.partitions) {
-		return cluster.Mended{}, nil
-	}
-	l := &listing{indexes: []string{walked[index](s.partitions[p])}, after: position{score: score, id: parts[3]}}
+	l := &listing{indexes: []string{walked[index](s.partitions[p])}, after: after}
 	members, more, err := s.nextMembers(ctx, l, "+inf", c.Limit)
 	if err != nil {
 		return cluster.Mended{}, unavailable(err)
 	}
-	ids, err := idsOf(members)
+	own, foreign := s.partMembers(members, p)
+	mended := cluster.Mended{Looked: len(members)}
+	ids, err := idsOf(own)
 	if err != nil {
-		return cluster.Mended{}, unavailable(err)
+		return mended, unavailable(err)
 	}
-	mended, err := s.mendSessions(ctx, c.Cleanup, ids)
-	if err != nil {
-		return cluster.Mended{}, err
-	}
-	if index == 0 {
-		repairs, err := s.givePlaces(ctx, s.partitions[p], ids)
-		if err != nil {
-			return cluster.Mended{}, err
-		}
+	for _, mend := range []func() ([]cluster.Repair, error){
+		func() ([]cluster.Repair, error) { return s.dropForeign(ctx, c.Cleanup, p, l.indexes[0], foreign) },
+		func() ([]cluster.Repair, error) { return s.mendSessions(ctx, c.Cleanup, ids) },
+		func() ([]cluster.Repair, error) {
+			if index > 0 {
+				return nil, nil // only the first index is of all live sessions
+			}
+			return s.givePlaces(ctx, own)
+		},
+	} {
+		repairs, err := mend()
 		mended.Repairs = append(mended.Repairs, repairs...)
+		if err != nil {
+			return mended, err
+		}
+	}
+	if len(own) > 0 {
+		after = own[len(own)-1] // what was foreign behind it is gone
 	}
 	switch {
 	case more:
-		mended.Next = indexCursor(p, index, members[len(members)-1])
+		mended.Next = indexCursor(p, index, after)
 	case index+1 < len(walked):
 		mended.Next = indexCursor(p, index+1, position{score: math.MinInt64})
 	default:
@@ -65,45 +64,57 @@ func (s *Store) mendIndex(ctx context.Context, c cluster.MendCall, at string) (c
 	return mended, nil
 }
 
-// givePlaces gives live sessions that have lost their places among their principals' new ones.
-func (s *Store) givePlaces(ctx context.Context, p partition, ids []cluster.ID) ([]cluster.Repair, error) {
-	if len(ids) == 0 {
+// parseIndexCursor reads what indexCursor has made.
+func (s *Store) parseIndexCursor(at string) (p, index int, after position, err error) {
+	parts := strings.Split(at, "|")
+	if len(parts) != 4 {
+		return 0, 0, position{}, cluster.ErrInvalidCursor
+	}
+	p, errP := strconv.Atoi(parts[0])
+	index, errIndex := strconv.Atoi(parts[1])
+	score, errScore := strconv.ParseInt(parts[2], 10, 64)
+	if errP != nil || errIndex != nil || errScore != nil || p < 0 || p >= len(s.partitions) || index < 0 || index >= len(walked) {
+		return 0, 0, position{}, cluster.ErrInvalidCursor
+	}
+	if _, err := cluster.ParseID(parts[3]); err != nil && !(parts[3] == "" && score == math.MinInt64) {
+		return 0, 0, position{}, cluster.ErrInvalidCursor
+	}
+	return p, index, position{score: score, id: parts[3]}, nil
+}
+
+// partMembers tells members of a partition's index that are sessions of that partition from those that are not.
+func (s *Store) partMembers(members []position, p int) (own, foreign []position) {
+	for _, m := range members {
+		if id, err := cluster.ParseID(m.id); err == nil && id.String() == m.id && s.indexOf(id) == p {
+			own = append(own, m)
+		} else {
+			foreign = append(foreign, m)
+		}
+	}
+	return own, foreign
+}
+
+// dropForeign removes what can be no session of a partition from one of its indexes.
+func (s *Store) dropForeign(ctx context.Context, who cluster.Cleanup, p int, index string, foreign []position) ([]cluster.Repair, error) {
+	if len(foreign) == 0 {
 		return nil, nil
 	}
-	pipe := s.client.Pipeline()
-	records := make([]*redis.SliceCmd, len(ids))
-	for i, id := range ids {
-		records[i] = pipe.HMGet(ctx, p.session(id), "s", "p", "c")
+	if _, _, err := s.repeat(ctx, s.mendCall(s.partitions[p], who, nil, nil)); err != nil {
+		return nil, err // of all that it does, the fence is wanted
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	return s.dropMembers(ctx, index, foreign, cluster.RepairIndexWrong)
+}
+
+// dropMembers removes members from a sorted set.
+func (s *Store) dropMembers(ctx context.Context, key string, members []position, kind cluster.RepairKind) ([]cluster.Repair, error) {
+	names := make([]any, len(members))
+	repairs := make([]cluster.Repair, len(members))
+	for i, m := range members {
+		names[i], repairs[i].Kind = m.id, kind
+		repairs[i].ID, _ = cluster.ParseID(m.id) // the zero ID when it is none
+	}
+	if err := s.client.ZRem(ctx, key, names...).Err(); err != nil {
 		return nil, unavailable(err)
-	}
-	pipe = s.client.Pipeline()
-	places := make(map[cluster.ID]*redis.IntCmd)
-	var d decoder
-	for i, id := range ids {
-		record := records[i].Val()
-		principal := d.text(record[1])
-		if principal == "" || !statusByCode[d.text(record[0])].Live() {
-			continue
-		}
-		place := redis.Z{Score: float64(d.number(record[2])), Member: id.String()}
-		places[id] = pipe.ZAddNX(ctx, principalKey(s.prefix, cluster.Principal(principal)), place)
-	}
-	if d.err != nil {
-		return nil, unavailable(d.err)
-	}
-	if len(places) == 0 {
-		return nil, nil
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, unavailable(err)
-	}
-	var repairs []cluster.Repair
-	for id, added := range places {
-		if added.Val() > 0 {
-			repairs = append(repairs, cluster.Repair{ID: id, Kind: cluster.RepairPlaceWrong})
-		}
 	}
 	return repairs, nil
 }

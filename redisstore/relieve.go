@@ -2,7 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,11 +54,9 @@ func (s *Store) heads(ctx context.Context, partitions []partition, index func(pa
 	var ids []cluster.ID
 	for _, head := range heads {
 		for _, member := range head.Val() {
-			id, err := cluster.ParseID(member)
-			if err != nil {
-				return nil, unavailable(fmt.Errorf("%w: an index holds a member that is no session id", errMalformedReply))
+			if id, err := cluster.ParseID(member); err == nil { // else it is for the reconciler
+				ids = append(ids, id)
 			}
-			ids = append(ids, id)
 		}
 	}
 	return ids, nil
@@ -100,10 +97,10 @@ func (s *Store) partitionsAbove(ctx context.Context, share float64) (above []par
 	return above, highest, nil
 }
 
-// memoryUsage returns the share of its memory limit that a server uses, 0 when it has no limit.
+// memoryUsage returns the share of its memory limit that a server uses, 0 when it has no limit or does not tell.
 func memoryUsage(ctx context.Context, node redis.Cmdable) (float64, error) {
 	text, err := node.Info(ctx, "memory").Result()
-	if err != nil {
+	if err != nil && !isReply(err) {
 		return 0, unavailable(err)
 	}
 	used, limit := infoNumber(text, "used_memory"), infoNumber(text, "maxmemory")

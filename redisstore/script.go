@@ -35,6 +35,7 @@ var (
 	rateTake         = newScript(lua.RateTake)
 	placeReserve     = newScript(lua.PlaceReserve)
 	placeRelease     = newScript(lua.PlaceRelease)
+	placeGive        = newScript(lua.PlaceGive)
 	epochTake        = newScript(lua.EpochTake)
 	sessionsEnd      = newScript(lua.SessionsEnd)
 	sessionsPurge    = newScript(lua.SessionsPurge)
