@@ -212,7 +212,14 @@ func (a *acknowledgements) check(t *testing.T, store *redisstore.Store) {
 	t.Helper()
 	forgotten := 0
 	for id, want := range a.statuses {
-		got, err := store.Get(t.Context(), id)
+		var got cluster.Session
+		var err error
+		eventually(t, recovery, func(ctx context.Context) error { // its shard may not be back yet
+			if got, err = store.Get(ctx, id); errors.Is(err, cluster.ErrStoreUnavailable) {
+				return err
+			}
+			return nil
+		})
 		if err != nil || got.Status != want && !a.unsure[id] {
 			forgotten++
 			t.Logf("session %s: %s, %v; acknowledged was %s", id, got.Status, err, want)
