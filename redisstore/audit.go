@@ -29,6 +29,7 @@ type AuditStream struct {
 	log     *slog.Logger
 	queue   chan cluster.Audit
 	dropped atomic.Int64
+	failing bool // the last write did not work; of Run alone
 }
 
 // NewAuditStream returns a stream of at most about so many records. It writes while [AuditStream.Run] runs.
@@ -57,7 +58,8 @@ func (a *AuditStream) Run(ctx context.Context) error {
 		case <-tick.C:
 			a.writeAll(ctx)
 		case <-ctx.Done():
-			a.writeAll(context.WithoutCancel(ctx))
+			a.writeAll(ctx)
+			a.dropped.Add(int64(len(a.queue))) // what a fault has left
 			return nil
 		}
 	}
@@ -74,7 +76,8 @@ func (a *AuditStream) writeAll(ctx context.Context) {
 
 // write writes one batch, and reports whether that worked.
 func (a *AuditStream) write(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	// Not to be broken off: what is taken out of the queue must be written.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTimeout)
 	defer cancel()
 	pipe := a.store.client.Pipeline()
 	n := min(len(a.queue), auditBatch)
@@ -84,9 +87,16 @@ func (a *AuditStream) write(ctx context.Context) bool {
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		a.dropped.Add(int64(n))
-		a.log.Warn("audit records could not be written to the store; the log has them", "records", n, "error", err)
+		if !a.failing {
+			a.log.Warn("audit records cannot be written to the store; the log has them", "error", err)
+		}
+		a.failing = true
 		return false
 	}
+	if a.failing {
+		a.log.Info("audit records are written to the store again", "dropped", a.Dropped())
+	}
+	a.failing = false
 	return true
 }
 

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// replicaAlive is how long after its last sign of life a replica is taken to live.
-	replicaAlive = 30 * time.Second
+	// ReplicaAlive is how long after its last sign of life a replica is taken to live.
+	ReplicaAlive = 30 * time.Second
 	// replicaForgotten is how long after it a replica is forgotten.
 	replicaForgotten = 10 * time.Minute
 )
@@ -31,7 +31,7 @@ func (s *Store) Leave(ctx context.Context, incarnation string) error {
 // Replicas implements [cluster.ReplicaStore].
 func (s *Store) Replicas(ctx context.Context) ([]string, error) {
 	reply, _, err := s.repeat(ctx, call{
-		script: replicasRead, keys: []string{replicasKey(s.prefix)}, args: []any{replicaAlive.Milliseconds()},
+		script: replicasRead, keys: []string{replicasKey(s.prefix)}, args: []any{ReplicaAlive.Milliseconds()},
 	})
 	if err != nil {
 		return nil, err

@@ -6,10 +6,14 @@ import (
 	"fmt"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // mendLoop walks through everything the store holds, slowly, and mends what has drifted apart, again and again.
 func (s *Sweeper) mendLoop(ctx context.Context, term *Term) error {
+	// After an outage every replica that lives must have had the time to say so, or what it has in flight would be taken for
+	// abandoned.
+	pause(ctx, redisstore.ReplicaAlive)
 	for ctx.Err() == nil {
 		err := s.walk(ctx, term)
 		switch {
@@ -30,17 +34,22 @@ func (s *Sweeper) walk(ctx context.Context, term *Term) error {
 		var mended cluster.Mended
 		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
 			mended, err = s.cfg.Store.Mend(ctx, cluster.MendCall{Cleanup: who, Cursor: cursor, Limit: mendBatch})
+			s.tellMended(mended)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		for _, repair := range mended.Repairs {
-			s.observer.Mended(repair.Kind)
-			s.log.Warn("mended drift", "kind", repair.Kind, "session", repair.ID)
-		}
 		cursor = mended.Next
 		pause(ctx, mendPace)
 	}
 	return ctx.Err()
+}
+
+// tellMended passes on what one step of a walk did.
+func (s *Sweeper) tellMended(mended cluster.Mended) {
+	for _, repair := range mended.Repairs {
+		s.observer.Mended(repair.Kind)
+		s.log.Warn("mended drift", "kind", repair.Kind, "session", repair.ID)
+	}
 }

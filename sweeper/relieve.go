@@ -38,14 +38,9 @@ func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(c
 			relieved, err = s.cfg.Store.Relieve(ctx, cluster.RelieveCall{
 				Cleanup: who, Above: s.cfg.EmergencyAbove, Limit: s.cfg.Batch, IdleFor: s.cfg.EvictMinIdle,
 			})
+			s.tellRelieved(relieved)
 			return err
 		})
-		s.observer.Relieved(len(relieved.Purged), len(relieved.Evicted), relieved.Usage)
-		s.trail.Purged(cluster.ActorSweeper, "memory runs out", relieved.Purged...)
-		s.trail.Ended(cluster.ActorSweeper, "memory runs out", relieved.Evicted...)
-		if s.cfg.Expired != nil && len(relieved.Evicted) > 0 {
-			s.cfg.Expired(relieved.Evicted)
-		}
 		if err != nil {
 			return err
 		}
@@ -61,4 +56,14 @@ func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(c
 		pause(ctx, pace)
 	}
 	return nil
+}
+
+// tellRelieved passes on what emergency cleanup did.
+func (s *Sweeper) tellRelieved(relieved cluster.Relieved) {
+	s.observer.Relieved(len(relieved.Purged), len(relieved.Evicted), relieved.Usage)
+	s.trail.Purged(cluster.ActorSweeper, "memory runs out", relieved.Purged...)
+	s.trail.Ended(cluster.ActorSweeper, "memory runs out", relieved.Evicted...)
+	if s.cfg.Expired != nil && len(relieved.Evicted) > 0 {
+		s.cfg.Expired(relieved.Evicted)
+	}
 }

@@ -14,8 +14,15 @@ import (
 func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 	b := batch{most: s.cfg.Batch, size: s.cfg.Batch}
 	lastGood := time.Now()
-	for ctx.Err() == nil {
-		err := s.sweep(ctx, term, &b)
+	for wasAway := false; ctx.Err() == nil; {
+		var err error
+		if wasAway {
+			err = s.awaitReports(ctx)
+		}
+		if err == nil {
+			err = s.sweep(ctx, term, &b)
+		}
+		wasAway = err != nil
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, cluster.ErrFenced):
@@ -27,10 +34,6 @@ func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 			}
 			s.log.Warn("sweeping", "error", err)
 		default:
-			if away := time.Since(lastGood); away > 2*s.cfg.Interval {
-				// Activity that replicas could not report meanwhile must land before anybody is ended for want of it.
-				pause(ctx, s.cfg.Slack)
-			}
 			lastGood = time.Now()
 		}
 		pause(ctx, jittered(s.cfg.Interval))
@@ -38,16 +41,28 @@ func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 	return nil
 }
 
+// awaitReports waits one slack when the whole store is back, and fails when it is not: activity that replicas could not report
+// meanwhile must land before anybody is ended for want of it.
+func (s *Sweeper) awaitReports(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
+	defer cancel()
+	if _, err := s.cfg.Store.Stats(bounded); err != nil { // unlike a ping it asks every server
+		return err
+	}
+	pause(ctx, s.cfg.Slack)
+	return ctx.Err()
+}
+
 // sweep ends what is past its end and purges what is past its retention, until nothing is due.
 func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) error {
 	for ctx.Err() == nil {
 		var swept cluster.Swept
-		started := time.Now()
 		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
+			started := time.Now()
 			swept, err = s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: who, Limit: b.size})
+			s.tell(swept, time.Since(started)) // what was done beside a refusal, too
 			return err
 		})
-		s.tell(swept, time.Since(started))
 		b.took(swept)
 		if err != nil || !swept.More {
 			return err

@@ -111,7 +111,10 @@ func New(cfg Config) (*Sweeper, error) {
 	s.election, err = NewElection(ElectionConfig{
 		Store: cfg.Store, Incarnation: cfg.Incarnation, TTL: cfg.LockTTL, Logger: s.log, Observer: s.observer, Caretaker: s.sweepOnce,
 	})
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (c Config) validate() error {
@@ -156,16 +159,34 @@ func (s *Sweeper) call(ctx context.Context, term *Term, do func(context.Context,
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
 	defer cancel()
 	err := do(bounded, cluster.Cleanup{Epoch: term.Epoch(), Leader: true})
-	fenced, ok := errors.AsType[*cluster.FencedError](err)
-	if !ok {
+	fence, isFenced := highestFence(err)
+	if !isFenced {
 		return err
 	}
 	s.observer.Fenced()
-	s.log.Warn("refused by a later leader's fence", "epoch", term.Epoch(), "fence", fenced.Epoch)
-	if err := term.Raise(bounded, fenced.Epoch); err != nil {
+	s.log.Warn("refused by a later leader's fence", "epoch", term.Epoch(), "fence", fence)
+	if err := term.Raise(bounded, fence); err != nil {
 		return fmt.Errorf("taking a later epoch: %w", err)
 	}
 	return do(bounded, cluster.Cleanup{Epoch: term.Epoch(), Leader: true})
+}
+
+// highestFence returns the greatest epoch that a call was refused by: the slices of the session space have a fence each.
+func highestFence(err error) (epoch int64, isFenced bool) {
+	switch err := err.(type) { //nolint:errorlint // each level of the tree is looked at
+	case *cluster.FencedError:
+		return err.Epoch, true
+	case interface{ Unwrap() []error }:
+		for _, one := range err.Unwrap() {
+			fence, found := highestFence(one)
+			epoch, isFenced = max(epoch, fence), isFenced || found
+		}
+		return epoch, isFenced
+	case interface{ Unwrap() error }:
+		return highestFence(err.Unwrap())
+	default:
+		return 0, false
+	}
 }
 
 // pause waits, and reports whether it was for as long as it should.
