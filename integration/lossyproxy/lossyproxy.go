@@ -31,6 +31,10 @@ type Proxy struct {
 	passed int    // how many of these are still to be answered before that
 	armed  bool
 	turns  int
+	frozen chan struct{} // closed by Thaw; nil while everything passes
+	hold   *hold         // the request to be held; nil for none
+
+	closed chan struct{}
 }
 
 // Start begins to forward connections to the server at target, a "host:port". The caller must call Close.
@@ -40,7 +44,7 @@ func Start(target string) (*Proxy, error) {
 		return nil, fmt.Errorf("listen for clients of %s: %w", target, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Proxy{target: target, listener: listener, stop: stop, conns: make(map[net.Conn]bool)}
+	p := &Proxy{target: target, listener: listener, stop: stop, conns: make(map[net.Conn]bool), closed: make(chan struct{})}
 	p.workers.Go(func() { p.accept(ctx) }) // ends with Close
 	return p, nil
 }
@@ -80,13 +84,17 @@ func (p *Proxy) Turns() int {
 	return p.turns
 }
 
-// Close breaks all connections and ends the proxy.
+// Close breaks all connections and ends the proxy. It may be called again.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
 	conns := p.conns
 	p.conns = nil
 	p.mu.Unlock()
+	if conns == nil {
+		return nil // closed before
+	}
 	p.stop()
+	close(p.closed)
 	err := p.listener.Close()
 	for conn := range conns {
 		_ = conn.Close() // it may have ended by itself
@@ -139,8 +147,9 @@ type link struct {
 	client, server net.Conn
 
 	// Under the proxy's lock:
-	asking bool // what came last came from the client
-	doomed bool // the reply to what came last is to be lost
+	asking bool            // what came last came from the client
+	doomed bool            // the reply to what came last is to be lost
+	held   <-chan struct{} // closed when what the client sends may go on; nil when it may
 }
 
 var errLost = errors.New("the reply is lost")
@@ -159,6 +168,11 @@ func (l *link) request(chunk []byte) error {
 			p.armed, l.doomed = false, true
 		}
 	}
+	if p.hold != nil && bytes.Contains(chunk, p.hold.match) {
+		l.held = p.hold.released
+		close(p.hold.held)
+		p.hold = nil
+	}
 	return nil
 }
 
@@ -173,20 +187,23 @@ func (l *link) reply([]byte) error {
 	return nil
 }
 
-// delayed is a chunk and when it arrives.
+// delayed is a chunk, when it arrives, and what has to happen before.
 type delayed struct {
 	bytes []byte
 	due   time.Time
+	gates [2]<-chan struct{} // each is closed when the chunk may pass; nil for none
 }
 
 // forward moves what arrives from one side to the other, each chunk after the delay, until a connection ends or look says
 // so. Then both end.
 func (l *link) forward(to, from net.Conn, look func([]byte) error) {
+	p := l.proxy
 	chunks := make(chan delayed, queued)
 	var writer sync.WaitGroup
 	writer.Go(func() { // ends with the channel
 		for chunk := range chunks {
 			<-time.After(time.Until(chunk.due))
+			p.await(chunk.gates)
 			if _, err := to.Write(chunk.bytes); err != nil {
 				l.end() // and the reader with it; what is left goes nowhere
 			}
@@ -201,10 +218,13 @@ func (l *link) forward(to, from net.Conn, look func([]byte) error) {
 		if err != nil {
 			break
 		}
-		l.proxy.mu.Lock()
-		delay := l.proxy.delay
-		l.proxy.mu.Unlock()
-		chunks <- delayed{buffer[:n], time.Now().Add(delay)}
+		p.mu.Lock()
+		chunk := delayed{buffer[:n], time.Now().Add(p.delay), [2]<-chan struct{}{p.frozen}}
+		if to == l.server {
+			chunk.gates[1] = l.held
+		}
+		p.mu.Unlock()
+		chunks <- chunk
 	}
 	close(chunks)
 	writer.Wait()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,25 +23,26 @@ func startEcho(t *testing.T) (proxy *lossyproxy.Proxy, heard chan string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() { // ends with the server
-		defer close(done)
+	var workers sync.WaitGroup
+	workers.Go(func() { // ends with the server
 		for {
 			conn, err := server.Accept()
 			if err != nil {
 				return
 			}
-			lines := bufio.NewScanner(conn)
-			for lines.Scan() {
-				heard <- lines.Text()
-				_, _ = io.WriteString(conn, lines.Text()+"\n") // the client may be gone
-			}
-			_ = conn.Close()
+			workers.Go(func() { // ends with the connection
+				lines := bufio.NewScanner(conn)
+				for lines.Scan() {
+					heard <- lines.Text()
+					_, _ = io.WriteString(conn, lines.Text()+"\n") // the client may be gone
+				}
+				_ = conn.Close()
+			})
 		}
-	}()
+	})
 	t.Cleanup(func() {
 		_ = server.Close()
-		<-done
+		workers.Wait()
 	})
 	if proxy, err = lossyproxy.Start(server.Addr().String()); err != nil {
 		t.Fatal(err)
@@ -115,5 +117,55 @@ func TestADelayCountsEachWay(t *testing.T) {
 	}
 	if took := time.Since(start); took < 2*delay {
 		t.Errorf("the answer came after %s, want at least %s", took, 2*delay)
+	}
+}
+
+func TestAHeldRequestArrivesAfterItsClientHasGone(t *testing.T) {
+	t.Parallel()
+	proxy, heard := startEcho(t)
+	held, release := proxy.Hold("late")
+	conn := dial(t, proxy)
+	if _, err := io.WriteString(conn, "late\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-held
+	if got, err := ask(dial(t, proxy), "in time"); err != nil || got != "in time\n" {
+		t.Errorf("another request: %q, %v", got, err)
+	}
+	if got := <-heard; got != "in time" {
+		t.Errorf("the server heard %q first", got)
+	}
+	_ = conn.Close()
+	release()
+	if got := <-heard; got != "late" {
+		t.Errorf("the server heard %q", got)
+	}
+}
+
+func TestNothingPassesAFrozenProxy(t *testing.T) {
+	t.Parallel()
+	proxy, heard := startEcho(t)
+	old := dial(t, proxy)
+	if _, err := ask(old, "before"); err != nil {
+		t.Fatal(err)
+	}
+	<-heard
+	proxy.Freeze()
+	young := dial(t, proxy)
+	for _, conn := range []net.Conn{old, young} {
+		if _, err := io.WriteString(conn, "frozen\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case line := <-heard:
+		t.Errorf("the server heard %q", line)
+	case <-time.After(50 * time.Millisecond):
+	}
+	proxy.Thaw()
+	for _, conn := range []net.Conn{old, young} {
+		if got, err := bufio.NewReader(conn).ReadString('\n'); err != nil || got != "frozen\n" {
+			t.Errorf("after the thaw: %q, %v", got, err)
+		}
 	}
 }
