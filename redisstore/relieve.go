@@ -19,7 +19,7 @@ func (s *Store) Relieve(ctx context.Context, c cluster.RelieveCall) (cluster.Rel
 		return relieved, err
 	}
 	limit := min(max(c.Limit, 1), cleanupBatch)
-	oldest, err := s.heads(ctx, full, partition.ended, "+inf", limit)
+	oldest, err := s.heads(ctx, full, partition.ended, "+inf", 0, limit)
 	if err != nil {
 		return relieved, err
 	}
@@ -31,22 +31,35 @@ func (s *Store) Relieve(ctx context.Context, c cluster.RelieveCall) (cluster.Rel
 	if err != nil {
 		return relieved, unavailable(err)
 	}
-	idlest, err := s.heads(ctx, full, partition.lru, strconv.FormatInt(now.Add(-c.IdleFor).UnixMilli(), 10), limit)
-	if err != nil {
-		return relieved, err
+	idleSince := strconv.FormatInt(now.Add(-c.IdleFor).UnixMilli(), 10)
+	for page := range relievePages { // those that have been idle the longest may all have requests in flight
+		idlest, err := s.heads(ctx, full, partition.lru, idleSince, page*limit, limit)
+		if err != nil {
+			return relieved, err
+		}
+		if len(idlest) == 0 {
+			break
+		}
+		relieved.Evicted, err = s.End(ctx, cluster.EndCall{
+			Cleanup: c.Cleanup, IDs: idlest, Status: cluster.StatusEvicted, IdleFor: c.IdleFor, SpareBusy: !c.Force,
+		})
+		if err != nil || len(relieved.Evicted) > 0 {
+			return relieved, err
+		}
 	}
-	end := cluster.EndCall{Cleanup: c.Cleanup, IDs: idlest, Status: cluster.StatusEvicted, IdleFor: c.IdleFor, SpareBusy: !c.Force}
-	relieved.Evicted, err = s.End(ctx, end)
-	relieved.Spent = len(relieved.Evicted) == 0
-	return relieved, err
+	relieved.Spent = true
+	return relieved, nil
 }
 
-// heads reads the first members of a sorted set of each partition, up to a score.
-func (s *Store) heads(ctx context.Context, partitions []partition, index func(partition) string, most string, n int) ([]cluster.ID, error) {
+// relievePages is how many batches of busy sessions one call passes over in search of one that may go.
+const relievePages = 50
+
+// heads reads n members of a sorted set of each partition, up to a score and after the first few.
+func (s *Store) heads(ctx context.Context, partitions []partition, index func(partition) string, most string, skip, n int) ([]cluster.ID, error) {
 	pipe := s.client.Pipeline()
 	heads := make([]*redis.StringSliceCmd, len(partitions))
 	for i, p := range partitions {
-		heads[i] = pipe.ZRangeByScore(ctx, index(p), &redis.ZRangeBy{Min: "-inf", Max: most, Count: int64(n)})
+		heads[i] = pipe.ZRangeByScore(ctx, index(p), &redis.ZRangeBy{Min: "-inf", Max: most, Offset: int64(skip), Count: int64(n)})
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, unavailable(err)
