@@ -58,7 +58,7 @@ func Run(t *testing.T, b Backend) {
 		"the cap holds over all creates":         capHolds,
 		"concurrent operations are linearizable": historyIsLinearizable,
 	})
-	runAll(t, b, principalTests, rateTests, pendingTests, eventTests, frameTests, queryTests)
+	runAll(t, b, principalTests, rateTests, pendingTests, eventTests, frameTests, queryTests, cleanupTests, mendTests)
 	if b.Partitions <= 1 {
 		runAll(t, b, orderedEndTests, orderedPrincipalTests)
 		runAll(t, b, map[string]func(*testing.T, *suite){
@@ -86,7 +86,8 @@ func Run(t *testing.T, b Backend) {
 		"sweep expires and purges what is due":                 sweepCleans,
 		"retention passes":                                     retentionPasses,
 	})
-	runAll(t, b, timedEndTests, timedPrincipalTests, timedRateTests, timedEventTests, timedFrameTests, timedQueryTests)
+	runAll(t, b, timedEndTests, timedPrincipalTests, timedRateTests, timedEventTests, timedFrameTests, timedQueryTests,
+		timedCleanupTests, timedMendTests)
 }
 
 func runAll(t *testing.T, b Backend, groups ...map[string]func(*testing.T, *suite)) {
