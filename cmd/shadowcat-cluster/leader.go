@@ -12,8 +12,16 @@ import (
 	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
 
-// errNoLeader is what leader says when there is none. It is an ErrNotFound for the exit status.
-var errNoLeader = fmt.Errorf("nobody leads: no replica runs with --sweeper, or the last leader has just ended (%w)", cluster.ErrNotFound)
+// noLeaderError is what leader says when there is none.
+type noLeaderError struct{}
+
+// Error says what may be the reason.
+func (noLeaderError) Error() string {
+	return "nobody leads: no replica runs that may, or the last leader has just ended"
+}
+
+// Is makes it an ErrNotFound, for the exit status.
+func (noLeaderError) Is(target error) bool { return target == cluster.ErrNotFound }
 
 // leaderView is the JSON of leader.
 type leaderView struct {
@@ -61,7 +69,7 @@ JSON: {"leader": INCARNATION or null, "epoch", "expires_in_seconds", "lag_second
 				return err
 			}
 			if view.Leader == nil {
-				return errNoLeader
+				return noLeaderError{}
 			}
 			return nil
 		})
