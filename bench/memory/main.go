@@ -79,7 +79,7 @@ func measure(ctx context.Context, sessions int, message string) (each float64, t
 	}
 	defer func() { err = cmp.Or(err, server.Close()) }()
 	cfg := cluster.DefaultConfig()
-	cfg.MaxSessions, cfg.StoreTimeout = 0, 10*time.Second
+	cfg.MaxSessions, cfg.CreateRate, cfg.StoreTimeout = 0, 0, 10*time.Second
 	store, err := redisstore.Open(server.URL()+"?pool_size="+strconv.Itoa(callers), redisstore.Options{Config: cfg})
 	if err != nil {
 		return 0, 0, err
