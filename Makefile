@@ -88,6 +88,10 @@ conformance: test-servers ## run the official MCP conformance suite, direct and 
 bench-memory: test-servers ## measure what a session costs Redis; minutes; ARGS="-sessions 100000" for less
 	@go run ./bench/memory $(ARGS)
 
+.PHONY: bench-sweep
+bench-sweep: test-servers ## measure what cleaning up costs Redis and its callers; minutes; ARGS="-sessions 100000" for less
+	@go run ./bench/sweep $(ARGS)
+
 .PHONY: clean
 clean: ## remove what make wrote here; Go's own caches stay
 	@rm -rf bin .cache
