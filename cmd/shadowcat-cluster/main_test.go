@@ -39,11 +39,12 @@ func (l leakChecked) Run() int {
 	return code
 }
 
-// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and three commands
+// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and four commands
 // more:
 //
 //	exits CODE PROGRAM ARGS...       runs a program that must end with this status
 //	session NAME STATUS              makes a session, whose ID is $NAME from then on
+//	leads INCARNATION EPOCH          makes a replica the leader for a minute, under the epoch that follows
 //	claim PREFIX PARTITIONS          lays out the store under a prefix, as a replica does
 //
 // UPDATE=1 writes the expected output of cmp anew.
@@ -64,7 +65,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", quickExit)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "claim": claim},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "leads": leads, "claim": claim},
 	})
 }
 
@@ -117,4 +118,16 @@ func claim(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	defer func() { ts.Check(store.Close()) }()
 	ts.Check(store.Claim(context.Background())) // the store's own timeouts bound it
+}
+
+func leads(ts *testscript.TestScript, _ bool, args []string) {
+	epoch, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{Config: cluster.DefaultConfig()})
+	ts.Check(err)
+	defer func() { ts.Check(store.Close()) }()
+	ctx := context.Background() // the store's own timeouts bound it
+	ts.Check(store.Client().Set(ctx, store.LeaderKey(), args[0]+" lock-secret", time.Minute).Err())
+	_, err = store.TakeEpoch(ctx, epoch)
+	ts.Check(err)
 }
