@@ -76,7 +76,7 @@ func (s *Store) parseIndexCursor(at string) (p, index int, after position, err e
 	if errP != nil || errIndex != nil || errScore != nil || p < 0 || p >= len(s.partitions) || index < 0 || index >= len(walked) {
 		return 0, 0, position{}, cluster.ErrInvalidCursor
 	}
-	if _, err := cluster.ParseID(parts[3]); err != nil && !(parts[3] == "" && score == math.MinInt64) {
+	if _, err := cluster.ParseID(parts[3]); err != nil && (parts[3] != "" || score != math.MinInt64) {
 		return 0, 0, position{}, cluster.ErrInvalidCursor
 	}
 	return p, index, position{score: score, id: parts[3]}, nil

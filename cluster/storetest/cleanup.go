@@ -224,7 +224,7 @@ func endGivesPlacesBack(t *testing.T, s *suite) {
 
 func endMany(t *testing.T, s *suite) {
 	s.open(nil)
-	var made []known
+	made := make([]known, 0, 230)
 	for range 230 {
 		made = append(made, s.create())
 	}

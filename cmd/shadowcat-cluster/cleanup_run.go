@@ -295,7 +295,7 @@ func (c *cleaner) mostPages(ctx context.Context) (int, error) {
 	for _, n := range stats.ByStatus {
 		records += n
 	}
-	return int(2*records/maxLimit) + 10, nil
+	return int(2*records/cleanupBatch) + 10, nil
 }
 
 func (c *cleaner) list(ctx context.Context, q cluster.Query) (cluster.Page, error) {

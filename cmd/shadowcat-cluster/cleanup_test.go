@@ -436,7 +436,7 @@ func TestEachSessionThatIsCleanedUpIsAudited(t *testing.T) {
 	ids := w.make(2, "alice")
 	var auditor remembered
 	c := &cleaner{
-		cleanupJob: cleanupJob{kind: cleanupLive, query: cluster.Query{Principal: "alice", Limit: maxLimit}},
+		cleanupJob: cleanupJob{kind: cleanupLive, query: cluster.Query{Principal: "alice", Limit: cleanupBatch}},
 		store:      w.store, timeout: time.Minute, trail: operatorTrail(nil, &auditor), progress: hidden{},
 	}
 	plan, err := c.plan(t.Context())
