@@ -212,7 +212,15 @@ func wantLogged(t *testing.T, log *bytes.Buffer, id cluster.ID, want ...string) 
 	var got []string
 	for line := range strings.Lines(log.String()) {
 		var entry struct {
-			Level, Msg, Action, Session, Principal, Upstream, Actor, By, Reason string
+			Level     string `json:"level"`
+			Msg       string `json:"msg"`
+			Action    string `json:"action"`
+			Session   string `json:"session"`
+			Principal string `json:"principal"`
+			Upstream  string `json:"upstream"`
+			Actor     string `json:"actor"`
+			By        string `json:"by"`
+			Reason    string `json:"reason"`
 		}
 		if err := json.Unmarshal([]byte(line), &entry); err != nil {
 			t.Fatal(err)

@@ -54,13 +54,14 @@ func newDeleted(t *testing.T, hold chan struct{}) *deleted {
 	return d
 }
 
-func (d *deleted) count() (sessions, requests, other int) {
+// count tells how many farewells it has heard.
+func (d *deleted) count() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, n := range d.heard {
-		requests += n
+	for _, times := range d.heard {
+		n += times
 	}
-	return len(d.heard), requests, d.other
+	return n
 }
 
 // farewells makes a proxy in front of two upstreams. Run starts saying farewell, and returns what stops it.
@@ -82,7 +83,7 @@ func farewells(t *testing.T, log *logBuffer, weather, files *deleted) (p *proxy.
 	}
 	t.Cleanup(p.Close)
 	return p, func() func() {
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.RunFarewells(ctx) }()
 		stop := sync.OnceFunc(func() {
@@ -128,9 +129,7 @@ func TestUpstreamsAreAskedToForgetSessionsThatEndedWithoutTheirClient(t *testing
 	p.EndUpstream([]cluster.Session{gone("weather", 1), nameless, gone("unknown", 4), gone("", 5), gone("files", 2)})
 	p.EndUpstream(nil)
 	await(t, "two farewells", func() bool {
-		_, a, _ := weather.count()
-		_, b, _ := files.count()
-		return a+b == 2
+		return weather.count()+files.count() == 2
 	})
 	if weather.heard["secret-1"] != 1 || files.heard["secret-2"] != 1 || weather.other+files.other > 0 {
 		t.Errorf("the upstreams heard %v and %v", weather.heard, files.heard)
@@ -158,9 +157,9 @@ func TestFarewellsAreBounded(t *testing.T) {
 		t.Errorf("%d were left out, want 30", got)
 	}
 	run()
-	await(t, "all that fit", func() bool { _, n, _ := weather.count(); return n == most })
+	await(t, "all that fit", func() bool { return weather.count() == most })
 	p.EndUpstream(all[:1]) // there is room again
-	await(t, "one more", func() bool { _, n, _ := weather.count(); return n == most+1 })
+	await(t, "one more", func() bool { return weather.count() == most+1 })
 	if weather.heard["secret-"+strconv.Itoa(most-1)] != 1 || weather.heard["secret-"+strconv.Itoa(most)] != 0 {
 		t.Error("not the first ones were said")
 	}
@@ -178,13 +177,13 @@ func TestFarewellsStopAtOnce(t *testing.T) {
 	for i := range 20 {
 		p.EndUpstream([]cluster.Session{gone("weather", i)})
 	}
-	await(t, "the first ones", func() bool { _, n, _ := weather.count(); return n > 0 })
+	await(t, "the first ones", func() bool { return weather.count() > 0 })
 	begun := time.Now()
 	stop()
 	if took := time.Since(begun); took > patience/2 {
 		t.Errorf("the stop took %v", took)
 	}
-	if _, n, _ := weather.count(); n > 4 {
+	if n := weather.count(); n > 4 {
 		t.Errorf("%d at once, want at most 4", n)
 	}
 }

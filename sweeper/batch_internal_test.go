@@ -55,7 +55,9 @@ func TestTheHighestFenceCounts(t *testing.T) {
 		err  error
 		want int64
 	}{
-		{nil, 0}, {cluster.ErrStoreUnavailable, 0}, {fence(3), 3},
+		{nil, 0},
+		{cluster.ErrStoreUnavailable, 0},
+		{fence(3), 3},
 		{errors.Join(fence(3), nil, fence(9), cluster.ErrStoreUnavailable, fence(5)), 9},
 		{errors.Join(cluster.ErrStoreUnavailable), 0},
 	} {

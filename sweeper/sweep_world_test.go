@@ -128,7 +128,6 @@ var errGate = errors.New("the gate is closed")
 type gate struct {
 	mu     sync.Mutex
 	closed bool
-	lets   int // so many more, then it closes
 }
 
 func (g *gate) set(closed bool) {
