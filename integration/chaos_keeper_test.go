@@ -17,6 +17,7 @@ const (
 
 // keeper keeps sessions alive by telling the store of activity, and notices when one has ended all the same.
 type keeper struct {
+	store    cluster.Store
 	sessions []knownSession
 	alive    time.Duration // for how long a session must live after the store was told of activity
 	stop     context.CancelFunc
@@ -34,7 +35,7 @@ type keeper struct {
 func newKeeper(t *testing.T, store cluster.Store, config cluster.Config) *keeper {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	k := &keeper{alive: config.IdleTimeout + config.ReportSlack, stop: stop, lapsed: make(map[int]bool)}
+	k := &keeper{store: store, alive: config.IdleTimeout + config.ReportSlack, stop: stop, lapsed: make(map[int]bool)}
 	for range keptSessions {
 		sent := time.Now()
 		session, err := newActive(t.Context(), store)
@@ -46,7 +47,7 @@ func newKeeper(t *testing.T, store cluster.Store, config cluster.Config) *keeper
 	k.done.Go(func() { // ends with the test at the latest
 		for ctx.Err() == nil {
 			for i := range k.sessions {
-				k.touch(ctx, store, i)
+				k.touch(ctx, i)
 			}
 			pause(ctx, keepPause)
 		}
@@ -60,12 +61,12 @@ func newKeeper(t *testing.T, store cluster.Store, config cluster.Config) *keeper
 
 // touch tells the store of activity. A session that is gone sooner than it may was harmed; one that the test itself has kept
 // waiting, because the store or the machine was busy, has ended as it should.
-func (k *keeper) touch(ctx context.Context, store cluster.Store, i int) {
+func (k *keeper) touch(ctx context.Context, i int) {
 	if k.lapsed[i] {
 		return
 	}
 	sent := time.Now()
-	_, err := store.Lease(ctx, k.sessions[i].lease())
+	_, err := k.store.Lease(ctx, k.sessions[i].lease())
 	since := time.Since(k.told[i])
 	switch {
 	case ctx.Err() != nil:
@@ -88,6 +89,9 @@ func (k *keeper) end(t *testing.T) {
 	t.Helper()
 	k.stop()
 	k.done.Wait()
+	for i := range k.sessions { // what happened since the last time
+		k.touch(t.Context(), i)
+	}
 	for _, id := range k.harmed {
 		t.Errorf("session %s ended less than %s after the store was told of activity", id, k.alive)
 	}

@@ -77,7 +77,7 @@ func (f failover) run(t *testing.T) {
 	}
 	young := f.awaitSuccessor(t, topology, old)
 	f.rollBack(t, w)
-	w.awaitExpired(t, recovery, manySessions)
+	w.awaitExpired(t, manySessions)
 	within(t, "from the kill of the primary until all that was due is gone", time.Since(killed), failoverTime+successionBound+2*chaosInterval)
 	w.awaitLeader(t, recovery, replicas...)
 	w.checkLaterEpochs(t, young.Address(), newestEpoch)
@@ -169,7 +169,7 @@ func TestChaosClocksAnHourApart(t *testing.T) {
 			w := newChaosWorld(t, at, nil)
 			w.awaitSweeper(t, w.replicas(t, 2)...)
 			born := w.mortalsOnce(t, dueSessions)
-			w.awaitExpired(t, recovery, dueSessions)
+			w.awaitExpired(t, dueSessions)
 			within(t, "from the last activity until what was due is gone", time.Since(born), chaosIdle+chaosSlack+2*chaosInterval)
 			w.checkLifetimes(t, dueSessions)
 			w.finish(t)
@@ -184,7 +184,7 @@ func runningClock(t *testing.T, offset time.Duration) *redisserver.Clock {
 	if err := clock.Set(time.Now().Add(offset)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
 		for ctx.Err() == nil {
