@@ -64,7 +64,7 @@ func documentKind(s Setting) string {
 	case len(s.Choices) > 0:
 		return "`" + strings.Join(s.Choices, "`, `") + "`"
 	case s.Kind == KindRate:
-		return "rate (requests a second)"
+		return "rate (how many a second)"
 	case s.Kind == KindSize:
 		return "size (bytes)"
 	case s.Kind == KindUpstream:

@@ -103,7 +103,7 @@ var supported = []Setting{
 	},
 	{
 		Name: "max_sessions", Kind: KindCount, Default: "10000", Zero: "no cap", set: count(clusterMaxSessions),
-		Meaning: "Hard cap on live sessions over all replicas. At the cap the session idle the longest makes room for a new one.",
+		Meaning: "Hard cap on live sessions over all replicas. At the cap the session idle the longest makes room for a new one; with several partitions each has its share and order, so the first may go a little below the cap.",
 	},
 	{
 		Name: "idle_timeout", Kind: KindDuration, Default: "30m", Zero: "never", set: duration(clusterIdleTimeout),
