@@ -116,7 +116,10 @@ func (t *Term) end(reason Reason, err error) {
 		e.mu.Lock()
 		e.term, e.leader = nil, ""
 		e.mu.Unlock()
-		attrs := []slog.Attr{slog.String("reason", string(reason)), slog.Int64("epoch", t.Epoch()), slog.Duration("led_for", time.Since(t.since))}
+		attrs := []slog.Attr{
+			slog.String("reason", string(reason)), slog.Int64("epoch", t.Epoch()),
+			slog.String("led_for", time.Since(t.since).Round(time.Millisecond).String()), // a Duration is nanoseconds in JSON
+		}
 		if err != nil {
 			attrs = append(attrs, slog.Any("error", err))
 		}
@@ -222,7 +225,7 @@ func (t *Term) resign(ctx context.Context) (isFree bool) {
 			return true // expired, and another replica's meanwhile
 		}
 	}
-	t.election.cfg.Logger.Warn("the leader's lock could not be given back; nobody leads until it expires", "error", err, "ttl", t.election.cfg.TTL)
+	t.election.cfg.Logger.Warn("the leader's lock could not be given back; nobody leads until it expires", "error", err, "ttl", t.election.cfg.TTL.String())
 	return false
 }
 
