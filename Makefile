@@ -8,6 +8,7 @@ SHELL       := bash
 
 BINARY  := bin/shadowcat-cluster
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null)
 ARGS    ?=
 
 # Development tools have a go.mod of their own, so that their dependencies never
@@ -28,7 +29,7 @@ demo: build ## three replicas, a front and an example server in one process; ARG
 
 .PHONY: build
 build: ## compile bin/shadowcat-cluster
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BINARY) ./cmd/shadowcat-cluster
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o $(BINARY) ./cmd/shadowcat-cluster
 
 .PHONY: test
 test: test-servers test-compiler ## run every test once; root on Debian gets redis-server and a C compiler installed

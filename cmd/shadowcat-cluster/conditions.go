@@ -31,6 +31,14 @@ func addConditions(flags *pflag.FlagSet) *conditions {
 func (c *conditions) apply(q *cluster.Query) error {
 	q.Status, q.Principal = cluster.Status(c.status), cluster.Principal(c.principal)
 	q.IdleFor, q.OlderThan = time.Duration(c.idleFor), time.Duration(c.olderThan)
+	var principalErr error
+	if !q.Principal.Valid() {
+		principalErr = usage(fmt.Errorf("--principal: %q is no principal: want 1 to 64 letters, digits, hyphens and underscores", c.principal))
+	}
+	return errors.Join(c.applyStatus(q), principalErr)
+}
+
+func (c *conditions) applyStatus(q *cluster.Query) error {
 	if c.status == "" {
 		return nil
 	}

@@ -8,8 +8,11 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 )
 
-// version is set by the linker: -ldflags '-X main.version=v1.2.3'.
-var version = "dev"
+// Set by the linker: -ldflags '-X main.version=v1.2.3 -X main.commit=0123abc'. A commit that is not is Go's to know.
+var (
+	version = "dev"
+	commit  = ""
+)
 
 func main() {
 	// The client logs every failed attempt to connect, unstructured. We log a store that goes away, once.

@@ -28,7 +28,9 @@ func newSessionCommand() *cobra.Command {
 			}
 			return fmt.Errorf("session: unknown command %q; want list, show, terminate or cleanup", args[0])
 		},
-		RunE: func(*cobra.Command, []string) error { return nil }, // never reached; without it cobra would not call Args
+		// The flags are those of the commands below: without one of these, that is what is missing, and not the flag.
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
+		RunE:               func(*cobra.Command, []string) error { return nil }, // never reached; without it cobra would not call Args
 	}
 	command.AddCommand(newSessionListCommand(), newSessionShowCommand(), newSessionTerminateCommand(), newSessionCleanupCommand())
 	return command

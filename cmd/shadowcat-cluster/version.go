@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -18,23 +17,29 @@ func newVersionCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			b := build()
-			_, err := fmt.Fprintf(command.OutOrStdout(), "%s %s\ncommit %s\n%s %s/%s\n",
-				programName, b.Version, cmp.Or(b.Commit, "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			lines := programName + " " + b.Version + "\n"
+			if b.Commit != "" {
+				lines += "commit " + b.Commit + "\n"
+			}
+			_, err := fmt.Fprintf(command.OutOrStdout(), "%s%s %s/%s\n", lines, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
 // build says what this program was built from. A program that `go install module@version` made was given no version by
-// the linker, but knows its module's.
+// the linker, but knows its module's. Go knows the commit by itself unless -buildvcs=false, as in some build systems.
 func build() admin.Build {
-	b := admin.Build{Version: version}
+	b := admin.Build{Version: version, Commit: commit}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
 	}
 	if v := info.Main.Version; b.Version == "dev" && v != "" && v != "(devel)" {
 		b.Version = v
+	}
+	if b.Commit != "" {
+		return b
 	}
 	modified := false
 	for _, s := range info.Settings {
@@ -46,7 +51,7 @@ func build() admin.Build {
 		}
 	}
 	if modified && b.Commit != "" {
-		b.Commit += " with changes"
+		b.Commit += "-dirty"
 	}
 	return b
 }
