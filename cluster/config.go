@@ -61,7 +61,7 @@ type Config struct {
 	// ReportSlack is added to every idle end, so that activity still on its way to the store counts. Default 2s; at
 	// least ReportInterval.
 	ReportSlack time.Duration
-	// StoreTimeout bounds every call of the store; creating a session takes up to four. Default 250ms; at least 1ms.
+	// StoreTimeout bounds every call of the store; creating a session takes up to four, at the cap up to twelve. Default 250ms; at least 1ms.
 	StoreTimeout time.Duration
 }
 

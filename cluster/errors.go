@@ -21,6 +21,9 @@ var (
 	// ErrInvalidCursor means that a listing's cursor was not made by the listing it is used with.
 	ErrInvalidCursor = errors.New("malformed cursor: use the next value of the page before")
 
+	// ErrTaken means that a session has this id already, with another secret.
+	ErrTaken = errors.New("the session id is taken")
+
 	// ErrIllegalTransition means that a session's status does not allow the change: it has ended already.
 	ErrIllegalTransition = errors.New("the session's status does not allow this change")
 

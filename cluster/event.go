@@ -9,7 +9,7 @@ import "context"
 // ends.
 type EventStore interface {
 	// AppendEvents stores events of a live session, all or none. Events that are stored already are passed over, so that
-	// repeating it after a lost reply is harmless. Errors: ErrNotFound (there is no such live session, or it is past its
+	// repeating it at once after a lost reply is harmless; once they have been dropped for newer ones, they would be stored anew. Errors: ErrNotFound (there is no such live session, or it is past its
 	// end), ErrEventTooLarge.
 	AppendEvents(ctx context.Context, a EventAppend) error
 	// ReadEvents reads of several streams at once. It returns one EventPage for each query, in order. It touches nothing.

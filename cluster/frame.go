@@ -9,7 +9,8 @@ import (
 // Config.FramesCount and FramesBytes, the oldest goes first; the newest always stays. The store numbers a session's frames: 1, 2, 3 and so on.
 type FrameStore interface {
 	// AppendFrames stores frames of one session, live or ended, all or none. After an ErrStoreUnavailable they may be stored
-	// or not: repeating it may store them twice. Errors: ErrNotFound.
+	// or not: repeating it may store them twice. At most 200 at once. The payload of one that is larger than
+	// Config.FramesBytes is left out. Errors: ErrNotFound.
 	AppendFrames(ctx context.Context, id ID, frames []Frame) error
 	// ReadFrames reads frames in the order of their numbers. It touches nothing. Errors: ErrNotFound.
 	ReadFrames(ctx context.Context, q FrameQuery) (FramePage, error)

@@ -68,9 +68,9 @@ func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
 // Incarnation names this run of this replica: the replica's ID and a random part.
 func (m *Manager) Incarnation() string { return m.incarnation }
 
-// createCalls is how many calls one creation may need of a store, one after another: its principal's limits, the rate of
-// creation, the choice of a place, the creation itself.
-const createCalls = 4
+// createCalls is how many calls one creation may need of a store, one after another: usually its principal's limits, the rate
+// of creation, the choice of a place, and the creation itself; at the cap it looks further.
+const createCalls = 12
 
 // Create makes an initializing session and the token for its client. The session must be activated within
 // Config.InitializeTimeout.

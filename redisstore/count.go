@@ -23,6 +23,7 @@ type Backlog struct {
 // Backlog tells what is due, and names the oldest n of it, 0 to 100. It costs the same however many sessions there are.
 // Errors: [cluster.ErrStoreUnavailable].
 func (s *Store) Backlog(ctx context.Context, n int) (Backlog, error) {
+	n = min(max(n, 0), maxPreview)
 	now, err := s.client.Time(ctx).Result()
 	if err != nil {
 		return Backlog{}, unavailable(err)
@@ -36,7 +37,7 @@ func (s *Store) Backlog(ctx context.Context, n int) (Backlog, error) {
 		if *waiting.count, err = s.countUpTo(ctx, s.partitions, waiting.index, most); err != nil {
 			return Backlog{}, err
 		}
-		some, err := s.firstOf(ctx, waiting.index, most, min(max(n, 0), maxPreview))
+		some, err := s.firstOf(ctx, waiting.index, most, n)
 		if err != nil {
 			return Backlog{}, err
 		}

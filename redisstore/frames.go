@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -10,10 +11,14 @@ import (
 
 // Bounds of a frame's strings in bytes: longer ones are cut.
 const (
+	maxDirection = 16
 	maxMethod    = 128
 	maxMessageID = 64
 	maxReplica   = 64
 )
+
+// maxFramesAppend is how many frames one call takes: a script must not hold the server up.
+const maxFramesAppend = 200
 
 // frameParts is how many parts frames_read answers for each frame.
 const frameParts = 10
@@ -22,6 +27,9 @@ const frameParts = 10
 func (s *Store) AppendFrames(ctx context.Context, id cluster.ID, frames []cluster.Frame) error {
 	if len(frames) == 0 || s.cfg.FramesCount == 0 || s.cfg.FramesBytes == 0 {
 		return nil
+	}
+	if len(frames) > maxFramesAppend {
+		return fmt.Errorf("frames of session %s: %d at once, want %d at most", id, len(frames), maxFramesAppend)
 	}
 	p := s.partitionOf(id)
 	c := call{
@@ -32,6 +40,9 @@ func (s *Store) AppendFrames(ctx context.Context, id cluster.ID, frames []cluste
 		},
 	}
 	for _, f := range frames {
+		if len(f.Payload) > s.cfg.FramesBytes {
+			f.Payload = nil // its size tells how large it was
+		}
 		c.args = append(c.args, encodeFrame(f)...)
 	}
 	_, err := s.run(ctx, c)
@@ -41,7 +52,7 @@ func (s *Store) AppendFrames(ctx context.Context, id cluster.ID, frames []cluste
 // encodeFrame returns a frame as frames_append takes it.
 func encodeFrame(f cluster.Frame) []any {
 	return []any{
-		max(f.Age, 0).Milliseconds(), string(f.Direction), cutTo(f.Method, maxMethod), cutTo(f.MessageID, maxMessageID),
+		max(f.Age, 0).Milliseconds(), cutTo(string(f.Direction), maxDirection), cutTo(f.Method, maxMethod), cutTo(f.MessageID, maxMessageID),
 		f.Size, f.Status, f.Latency.Microseconds(), cutTo(f.Replica, maxReplica), f.Payload,
 	}
 }
@@ -52,7 +63,7 @@ func (s *Store) ReadFrames(ctx context.Context, q cluster.FrameQuery) (cluster.F
 	reply, _, err := s.repeat(ctx, call{
 		script: framesRead,
 		keys:   []string{p.session(q.ID), p.frames(q.ID)},
-		args:   []any{max(q.After, 0) + 1, min(max(q.Limit, 1), maxRead)},
+		args:   []any{min(max(q.After, 0), maxPosition-1) + 1, min(max(q.Limit, 1), maxRead)},
 	})
 	if err != nil {
 		return cluster.FramePage{}, err

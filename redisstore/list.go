@@ -202,9 +202,11 @@ func (l *listing) behind(members []redis.Z) []position {
 
 // readAll reads the records of members in one round trip, in their order. Those that are gone by now have no status.
 func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Session, error) {
-	ids, err := idsOf(members)
-	if err != nil {
-		return nil, err
+	ids := make([]cluster.ID, 0, len(members))
+	for _, m := range members {
+		if id, err := cluster.ParseID(m.id); err == nil { // else it is for the reconciler
+			ids = append(ids, id)
+		}
 	}
 	sessions := make([]cluster.Session, len(members))
 	for i, result := range s.pipeline(ctx, s.getCalls(ids)) {

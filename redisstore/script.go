@@ -224,6 +224,8 @@ func domainError(err error) error {
 	case "FENCED":
 		epoch, _ := strconv.ParseInt(rest, 10, 64) // 0 is as good as nothing
 		return &cluster.FencedError{Epoch: epoch}
+	case "EXISTS":
+		return cluster.ErrTaken
 	case "GONE":
 		return cluster.ErrEventsGone
 	case "ILLEGAL":

@@ -9,8 +9,8 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
-// Create implements [cluster.SessionStore]. The session goes to the emptier of two random partitions; when that is full,
-// every other one is tried before it is refused.
+// Create implements [cluster.SessionStore]. The session goes to the emptier of two random partitions; when that is full, all
+// others are looked at, in one round trip, and up to three that may take it are tried before it is refused.
 func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Created, error) {
 	if c.Principal != "" { // after that its place may be given to another
 		var cancel context.CancelFunc
@@ -24,26 +24,40 @@ func (s *Store) Create(ctx context.Context, c cluster.Creation) (cluster.Created
 	if err != nil {
 		return cluster.Created{}, err
 	}
-	var refused error
-	var instead string // the id whose place among its principal's the next one takes over
-	var ended []cluster.Session
-	for i := range s.partitions {
-		if c.Token, err = s.tokenIn((first + i) % len(s.partitions)); err != nil {
-			return cluster.Created{Ended: ended}, err
-		}
-		if err := s.admit(ctx, c, instead); err != nil {
-			return cluster.Created{Ended: ended}, err
-		}
-		created, err := s.create(ctx, c)
+	created, err := s.createIn(ctx, &c, first, "")
+	if isFull := errors.Is(err, cluster.ErrCapacity) && created.Token != (cluster.Token{}); !isFull {
+		return created, err
+	}
+	refused, ended := err, created.Ended
+	others, err := s.mayHaveRoom(ctx, first)
+	if err != nil {
+		refused = err
+	}
+	for _, i := range others {
+		// Its place among its principal's is taken over from the session that could not be made.
+		created, err = s.createIn(ctx, &c, i, c.Token.ID.String())
 		ended = append(ended, created.Ended...)
 		created.Ended = ended
 		if !errors.Is(err, cluster.ErrCapacity) {
 			return created, err
 		}
-		refused, instead = sooner(refused, err), c.Token.ID.String()
+		refused = sooner(refused, err)
 	}
 	s.release(ctx, c.Principal, c.Token.ID)
 	return cluster.Created{Ended: ended}, refused
+}
+
+// createIn draws a token for one partition, into c, checks the limits that come before the cap, and creates the session. The
+// token is told with a refusal by the cap, but not by the limits before it.
+func (s *Store) createIn(ctx context.Context, c *cluster.Creation, partition int, instead string) (cluster.Created, error) {
+	var err error
+	if c.Token, err = s.tokenIn(partition); err != nil {
+		return cluster.Created{}, err
+	}
+	if err := s.admit(ctx, *c, instead); err != nil {
+		return cluster.Created{}, err
+	}
+	return s.create(ctx, *c)
 }
 
 // createAs creates a session with the token of the caller's choice. If it is there already, no limit applies.

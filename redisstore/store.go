@@ -27,8 +27,8 @@ type Options struct {
 	Partitions int
 	// TLS names files for rediss…:// URLs. It is an error to name one with another URL. [New] ignores it.
 	TLS TLSFiles
-	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end, and its events, before
-	// they count, 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
+	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end by Terminate, and its events, before
+	// they count (what cleanup ends does not wait), 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
 	// time, the call is a [cluster.ErrStoreUnavailable]. Default 0: a failover may lose what was not replicated yet.
 	WaitReplicas int
 	// Logger default: discards.

@@ -146,12 +146,18 @@ func framesBytes(t *testing.T, s *suite) {
 	if n := len(page.Frames); n < 2 || n > 4 || page.Frames[n-1].Method != "f" {
 		t.Errorf("%d frames of over 200 bytes are kept of 1000 bytes, the last is %d", n, page.Last)
 	}
-	s.record(made.ID, sized("g", 5000))
+	s.record(made.ID, sized("g", 1000))
 	s.wantFrames(s.frames(made.ID, 0, 10), "g", 7, 6, 7)
-	s.record(made.ID, sized("h", 10))
-	s.wantFrames(s.frames(made.ID, 0, 10), "h", 8, 7, 8)
+	s.record(made.ID, sized("h", 1001)) // more than all there is room for: its payload is left out
+	page = s.frames(made.ID, 0, 10)
+	if n := len(page.Frames); page.Frames[n-1].Method != "h" || len(page.Frames[n-1].Payload) > 0 || page.Last != 8 {
+		t.Errorf("after a large one: %+v", page)
+	}
 	s.record(made.ID, sized("i", 10), sized("j", 10))
 	s.wantFrames(s.frames(made.ID, 7, 10), "hij", 8, 0, 10)
+	if err := s.store.AppendFrames(t.Context(), made.ID, make([]cluster.Frame, 201)); err == nil {
+		t.Error("201 frames at once were taken")
+	}
 }
 
 func framesOfEnded(_ *testing.T, s *suite) {

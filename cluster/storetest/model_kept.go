@@ -154,6 +154,9 @@ func (k *keptFrames) append(m *model, frames []cluster.Frame) {
 	for _, f := range frames {
 		k.last++
 		f.Number, f.At, f.Age = k.last, m.at().Add(-f.Age), 0
+		if len(f.Payload) > m.cfg.FramesBytes {
+			f.Payload = []byte{}
+		}
 		k.frames = append(k.frames, f)
 	}
 	size := 0
