@@ -229,7 +229,7 @@ func (o *cleanupWitness) Relieved(int, int, float64) {
 	o.looks++
 }
 
-// told is a snapshot.
+// cleanup is a snapshot.
 func (o *cleanupWitness) cleanup() (sweeps []swept, failed, fenced, looks int, mended []cluster.RepairKind) {
 	o.more.Lock()
 	defer o.more.Unlock()
@@ -258,4 +258,10 @@ func (a *auditor) all() []cluster.Audit {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return slices.Clone(a.records)
+}
+
+// sweepsThatWorked tells how many sweeps did not fail.
+func (o *cleanupWitness) sweepsThatWorked() int {
+	all, failed, _, _, _ := o.cleanup()
+	return len(all) - failed
 }
