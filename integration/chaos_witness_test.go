@@ -76,7 +76,7 @@ func (w *witness) watch(t *testing.T, server *redisserver.Server) {
 		told := sync.OnceFunc(func() { close(watching) })
 		for ctx.Err() == nil {
 			_ = w.follow(ctx, server, s, told) // it ends with the connection, and another one follows
-			pause(ctx, time.Millisecond)
+			pause(ctx, 5*time.Millisecond)
 		}
 	})
 	t.Cleanup(func() {

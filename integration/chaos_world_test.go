@@ -62,7 +62,21 @@ func newChaosWorld(t *testing.T, at server, change func(*cluster.Config)) *chaos
 // cleaner is a replica, at its proxy to the store if it has one.
 type cleaner struct {
 	*replica.Replica
-	proxy *lossyproxy.Proxy
+	options replica.Options
+	proxy   *lossyproxy.Proxy
+}
+
+// start starts the replica, at other addresses if another program has taken its own.
+func (c *cleaner) start(ctx context.Context) (err error) {
+	for range 3 {
+		if c.Replica, err = replica.New(c.options); err != nil {
+			return err
+		}
+		if err = c.Start(ctx); !errors.Is(err, process.ErrAddressInUse) {
+			break
+		}
+	}
+	return err
 }
 
 // replicas starts so many replicas, all at once.
@@ -73,12 +87,15 @@ func (w *chaosWorld) replicas(t *testing.T, n int, args ...string) []*cleaner {
 	for i := range started {
 		started[i] = w.newCleaner(t, w.at.URL(storeUser), args...)
 		group.Go(func() {
-			if err := started[i].Start(t.Context()); err != nil {
+			if err := started[i].start(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	group.Wait()
+	for _, c := range started {
+		watch(t, c.Replica)
+	}
 	if t.Failed() {
 		t.FailNow()
 	}
@@ -100,9 +117,10 @@ func (w *chaosWorld) behindProxy(t *testing.T) *cleaner {
 	to.Host = proxy.Address()
 	c := w.newCleaner(t, to.String())
 	c.proxy = proxy
-	if err := c.Start(t.Context()); err != nil {
+	if err := c.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	watch(t, c.Replica)
 	return c
 }
 
@@ -113,7 +131,7 @@ func (w *chaosWorld) newCleaner(t *testing.T, redisURL string, args ...string) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := replica.New(replica.Options{
+	c := &cleaner{options: replica.Options{
 		Executable: built(t, productBinary), ID: fmt.Sprintf("replica-%d", len(w.all)), RedisURL: redisURL,
 		Upstreams: []string{"http://" + nobody + "/mcp"},
 		Args: append([]string{
@@ -122,13 +140,12 @@ func (w *chaosWorld) newCleaner(t *testing.T, redisURL string, args ...string) *
 			"--idle-timeout", config.IdleTimeout.String(), "--evict-min-idle", config.EvictMinIdle.String(),
 			"--max-sessions", strconv.Itoa(config.MaxSessions),
 		}, args...),
+	}}
+	t.Cleanup(func() {
+		if c.Replica != nil {
+			c.Kill()
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cleaner{Replica: r}
-	t.Cleanup(c.Kill)
-	watch(t, r)
 	w.all = append(w.all, c)
 	return c
 }

@@ -71,7 +71,8 @@ func newSubject(ctx context.Context, p plan, sessions int) (*subject, error) {
 	if err != nil {
 		return s, err
 	}
-	// Scripts of cleanup are told apart from the callers' by their length: those that are shorter than this are none to look at.
+	// The slow log tells what each script of cleanup took. The threshold keeps most of the callers' out of it; a batch of
+	// cleanup that ends more than a few sessions takes longer.
 	client := s.server.Client()
 	err = errors.Join(client.ConfigSet(ctx, "slowlog-max-len", "100000").Err(), client.ConfigSet(ctx, "slowlog-log-slower-than", "100").Err())
 	return s, errors.Join(err, client.Close())

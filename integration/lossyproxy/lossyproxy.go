@@ -1,4 +1,5 @@
-// Package lossyproxy stands between clients and a Redis, and loses replies or takes its time, as a network does.
+// Package lossyproxy stands between clients and a Redis, and loses replies, holds requests back or takes its time,
+// as a network does.
 package lossyproxy
 
 import (
