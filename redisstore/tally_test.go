@@ -15,6 +15,12 @@ import (
 // crowd makes sessions of every kind in several partitions: of two principals, ended, idle and past their end.
 func crowd(t *testing.T) *redisstore.Store {
 	t.Helper()
+	return crowdAfter(t, 0)
+}
+
+// crowdAfter is a crowd that nobody has touched for a while.
+func crowdAfter(t *testing.T, pause time.Duration) *redisstore.Store {
+	t.Helper()
 	server := miniredis.RunT(t)
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	cfg := cluster.DefaultConfig()
@@ -37,6 +43,7 @@ func crowd(t *testing.T) *redisstore.Store {
 			t.Fatal(err)
 		}
 	}
+	server.SetTime(now.Add(29*70*time.Second + pause))
 	return store
 }
 
@@ -80,7 +87,7 @@ func TestATallyCountsWhatAListShows(t *testing.T) {
 
 func TestABacklogIsWhatASweepTakes(t *testing.T) {
 	t.Parallel()
-	store := crowd(t)
+	store := crowdAfter(t, 10*time.Minute) // creations end what is due on the way
 	before, err := store.Backlog(t.Context(), 2)
 	if err != nil {
 		t.Fatal(err)
