@@ -14,7 +14,7 @@ import (
 
 const (
 	// manySessions take a leader seconds to sweep in the batches of these tests.
-	manySessions = 4000
+	manySessions = 2000
 	smallBatch   = "10"
 	// failoverTime is how long Sentinel takes: see failoverBound.
 	failoverTime = failoverBound / 3
