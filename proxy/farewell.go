@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -49,6 +51,11 @@ func (p *Proxy) RunFarewells(ctx context.Context) error {
 }
 
 func (p *Proxy) farewell(ctx context.Context, s cluster.Session) {
+	defer func() {
+		if panicked := recover(); panicked != nil { // it is good manners, and no more
+			p.log.Error("recovered from a panic", "loop", "farewells to upstreams", "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+		}
+	}()
 	for _, upstream := range p.upstreams {
 		if upstream.Name == s.Upstream {
 			p.sendDelete(ctx, upstream, s.ID.String(), s.UpstreamSession, s.Revision, nil)

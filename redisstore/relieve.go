@@ -31,6 +31,10 @@ func (s *Store) Relieve(ctx context.Context, c cluster.RelieveCall) (cluster.Rel
 	if err != nil {
 		return relieved, unavailable(err)
 	}
+	if !c.Force {
+		// What a request in flight does reaches the store with the reports: until then a session only looks idle.
+		c.IdleFor = max(c.IdleFor, s.cfg.ReportInterval+s.cfg.ReportSlack)
+	}
 	idleSince := strconv.FormatInt(now.Add(-c.IdleFor).UnixMilli(), 10)
 	for page := range relievePages { // those that have been idle the longest may all have requests in flight
 		idlest, err := s.heads(ctx, full, partition.lru, idleSince, page*limit, limit)

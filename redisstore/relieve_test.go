@@ -206,8 +206,9 @@ func TestRelieveIsFenced(t *testing.T) {
 	if _, err := store.Sweep(t.Context(), cluster.SweepCall{Cleanup: cluster.Cleanup{Epoch: 7, Leader: true}, Limit: 1}); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // an idle one, then an ended one
-		done, err := store.Relieve(t.Context(), cluster.RelieveCall{Cleanup: cluster.Cleanup{Epoch: 6, Leader: true}, Above: .9, Limit: 10})
+	for range 2 { // a live one (forced: it has just been made), then an ended one
+		call := cluster.RelieveCall{Cleanup: cluster.Cleanup{Epoch: 6, Leader: true}, Above: .9, Limit: 10, Force: true}
+		done, err := store.Relieve(t.Context(), call)
 		if fenced, ok := errors.AsType[*cluster.FencedError](err); !ok || fenced.Epoch != 7 || len(done.Evicted)+len(done.Purged) > 0 {
 			t.Errorf("%+v, %v; want a FencedError of epoch 7", done, err)
 		}

@@ -77,14 +77,22 @@ func (s *Sweeper) sweepOnce(ctx context.Context, epoch int64) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
 	defer cancel()
 	started := time.Now()
-	swept, err := s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: cluster.Cleanup{Epoch: epoch}, Limit: s.cfg.Batch})
-	s.tell(swept, time.Since(started))
-	if err != nil || s.cfg.EmergencyAbove < 0 {
+	sweep := func() error {
+		swept, err := s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: cluster.Cleanup{Epoch: epoch}, Limit: s.cfg.Batch})
+		s.tell(swept, time.Since(started))
 		return err
 	}
-	return s.relieve(ctx, func(ctx context.Context, do func(context.Context, cluster.Cleanup) error) error {
+	err := sweep()
+	if fence, isFenced := highestFence(err); isFenced { // a failover has rolled the stored epoch back, and nobody can take a new one
+		epoch = fence
+		err = sweep()
+	}
+	if s.cfg.EmergencyAbove < 0 {
+		return err
+	}
+	return errors.Join(err, s.relieve(ctx, func(ctx context.Context, do func(context.Context, cluster.Cleanup) error) error {
 		return do(ctx, cluster.Cleanup{Epoch: epoch})
-	})
+	}))
 }
 
 // tell passes on what a sweep did.

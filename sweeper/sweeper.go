@@ -74,7 +74,7 @@ func (noCleanupObserver) Relieved(int, int, float64)    {}
 
 // What a script may take of the server's time, and how long everybody else has it to themselves between two of them.
 const (
-	scriptBudget = time.Millisecond
+	scriptBudget = 500 * time.Microsecond
 	pace         = 5 * time.Millisecond
 	mendPace     = 50 * time.Millisecond
 	mendBatch    = 100

@@ -57,9 +57,9 @@ evicted and purged, and the fields of session list.`,
 		if err := errors.Join(err, jobErr, f.checkConsent(interactive), output.check()); err != nil {
 			return err
 		}
-		return withStore(command.Context(), s, func(store *redisstore.Store, _ *cluster.Manager) error {
+		return withAudit(command.Context(), s, func(store *redisstore.Store, _ *cluster.Manager, auditor cluster.Auditor) error {
 			c := &cleaner{
-				cleanupJob: job, store: store, timeout: max(s.Cluster.StoreTimeout, patience), trail: operatorTrail(nil, nil),
+				cleanupJob: job, store: store, timeout: max(s.Cluster.StoreTimeout, patience), trail: operatorTrail(nil, auditor),
 				progress: hidden{}, uncounted: f.yes && !f.dryRun,
 			}
 			if isTerminal(command.ErrOrStderr()) {

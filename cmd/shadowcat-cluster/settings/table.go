@@ -182,7 +182,7 @@ var supported = []Setting{
 		Meaning: "Above how many percent of a Redis server's maxmemory sessions go before their time: records of ended ones first, then live ones that have been idle the longest, at least evict_min_idle.",
 	},
 	{
-		Name: "audit_stream", Kind: KindCount, Default: "0", Zero: "none", set: setCount(0, 10_000_000, auditStream),
+		Name: "audit_stream", Kind: KindCount, Default: "0", Zero: "none", Scope: ScopeStore, set: setCount(0, 10_000_000, auditStream),
 		Meaning: "How many records of what happened to sessions the store keeps, about, in the stream <prefix>:audit. They are always logged.",
 	},
 	{
