@@ -53,6 +53,12 @@ var (
 	// ErrEventTooLarge means that one event alone is larger than all that is kept of a session.
 	ErrEventTooLarge = errors.New("the event is too large to be kept")
 
+	// ErrStaleClaim means that another replica has taken over what this one held a claim to.
+	ErrStaleClaim = errors.New("another replica has taken over")
+
+	// ErrNotesFull means that as many messages are noted of a session as may be.
+	ErrNotesFull = errors.New("too many messages are noted of the session")
+
 	// ErrInvalidQuery means that a listing's conditions contradict each other or are out of their ranges.
 	ErrInvalidQuery = errors.New("no such listing")
 

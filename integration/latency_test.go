@@ -110,7 +110,8 @@ func (l *load) liveFarAway(ctx context.Context) error {
 		}},
 		{"check", false, func(ctx context.Context) error { return l.store.Check(ctx, []cluster.ID{k.ID})[0] }},
 		{"append events", true, func(ctx context.Context) error {
-			return l.store.AppendEvents(ctx, cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'e'}}})
+			_, err := l.store.AppendEvents(ctx, cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'e'}}})
+			return err
 		}},
 		{"read events", false, func(ctx context.Context) error {
 			return l.store.ReadEvents(ctx, []cluster.EventQuery{{ID: k.ID, Stream: "s", Limit: 1}})[0].Err

@@ -56,7 +56,8 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 			return store.Report(ctx, []cluster.Report{{ID: k.ID, Requests: 1}})[0].Err
 		}},
 		{"append events", true, func(ctx context.Context) error {
-			return store.AppendEvents(ctx, cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'e'}}})
+			_, err := store.AppendEvents(ctx, cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'e'}}})
+			return err
 		}},
 		{"append frames", true, func(ctx context.Context) error {
 			return store.AppendFrames(ctx, k.ID, []cluster.Frame{{Direction: cluster.FromClient}})

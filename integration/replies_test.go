@@ -143,7 +143,7 @@ func useAll(t *testing.T, store cluster.Store) {
 	for _, k := range newSettled(t, store) {
 		_, errLease := store.Lease(t.Context(), k.lease())
 		errReport := store.Report(t.Context(), []cluster.Report{{ID: k.ID}})[0].Err
-		errEvents := store.AppendEvents(t.Context(), cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'e'}}})
+		_, errEvents := store.AppendEvents(t.Context(), cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'e'}}})
 		errFrames := store.AppendFrames(t.Context(), k.ID, []cluster.Frame{{Direction: cluster.FromClient}})
 		errRead := store.ReadEvents(t.Context(), []cluster.EventQuery{{ID: k.ID, Stream: "s", Limit: 1}})[0].Err
 		_, errReadFrames := store.ReadFrames(t.Context(), cluster.FrameQuery{ID: k.ID, Limit: 1})
@@ -378,7 +378,7 @@ func eventsLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool
 	k := mustActive(t, store)
 	var err error
 	lost := lose(func() {
-		err = store.AppendEvents(t.Context(), cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'a'}, {'b'}}})
+		_, err = store.AppendEvents(t.Context(), cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{{'a'}, {'b'}}})
 	})
 	if err != nil {
 		t.Errorf("append: %v", err)

@@ -143,7 +143,10 @@ func (a *acknowledgements) life(ctx context.Context, ends bool) {
 	}
 	a.note(k.ID, cluster.StatusActive)
 	event := cluster.EventAppend{ID: k.ID, Stream: "s", First: 1, Events: [][]byte{[]byte("event")}}
-	if err := limited(func(ctx context.Context) error { return a.store.AppendEvents(ctx, event) }); err != nil {
+	if err := limited(func(ctx context.Context) error {
+		_, err := a.store.AppendEvents(ctx, event)
+		return err
+	}); err != nil {
 		a.refuse(ctx, cluster.ID{}, err)
 		return
 	}

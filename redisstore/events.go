@@ -16,13 +16,13 @@ const (
 )
 
 // AppendEvents implements [cluster.EventStore].
-func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) error {
+func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluster.Appended, error) {
 	if err := checkAppend(a); err != nil {
-		return err
+		return cluster.Appended{}, err
 	}
 	for _, event := range a.Events {
 		if len(event) > s.cfg.EventsBytes || s.cfg.EventsCount == 0 || s.cfg.EventsAge == 0 {
-			return cluster.ErrEventTooLarge
+			return cluster.Appended{}, cluster.ErrEventTooLarge
 		}
 	}
 	// Of more than are kept, the first would be dropped at once.
@@ -39,7 +39,7 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) error {
 		c.args = append(c.args, event)
 	}
 	_, _, err := s.acknowledged(ctx, c)
-	return err
+	return cluster.Appended{}, err
 }
 
 func checkAppend(a cluster.EventAppend) error {

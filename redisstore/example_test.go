@@ -94,7 +94,8 @@ func Example_resume() {
 	check(err)
 
 	messages := [][]byte{[]byte("one"), []byte("two"), []byte("three")}
-	check(store.AppendEvents(ctx, cluster.EventAppend{ID: created.Session.ID, Stream: "get", First: 1, Events: messages}))
+	_, err = store.AppendEvents(ctx, cluster.EventAppend{ID: created.Session.ID, Stream: "get", First: 1, Events: messages})
+	check(err)
 
 	// The client comes back with the event id of the first one.
 	page := store.ReadEvents(ctx, []cluster.EventQuery{{ID: created.Session.ID, Stream: "get", After: 1, Limit: 100}})[0]

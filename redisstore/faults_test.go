@@ -110,7 +110,7 @@ func TestLostReplyOfAnAppendStoresNothingTwice(t *testing.T) {
 	frames := []cluster.Frame{{Method: "one"}, {Method: "two"}}
 	for range 3 { // the script's text, then its digest, then as before
 		drop.Store(1)
-		if err := store.AppendEvents(ctx, events); err != nil {
+		if _, err := store.AppendEvents(ctx, events); err != nil {
 			t.Fatalf("append after a lost reply: %v", err)
 		}
 	}

@@ -110,7 +110,7 @@ func (w *drifted) session() cluster.Session {
 	if r := w.store.Report(ctx, []cluster.Report{report}); r[0].Err != nil {
 		w.t.Fatal(r[0].Err)
 	}
-	if err := w.store.AppendEvents(ctx, cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{[]byte("e")}}); err != nil {
+	if _, err := w.store.AppendEvents(ctx, cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{[]byte("e")}}); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := w.store.AppendFrames(ctx, id, []cluster.Frame{{Direction: cluster.FromClient, Method: "m"}}); err != nil {

@@ -303,7 +303,7 @@ func abandon(t *testing.T, manager *cluster.Manager, store *redisstore.Store) {
 		t.Fatal(err)
 	}
 	l.Release()
-	if err := store.AppendEvents(t.Context(), cluster.EventAppend{ID: s.ID, Stream: "s", First: 1, Events: [][]byte{[]byte("e")}}); err != nil {
+	if _, err := store.AppendEvents(t.Context(), cluster.EventAppend{ID: s.ID, Stream: "s", First: 1, Events: [][]byte{[]byte("e")}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.AppendFrames(t.Context(), s.ID, []cluster.Frame{{Direction: cluster.FromClient, Method: "m"}}); err != nil {

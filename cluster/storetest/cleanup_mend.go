@@ -151,7 +151,7 @@ func (s *suite) oneLife(principal cluster.Principal, stays bool) error {
 	if r := s.store.Report(ctx, []cluster.Report{report}); r[0].Err != nil {
 		return r[0].Err
 	}
-	if err := s.store.AppendEvents(ctx, cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{[]byte("e")}}); err != nil {
+	if _, err := s.store.AppendEvents(ctx, cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{[]byte("e")}}); err != nil {
 		return err
 	}
 	if stays {

@@ -41,7 +41,8 @@ func (s *suite) appendEvents(id cluster.ID, stream string, first int64, events .
 	for _, event := range events {
 		a.Events = append(a.Events, []byte(event))
 	}
-	return s.store.AppendEvents(s.t.Context(), a)
+	_, err := s.store.AppendEvents(s.t.Context(), a)
+	return err
 }
 
 func (s *suite) mustAppend(id cluster.ID, stream string, first int64, events ...string) {
@@ -128,7 +129,7 @@ func eventsConcurrent(t *testing.T, s *suite) {
 			for position := first/2 + 1; position <= 10; position++ {
 				events = append(events, fmt.Append(nil, position))
 			}
-			err := s.store.AppendEvents(t.Context(), cluster.EventAppend{ID: made.ID, Stream: "s", First: first/2 + 1, Events: events})
+			_, err := s.store.AppendEvents(t.Context(), cluster.EventAppend{ID: made.ID, Stream: "s", First: first/2 + 1, Events: events})
 			if err != nil {
 				t.Errorf("AppendEvents: %v", err)
 			}
@@ -210,7 +211,7 @@ func eventsAllOrNone(t *testing.T, s *suite) {
 		"beyond count":  {Stream: "s", First: 1<<53 - 1, Events: [][]byte{[]byte("x"), []byte("y")}},
 	} {
 		a.ID = made.ID
-		err := s.store.AppendEvents(t.Context(), a)
+		_, err := s.store.AppendEvents(t.Context(), a)
 		if err == nil || errors.Is(err, cluster.ErrNotFound) || errors.Is(err, cluster.ErrStoreUnavailable) {
 			t.Errorf("%s: %v, want a refusal that says so", name, err)
 		}
@@ -244,7 +245,7 @@ func eventsBinary(t *testing.T, s *suite) {
 	large := bytes.Repeat(all, limits().EventsBytes/len(all))
 	for i, event := range [][]byte{all, []byte("\r\n"), {0}, large} { // the large one is all that is kept
 		a := cluster.EventAppend{ID: made.ID, Stream: "\x00{}\r\n*", First: int64(i + 1), Events: [][]byte{event}}
-		if err := s.store.AppendEvents(t.Context(), a); err != nil {
+		if _, err := s.store.AppendEvents(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
 		if page := s.readEvents(made.ID, a.Stream, int64(i), 1); page.Err != nil || len(page.Events) != 1 || !bytes.Equal(page.Events[0], event) {

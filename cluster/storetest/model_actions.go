@@ -197,7 +197,7 @@ func (m *machine) appendEvents() {
 	// Mostly what follows, else events that are stored already, all or some of them, or a hole before them.
 	next, n := m.model.streams(a.ID)[a.Stream]+1, int64(len(a.Events))
 	a.First = max(draw(m, "first", next, next, next, next-n, next-n, next-1, next+2), 1)
-	gotErr := m.store.AppendEvents(m.t.Context(), a)
+	_, gotErr := m.store.AppendEvents(m.t.Context(), a)
 	m.compare("append events", 0, 0, gotErr, m.model.appendEvents(a))
 }
 

@@ -68,7 +68,7 @@ func warmUp(ctx context.Context, b ModelBackend, now time.Time) error {
 	_, errUpdate := store.Update(ctx, cluster.Change{ID: id, ExpectedVersion: 1, Writer: "w"})
 	_, errLease := store.Lease(ctx, cluster.LeaseCall{ID: id, Digest: made.Token.Digest(), Principal: "warm", Need: 1})
 	_, errPrune := store.Prune(ctx, id, []string{"dead"})
-	errAppend := store.AppendEvents(ctx, cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{{1}}})
+	_, errAppend := store.AppendEvents(ctx, cluster.EventAppend{ID: id, Stream: "s", First: 1, Events: [][]byte{{1}}})
 	errFrames := store.AppendFrames(ctx, id, []cluster.Frame{{}})
 	_, errRead := store.ReadFrames(ctx, cluster.FrameQuery{ID: id, Limit: 1})
 	_, errList := store.List(ctx, cluster.Query{Limit: 1})

@@ -1,0 +1,55 @@
+package cluster
+
+import "context"
+
+// OwnStream names the stream of what a session's upstream says of its own accord. A session has one, however many replicas
+// serve it; its events are numbered without a gap for as long as the session lives, whoever reads them.
+const OwnStream = "g"
+
+// StreamStore says who reads a session's own stream from its upstream, and whose client listens to it.
+//
+// One replica at a time reads: upstreams refuse a second reader, and every message must be stored once. The claim to read
+// has a number that grows each time it moves; what comes with an older number is refused. One client connection at a time
+// listens, the latest that asked: a message goes out on one stream only.
+type StreamStore interface {
+	// ClaimStream makes the caller the listener or the reader of a live session's own stream, or both. Who is the reader
+	// already stays it, with the same number; a claim that somebody else holds moves only when c.From is its number.
+	// Repeated after a lost reply it may count one more listener, which harms nobody. Errors: ErrNotFound.
+	ClaimStream(ctx context.Context, c StreamClaim) (StreamState, error)
+	// ReleaseStream gives the claim up, if claim is still its number. Errors: ErrNotFound, ErrStaleClaim.
+	ReleaseStream(ctx context.Context, id ID, claim int64) error
+	// StreamStates looks at the own streams of several sessions at once, touching nothing. It returns one state for each
+	// ID, in order.
+	StreamStates(ctx context.Context, ids []ID) []StreamState
+}
+
+// StreamClaim asks a store for a part in a session's own stream.
+type StreamClaim struct {
+	ID ID
+	// Owner is the caller's incarnation.
+	Owner string
+	// Listen makes the caller's client the listener: StreamState.Listener is its number then.
+	Listen bool
+	// Read makes the caller the reader when there is none, or when the reader's claim has the number From: the caller knows
+	// that its holder is dead.
+	Read bool
+	From int64
+}
+
+// StreamState tells about a session's own stream.
+type StreamState struct {
+	// Err is nil; of StreamStates also ErrNotFound when there is no such live session or it is past its end, or
+	// ErrStoreUnavailable.
+	Err error
+	// Reader is the incarnation that holds the claim to read, empty when nobody does.
+	Reader string
+	// Claim is the number of the claim, or of the last one; 0 when there never was one.
+	Claim int64
+	// Listener is the number of the latest listener, 0 when there never was one.
+	Listener int64
+	// Last is the position of the last event stored, 0 when there is none.
+	Last int64
+	// UpstreamEvent is the upstream's own id of the last event stored, by which a new reader may go on; empty when the
+	// upstream gives none. StreamStates leaves it out.
+	UpstreamEvent string
+}
