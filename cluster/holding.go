@@ -36,6 +36,7 @@ type holding struct {
 
 	inFlight  int
 	streams   int
+	watchers  int
 	waiting   int               // of inFlight, those that expect an answer
 	pending   map[string]*Lease // of those, the latest of each key
 	finished  []string          // reported as pending, over since; none is a key of pending
@@ -191,8 +192,9 @@ func (h *holding) renewed(m *Manager, endsIn time.Duration, sent time.Time) {
 
 // open registers a request or stream. The caller holds h.mu.
 func (h *holding) open(use Use, now time.Time) *Lease {
-	l := &Lease{h: h, session: h.session, stream: use.Stream, pendingKey: use.PendingKey, since: now}
+	l := &Lease{h: h, session: h.session, pendingKey: use.PendingKey, since: now}
 	if use.Stream {
+		l.kind = forStream
 		h.streams++
 		return l
 	}
@@ -204,13 +206,18 @@ func (h *holding) open(use Use, now time.Time) *Lease {
 	return l
 }
 
-// close ends what open registered.
+// close ends what open or Lease.Watch registered.
 func (h *holding) close(l *Lease) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if l.stream {
+	switch l.kind {
+	case forStream:
 		h.streams--
 		return
+	case forWatch:
+		h.watchers--
+		return
+	case forRequest:
 	}
 	h.inFlight--
 	if l.pendingKey != "" {

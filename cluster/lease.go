@@ -28,7 +28,7 @@ type Use struct {
 type Lease struct {
 	h          *holding
 	session    Session
-	stream     bool
+	kind       leaseKind
 	pendingKey string
 	since      time.Time
 	reported   bool // the store knows of it as pending, or may know; guarded by h.mu
@@ -37,8 +37,35 @@ type Lease struct {
 	release sync.Once
 }
 
+// leaseKind says what a lease is counted as.
+type leaseKind int
+
+const (
+	forRequest leaseKind = iota
+	forStream
+	forWatch
+)
+
 // Session returns the record that the lease was granted with.
 func (l *Lease) Session() Session { return l.session }
+
+// Current returns the latest record of the session that this replica holds, which may be newer than Session's. It asks
+// nobody: what another replica has changed is known after the next report or lease.
+func (l *Lease) Current() Session {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	return l.h.session
+}
+
+// Watch returns a lease that only hears of the session's end: it keeps the session known to this replica, and asks the
+// store about it as for an open stream, but it is no request and does not keep the session from idling out. l must not be
+// released yet; the new lease is released on its own.
+func (l *Lease) Watch() *Lease {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	l.h.watchers++
+	return &Lease{h: l.h, session: l.h.session, kind: forWatch, since: time.Now()}
+}
 
 // Touch records that a message passed, in either direction. It is cheap: call it for every piece of a stream.
 func (l *Lease) Touch() { l.h.touch(time.Now()) }

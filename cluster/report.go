@@ -16,11 +16,11 @@ const (
 	// checkBatch is how many sessions one call of Store.Check takes.
 	checkBatch = 1000
 	// beatInterval is how often a replica says that it lives: several times before it is taken for dead.
-	beatInterval = 5 * time.Second
+	beatInterval = time.Second
 )
 
 // Run writes back what happened to the sessions this replica holds, once every Config.ReportInterval, until ctx is done.
-// Then it reports a last time, so that a clean stop loses nothing, and returns nil. Every few seconds it also says in the
+// Then it reports a last time, so that a clean stop loses nothing, and returns nil. Every second it also says in the
 // store that this replica lives. The caller owns the goroutine; Run must be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(m.cfg.ReportInterval)
@@ -290,7 +290,7 @@ func (h *holding) unreported(r Report) {
 func (h *holding) needsCheck(now time.Time, every time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return !h.isOver && h.streams+h.inFlight > 0 && now.Sub(h.checkedAt) >= every
+	return !h.isOver && h.streams+h.inFlight+h.watchers > 0 && now.Sub(h.checkedAt) >= every
 }
 
 func (h *holding) checked(at time.Time) {
@@ -304,7 +304,7 @@ func (h *holding) checked(at time.Time) {
 func (h *holding) retire(now time.Time, interval time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	idle := h.inFlight == 0 && h.streams == 0 && !now.Before(h.validUntil) &&
+	idle := h.inFlight == 0 && h.streams == 0 && h.watchers == 0 && !now.Before(h.validUntil) &&
 		h.requests == 0 && len(h.finished) == 0 && h.aging.n == 0 && h.fresh.n == 0 &&
 		h.touchedAt.Sub(h.recordedAt) < interval
 	h.isGranted = h.isGranted && !idle
