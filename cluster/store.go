@@ -15,6 +15,8 @@ type Store interface {
 	ReplicaStore
 	EventStore
 	FrameStore
+	StreamStore
+	RecoveryStore
 }
 
 // SessionStore moves sessions through their life.

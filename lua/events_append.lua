@@ -4,14 +4,20 @@
 -- KEYS[2] deadlines   ZSET    live sessions by their end
 -- KEYS[3] events      STREAM  of all its streams: s the stream, p the position in it, d the message
 -- KEYS[4] heads       HASH    the last position of each stream in events, and, without a name, the bytes of all messages
+-- KEYS[5] more        HASH    of its own stream: k the claim to read it, l its last position, j the upstream's id of that, c the listener
 -- ARGV[1] id, ARGV[2] stream, ARGV[3] first: the position of the first message
 -- ARGV[4] count, ARGV[5] bytes, ARGV[6] age ms: what is kept of a session, the oldest goes first
+-- ARGV[7] is_own: 1 when it is the session's own stream, which needs the claim and counts on after what is not kept any more
+-- ARGV[8] claim, ARGV[9] upstream_event: the upstream's id of the last message
+-- ARGV[10] lifetime ms        the backstop TTL of a live session
 -- then the messages
 --
--- Returns the number stored; error NOTFOUND. Cost: O(messages stored and dropped).
-local session, deadlines, events, heads = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- Returns the number stored, the number of the listener; error NOTFOUND, STALE (another claim). Cost: O(messages stored and
+-- dropped).
+local session, deadlines, events, heads, more = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, stream, first = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local count, bytes, age = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local is_own, claim, upstream_event, lifetime = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 
 --include clock
 --include live
@@ -20,16 +26,24 @@ local now = clock()
 if not lives(session, deadlines, id, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
+local own = redis.call('HMGET', more, 'k', 'l', 'c')
+if is_own == '1' and own[1] ~= claim then
+  return redis.error_reply('STALE another has the claim')
+end
 local known = redis.call('HMGET', heads, stream, '')
 local head, total, stored, dropped = tonumber(known[1] or 0), tonumber(known[2] or 0), 0, 0
-for i = 7, #ARGV do
-  local position = first + i - 7
+if is_own == '1' then head = tonumber(own[2] or 0) end
+for i = 11, #ARGV do
+  local position = first + i - 11
   if position > head then
     redis.call('XADD', events, '*', 's', stream, 'p', string.format('%.0f', position), 'd', ARGV[i]) -- first: a full server refuses it
     head, total, stored = position, total + #ARGV[i], stored + 1
   end
 end
-if stored > 0 then redis.call('HSET', heads, stream, string.format('%.0f', head)) end
+if stored > 0 then
+  redis.call('HSET', heads, stream, string.format('%.0f', head))
+  if is_own == '1' then redis.call('HSET', more, 'l', string.format('%.0f', head), 'j', upstream_event) end
+end
 
 while true do
   local oldest = redis.call('XRANGE', events, '-', '+', 'COUNT', 1)[1]
@@ -44,4 +58,5 @@ end
 redis.call('PEXPIREAT', events, now + age)
 if stored + dropped > 0 then redis.call('HSET', heads, '', total) end
 redis.call('PEXPIREAT', heads, now + age)
-return { stored }
+if is_own == '1' then redis.call('PEXPIREAT', more, now + lifetime) end
+return { stored, tonumber(own[3] or 0) }

@@ -4,13 +4,16 @@
 -- KEYS[2] deadlines   ZSET    live sessions by their end
 -- KEYS[3] events      STREAM  of all its streams: s the stream, p the position in it, d the message
 -- KEYS[4] heads       HASH    the last position of each stream in events
+-- KEYS[5] more        HASH    of its own stream: l the last position ever, c the listener
 -- ARGV[1] id, ARGV[2] stream, ARGV[3] after: the position behind which to read, ARGV[4] limit
 -- ARGV[5] age ms              older messages are gone, though they may still be there
+-- ARGV[6] is_own: 1 when it is the session's own stream
 --
--- Returns the last position stored (0: none), then the messages; error NOTFOUND, GONE (what follows is not kept).
--- Cost: O(messages kept).
-local session, deadlines, events, heads = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- Returns the last position stored (0: none), the number of the listener, then the messages; error NOTFOUND, GONE (what
+-- follows is not kept). Cost: O(messages kept).
+local session, deadlines, events, heads, more = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, stream, after, limit, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local is_own = ARGV[6]
 
 --include clock
 --include live
@@ -19,18 +22,20 @@ local now = clock()
 if not lives(session, deadlines, id, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
-local head = tonumber(redis.call('HGET', heads, stream) or 0)
-if head == after then return { head } end
+local own = is_own == '1' and redis.call('HMGET', more, 'l', 'c') or { redis.call('HGET', heads, stream) }
+local head, begun = tonumber(own[1] or 0), 2
+local reply = { head, tonumber(own[2] or 0) }
+if head == after then return reply end
 
-local reply, start, oldest = { head }, '-', now - age
-while head > after and #reply <= limit do
+local start, oldest = '-', now - age
+while head > after and #reply - begun < limit do
   local some = redis.call('XRANGE', events, start, '+', 'COUNT', 32)
   for _, entry in ipairs(some) do
     local position = tonumber(entry[2][4])
-    if entry[2][2] == stream and position > after and #reply <= limit then
+    if entry[2][2] == stream and position > after and #reply - begun < limit then
       local is_old = tonumber(string.match(entry[1], '^%d+')) <= oldest
-      if is_old or position ~= after + #reply then
-        if #reply > 1 then return reply end
+      if is_old or position ~= after + #reply - begun + 1 then
+        if #reply > begun then return reply end
         return redis.error_reply('GONE what follows is not kept')
       end
       reply[#reply + 1] = entry[2][6]
@@ -39,5 +44,5 @@ while head > after and #reply <= limit do
   if #some < 32 then break end
   start = '(' .. some[#some][1]
 end
-if #reply > 1 then return reply end
+if #reply > begun then return reply end
 return redis.error_reply('GONE what follows is not kept')

@@ -45,6 +45,11 @@ var (
 	ReplicasRead     = load("replicas_read")
 	CountsRead       = load("counts_read")
 	MetaClaim        = load("meta_claim")
+	StreamClaim      = load("stream_claim")
+	StreamRelease    = load("stream_release")
+	StreamStates     = load("stream_states")
+	SessionRecover   = load("session_recover")
+	NoteKeep         = load("note_keep")
 )
 
 var include = regexp.MustCompile(`(?m)^--include (\w+)$`)

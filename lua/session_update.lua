@@ -1,5 +1,6 @@
 -- Activates a session, or changes an active one's upstream mapping, if its version is still the expected one. Repeated by
--- the same writer it answers with the record as that writer left it.
+-- the same writer it answers with the record as that writer left it. What belongs to the mapping before goes: the claim to
+-- recover it (y of more), and the upstream's id of the own stream's last event (j).
 --
 -- KEYS[1] session     HASH  the record
 -- KEYS[2] more        HASH  its long strings
@@ -49,6 +50,7 @@ if idle > 0 then ends = activity + idle end
 if max_age > 0 then ends = math.min(ends, tonumber(record[11]) + max_age) end
 redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
 redis.call('HSET', session, 's', 'a', 'a', activity, 'o', writer, 'v', tonumber(expected) + 1, unpack(ARGV, 9, last_field))
+redis.call('HDEL', more, 'y', 'j')
 for i = 9, last_field, 2 do redis.call('HDEL', more, ARGV[i]) end -- it may have been long before
 if #ARGV > last_field then
   redis.call('HSET', more, unpack(ARGV, last_field + 1))

@@ -13,6 +13,8 @@ const (
 	maxPosition = 1<<53 - 1
 	// maxRead bounds how many events or frames one read returns.
 	maxRead = 1000
+	// maxUpstreamEvent is how long an upstream's id of an event may be, in bytes.
+	maxUpstreamEvent = 256
 )
 
 // AppendEvents implements [cluster.EventStore].
@@ -30,21 +32,49 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 	p := s.partitionOf(a.ID)
 	c := call{
 		script: eventsAppend,
-		keys:   []string{p.session(a.ID), p.deadlines(), p.events(a.ID), p.heads(a.ID)},
+		keys:   []string{p.session(a.ID), p.deadlines(), p.events(a.ID), p.heads(a.ID), p.more(a.ID)},
 		args: []any{
 			a.ID.String(), a.Stream, a.First + int64(skip), s.cfg.EventsCount, s.cfg.EventsBytes, s.cfg.EventsAge.Milliseconds(),
+			flag(a.Stream == cluster.OwnStream), a.Claim, upstreamEvent(a), s.lifetimeMillis(),
 		},
 	}
 	for _, event := range a.Events[skip:] {
 		c.args = append(c.args, event)
 	}
-	_, _, err := s.acknowledged(ctx, c)
-	return cluster.Appended{}, err
+	reply, _, err := s.acknowledged(ctx, c)
+	if err != nil {
+		return cluster.Appended{}, err
+	}
+	return decodeAppended(reply)
+}
+
+// upstreamEvent is what is kept of the upstream's id of the last event.
+func upstreamEvent(a cluster.EventAppend) string {
+	if len(a.UpstreamEvent) > maxUpstreamEvent {
+		return ""
+	}
+	return a.UpstreamEvent
+}
+
+// decodeAppended reads the reply of events_append: how many were stored, and the listener.
+func decodeAppended(reply []any) (cluster.Appended, error) {
+	if len(reply) != 2 {
+		return cluster.Appended{}, unavailable(errMalformedReply)
+	}
+	var d decoder
+	appended := cluster.Appended{Listener: d.number(reply[1])}
+	if d.err != nil {
+		return cluster.Appended{}, unavailable(d.err)
+	}
+	return appended, nil
 }
 
 func checkAppend(a cluster.EventAppend) error {
 	if a.Stream == "" || len(a.Stream) > maxStreamName {
 		return fmt.Errorf("events of session %s: the stream's name has %d bytes, want 1 to %d", a.ID, len(a.Stream), maxStreamName)
+	}
+	if isOwn := a.Stream == cluster.OwnStream; isOwn != (a.Claim > 0) || !isOwn && a.UpstreamEvent != "" {
+		return fmt.Errorf("events of session %s: a claim to stream %q by number %d; the own stream needs one, no other has one", a.ID, a.Stream, a.Claim)
 	}
 	if a.First < 1 || len(a.Events) == 0 || a.First > maxPosition-int64(len(a.Events))+1 {
 		return fmt.Errorf("events of session %s: %d events from position %d, want at least one, from 1 to %d", a.ID, len(a.Events), a.First, int64(maxPosition))
@@ -64,8 +94,11 @@ func (s *Store) ReadEvents(ctx context.Context, queries []cluster.EventQuery) []
 		p := s.partitionOf(q.ID)
 		calls[i] = call{
 			script: eventsRead,
-			keys:   []string{p.session(q.ID), p.deadlines(), p.events(q.ID), p.heads(q.ID)},
-			args:   []any{q.ID.String(), q.Stream, max(q.After, 0), min(max(q.Limit, 1), maxRead), s.cfg.EventsAge.Milliseconds()},
+			keys:   []string{p.session(q.ID), p.deadlines(), p.events(q.ID), p.heads(q.ID), p.more(q.ID)},
+			args: []any{
+				q.ID.String(), q.Stream, max(q.After, 0), min(max(q.Limit, 1), maxRead), s.cfg.EventsAge.Milliseconds(),
+				flag(q.Stream == cluster.OwnStream),
+			},
 		}
 	}
 	pages := make([]cluster.EventPage, len(queries))
@@ -77,15 +110,15 @@ func (s *Store) ReadEvents(ctx context.Context, queries []cluster.EventQuery) []
 
 // decodeEvents reads the reply of events_read.
 func decodeEvents(result pipelined) cluster.EventPage {
-	if result.err == nil && len(result.reply) == 0 {
+	if result.err == nil && len(result.reply) < 2 {
 		result.err = unavailable(errMalformedReply)
 	}
 	if result.err != nil {
 		return cluster.EventPage{Err: result.err}
 	}
 	var d decoder
-	page := cluster.EventPage{Last: d.number(result.reply[0])}
-	for _, event := range result.reply[1:] {
+	page := cluster.EventPage{Last: d.number(result.reply[0]), Listener: d.number(result.reply[1])}
+	for _, event := range result.reply[2:] {
 		page.Events = append(page.Events, []byte(d.text(event)))
 	}
 	if d.err != nil {

@@ -45,6 +45,11 @@ var (
 	replicasRead     = newScript(lua.ReplicasRead)
 	countsRead       = newScript(lua.CountsRead)
 	metaClaim        = newScript(lua.MetaClaim)
+	streamClaim      = newScript(lua.StreamClaim)
+	streamRelease    = newScript(lua.StreamRelease)
+	streamStates     = newScript(lua.StreamStates)
+	sessionRecover   = newScript(lua.SessionRecover)
+	noteKeep         = newScript(lua.NoteKeep)
 )
 
 // script is a Lua script and the digest under which a server remembers it.
@@ -228,6 +233,10 @@ func domainError(err error) error {
 		return cluster.ErrTaken
 	case "GONE":
 		return cluster.ErrEventsGone
+	case "STALE":
+		return cluster.ErrStaleClaim
+	case "NOTESFULL":
+		return cluster.ErrNotesFull
 	case "ILLEGAL":
 		return cluster.ErrIllegalTransition
 	case "CONFLICT":
