@@ -22,6 +22,8 @@ type Manager struct {
 	ended       func([]Session)
 	incarnation string
 
+	replicas replicaList
+
 	unheard bool // the last reports were not confirmed; of the report loop alone
 
 	mu   sync.Mutex
@@ -56,6 +58,7 @@ func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
 		incarnation: cmp.Or(opts.ReplicaID, "replica") + "/" + rand.Text()[:8],
 		observer:    opts.Observer,
 		held:        make(map[ID]*holding),
+		replicas:    replicaList{turn: make(chan struct{}, 1)},
 	}
 	m.trail = Trail{Log: m.log, Auditor: opts.Auditor, Actor: ActorReplica, By: m.incarnation}
 	m.ended = opts.Ended
