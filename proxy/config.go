@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,15 +23,21 @@ const (
 	DefaultWriteTimeout      = 30 * time.Second
 	DefaultDialTimeout       = 5 * time.Second
 	DefaultEndTimeout        = 3 * time.Second
+	DefaultFollowInterval    = 100 * time.Millisecond
+	DefaultKeepAlive         = 15 * time.Second
 )
 
-// Upstream is an MCP server.
+// Upstream is an MCP server: one endpoint or several, each of which serves the sessions that were opened there.
 type Upstream struct {
 	// Name is the first part of the path it is served at: /<name>/mcp. The one upstream without a name is served at /mcp.
 	// Letters, digits, dash, underscore and dot, at most 63.
 	Name string
-	// URL is the server's MCP endpoint: http or https, without user, password and fragment. A query is kept.
+	// URL is the server's MCP endpoint: http or https, without user, password and fragment. A query is kept. With dns+
+	// before the scheme each address of the host is an endpoint, looked up every five seconds and dialled directly, not
+	// through a proxy of the environment; what they are sent names the host, not the address.
 	URL *url.URL
+	// More are the URLs of further endpoints, at most 255. They differ in host, port or path. None beside dns+.
+	More []*url.URL
 }
 
 // Config configures a Proxy. Everything but Upstreams may be left zero; a negative number or duration is an error.
@@ -60,6 +67,23 @@ type Config struct {
 	DialTimeout time.Duration
 	// EndTimeout bounds the attempt to end a session at its upstream. Default 3s.
 	EndTimeout time.Duration
+	// CheckInterval is how often each endpoint is connected to, to see that something listens there, while RunEndpoints
+	// runs. Default: never; that an endpoint fails is found out by the requests sent to it.
+	CheckInterval time.Duration
+	// NoRecover leaves sessions that their upstream has lost ended, instead of initializing them anew.
+	NoRecover bool
+	// FollowInterval is how often the streams of sessions that another replica reads from the upstream are looked at.
+	// Default 100ms.
+	FollowInterval time.Duration
+	// KeepAlive is the longest silence of an event stream: a comment is sent then. Default 15s.
+	KeepAlive time.Duration
+	// NoKeepAlive leaves silent streams silent.
+	NoKeepAlive bool
+
+	// Resolver looks up the hosts of dns+ upstreams. Default: [net.DefaultResolver].
+	Resolver Resolver
+	// TLS is for connections to https upstreams; its ServerName is not used. Default: the system's authorities.
+	TLS *tls.Config
 
 	// Logger default: discards.
 	Logger *slog.Logger
@@ -77,6 +101,11 @@ func (c Config) withDefaults() Config {
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
 	c.DialTimeout = cmp.Or(c.DialTimeout, DefaultDialTimeout)
 	c.EndTimeout = cmp.Or(c.EndTimeout, DefaultEndTimeout)
+	c.FollowInterval = cmp.Or(c.FollowInterval, DefaultFollowInterval)
+	c.KeepAlive = cmp.Or(c.KeepAlive, DefaultKeepAlive)
+	if c.Resolver == nil {
+		c.Resolver = net.DefaultResolver
+	}
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.ReplicaID != "" {
 		c.Logger = c.Logger.With("replica", c.ReplicaID)
@@ -123,6 +152,9 @@ func (c Config) Validate() error {
 		{"write_timeout", c.WriteTimeout},
 		{"dial_timeout", c.DialTimeout},
 		{"end_timeout", c.EndTimeout},
+		{"upstream_check_interval", c.CheckInterval},
+		{"follow_interval", c.FollowInterval},
+		{"stream_keep_alive", c.KeepAlive},
 	} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s: %v is negative", d.name, d.value))
@@ -137,14 +169,47 @@ func (u Upstream) validate() error {
 	switch {
 	case u.Name != "" && !validName.MatchString(u.Name):
 		return fmt.Errorf("upstream %q: a name has 1 to 63 letters, digits, dashes, underscores and dots, no dot first", u.Name)
-	case u.URL == nil || u.URL.Host == "" || (u.URL.Scheme != "http" && u.URL.Scheme != "https"):
-		return fmt.Errorf("upstream %q: its URL must be http://host[:port]/path or https://…", u.Name)
-	case !validPort(u.URL.Port()):
-		return fmt.Errorf("upstream %q: the port in its URL is not 1 to 65535", u.Name)
-	case u.URL.User != nil:
-		return fmt.Errorf("upstream %q: a user or password in its URL is not supported", u.Name)
-	case u.URL.Fragment != "":
-		return fmt.Errorf("upstream %q: its URL has a fragment, which no server sees", u.Name)
+	case u.URL == nil:
+		return fmt.Errorf("upstream %q: it has no URL", u.Name)
+	case len(u.More) > 0 && u.isNamed():
+		return fmt.Errorf("upstream %q: a dns+ URL stands for all addresses of its host, so it must be the only one", u.Name)
+	case len(u.More) >= maxEndpoints:
+		return fmt.Errorf("upstream %q: it has %d endpoints, more than %d", u.Name, len(u.More)+1, maxEndpoints)
+	}
+	for i, target := range u.targets() {
+		if err := validTarget(target, i == 0); err != nil {
+			return fmt.Errorf("upstream %q: %w", u.Name, err)
+		}
+	}
+	names := u.endpointNames()
+	if hasTwice(names) {
+		return fmt.Errorf("upstream %q: two of its endpoints have the same host, port and path", u.Name)
+	}
+	for _, name := range names {
+		if len(name) > maxEndpointName {
+			return fmt.Errorf("upstream %q: the URL of an endpoint has %d bytes before the query, more than %d", u.Name, len(name), maxEndpointName)
+		}
+	}
+	return nil
+}
+
+// validTarget checks an endpoint's URL, which it never prints. mayBeNamed allows dns+.
+func validTarget(u *url.URL, mayBeNamed bool) error {
+	if u == nil {
+		return errors.New("an endpoint has no URL")
+	}
+	scheme, named := strings.CutPrefix(u.Scheme, schemeDNS)
+	switch {
+	case u.Host == "" || u.Hostname() == "" || scheme != "http" && scheme != "https":
+		return errors.New("its URL must be http://host[:port]/path or https://…, or the same with dns+ before it")
+	case named && !mayBeNamed:
+		return errors.New("a dns+ URL stands for all addresses of its host, so it must be the only one")
+	case !validPort(u.Port()):
+		return errors.New("the port in its URL is not 1 to 65535")
+	case u.User != nil:
+		return errors.New("a user or password in its URL is not supported")
+	case u.Fragment != "":
+		return errors.New("its URL has a fragment, which no server sees")
 	}
 	return nil
 }

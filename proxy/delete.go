@@ -19,14 +19,14 @@ func (x *exchange) delete() {
 	if !ok {
 		return
 	}
-	revision := lease.Session().Revision
+	session := lease.Session()
 	lease.Release()
 	ctx := x.detached() // a client that leaves now has said all it had to say
 	if _, err := x.p.sessions.Terminate(ctx, x.session, cluster.StatusClosed); err != nil {
 		x.refuseEnded(err)
 		return
 	}
-	x.endUpstream(ctx, x.upstreamSession, revision)
+	x.endUpstream(ctx, session.Endpoint, x.upstreamSession, session.Revision)
 	x.w.WriteHeader(http.StatusNoContent)
 }
 
@@ -39,37 +39,60 @@ func (x *exchange) refuseEnded(err error) {
 }
 
 // endUpstream asks the upstream to forget a session, on behalf of its client.
-func (x *exchange) endUpstream(ctx context.Context, upstreamSession, revision string) {
-	x.p.sendDelete(ctx, x.upstream, x.sessionText(), upstreamSession, revision, x.r.Header.Values("Authorization"))
+func (x *exchange) endUpstream(ctx context.Context, endpoint, upstreamSession, revision string) {
+	x.p.sendDelete(ctx, x.upstream, parting{
+		session: x.sessionText(), endpoint: endpoint, upstreamSession: upstreamSession, revision: revision,
+		authorization: x.r.Header.Values("Authorization"),
+	})
+}
+
+// parting is a session that its upstream is asked to forget.
+type parting struct {
+	session         string // for the log
+	endpoint        string // where the session is
+	upstreamSession string
+	revision        string
+	authorization   []string // the client's, if there is one
 }
 
 // sendDelete asks an upstream to forget a session, which is good manners only: what it answers, and whether it does, matters
 // to nobody. It takes at most Config.EndTimeout.
-func (p *Proxy) sendDelete(ctx context.Context, upstream *Upstream, session, upstreamSession, revision string, authorization []string) {
-	if upstreamSession == "" {
+func (p *Proxy) sendDelete(ctx context.Context, upstream *upstream, s parting) {
+	if s.upstreamSession == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.EndTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, upstream.URL.String(), http.NoBody)
-	if err != nil {
-		p.log.Error("making a DELETE for the upstream", "upstream", upstream.Name, "session", session)
+	log := p.log.With("upstream", upstream.Name, "session", s.session)
+	e, ok := upstream.pinned(ctx, s.endpoint)
+	if !ok && s.endpoint == "" { // the record says nothing
+		chosen, err := upstream.choose(ctx)
+		e, ok = chosen, err == nil
+	}
+	if !ok {
+		log.Debug("the endpoint of a session that ended is not the upstream's any more")
 		return
 	}
-	req.Header.Set(mcp.HeaderSessionID, upstreamSession)
-	if mcp.HasSessions(revision) { // after a failed initialize it is only what the client wished for
-		req.Header.Set(mcp.HeaderProtocolVersion, revision)
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, e.target("").String(), http.NoBody)
+	if err != nil {
+		log.Error("making a DELETE for the upstream")
+		return
 	}
-	if len(authorization) > 0 {
-		req.Header["Authorization"] = authorization
+	req.Host = e.host
+	req.Header.Set(mcp.HeaderSessionID, s.upstreamSession)
+	if mcp.HasSessions(s.revision) { // after a failed initialize it is only what the client wished for
+		req.Header.Set(mcp.HeaderProtocolVersion, s.revision)
+	}
+	if len(s.authorization) > 0 {
+		req.Header["Authorization"] = s.authorization
 	}
 	// Not http.Client: its errors hold the URL, and a redirect is not to be followed.
-	res, err := p.transport.RoundTrip(req)
+	res, err := e.RoundTrip(req)
 	if err != nil {
-		p.log.Debug("upstream did not answer DELETE", "upstream", upstream.Name, "session", session, "error", err)
+		log.Debug("upstream did not answer DELETE", "error", err)
 		return
 	}
 	defer func() { _ = res.Body.Close() }() // only read
 	_, _ = io.CopyN(io.Discard, res.Body, maxIgnoredBody)
-	p.log.Debug("upstream answered DELETE", "upstream", upstream.Name, "session", session, "status", res.StatusCode)
+	log.Debug("upstream answered DELETE", "status", res.StatusCode)
 }

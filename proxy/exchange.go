@@ -22,7 +22,8 @@ type exchange struct {
 	w        *responseWriter
 	r        *http.Request
 	started  time.Time
-	upstream *Upstream // nil until the path is known
+	upstream *upstream // nil until the path is known
+	endpoint *endpoint // of the upstream, where the request goes; nil until that is known
 	era      mcp.Era
 	body     []byte
 	msg      mcp.Message // what the body says; zero for requests without one

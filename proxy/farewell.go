@@ -51,15 +51,20 @@ func (p *Proxy) RunFarewells(ctx context.Context) error {
 }
 
 func (p *Proxy) farewell(ctx context.Context, s cluster.Session) {
-	defer func() {
-		if panicked := recover(); panicked != nil { // it is good manners, and no more
-			p.log.Error("recovered from a panic", "loop", "farewells to upstreams", "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
-		}
-	}()
+	defer p.recovered("farewells to upstreams") // it is good manners, and no more
 	for _, upstream := range p.upstreams {
 		if upstream.Name == s.Upstream {
-			p.sendDelete(ctx, upstream, s.ID.String(), s.UpstreamSession, s.Revision, nil)
+			p.sendDelete(ctx, upstream, parting{
+				session: s.ID.String(), endpoint: s.Endpoint, upstreamSession: s.UpstreamSession, revision: s.Revision,
+			})
 			return
 		}
+	}
+}
+
+// recovered, deferred, keeps a panic from ending more than the piece of work that it is in.
+func (p *Proxy) recovered(loop string) {
+	if panicked := recover(); panicked != nil {
+		p.log.Error("recovered from a panic", "loop", loop, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 	}
 }

@@ -28,7 +28,7 @@ func (x *exchange) forward(ctx context.Context, answered func(*http.Response) er
 	})
 	reverse := httputil.ReverseProxy{
 		Rewrite:   x.rewrite,
-		Transport: x.p.transport,
+		Transport: x.endpoint,
 		ModifyResponse: func(res *http.Response) error {
 			dropCORS(res.Header)
 			res.Trailer.Del(mcp.HeaderSessionID)
@@ -61,14 +61,8 @@ func (x *exchange) outbound(ctx context.Context) *http.Request {
 // rewrite makes the client's request the proxy's own. Hop-by-hop headers and what the client claims about forwarding are
 // gone already.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
-	query := pr.Out.URL.RawQuery
-	target := *x.upstream.URL
-	if target.RawQuery != "" && query != "" {
-		target.RawQuery += "&"
-	}
-	target.RawQuery += query
-	pr.Out.URL = &target
-	pr.Out.Host = "" // the upstream's own: servers on loopback refuse any other
+	pr.Out.URL = x.endpoint.target(pr.Out.URL.RawQuery)
+	pr.Out.Host = x.endpoint.host // servers on loopback refuse any other
 	pr.SetXForwarded()
 
 	h := pr.Out.Header

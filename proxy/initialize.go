@@ -27,9 +27,12 @@ type initialization struct {
 // initialize serves an initialize request of a revision with sessions. A session id that came with it is ignored: clients
 // must not send one, and it grants nothing here.
 func (x *exchange) initialize() {
+	if !x.aim("") {
+		return
+	}
 	record, token, err := x.p.sessions.Create(x.r.Context(), cluster.NewSession{
 		Upstream:      x.upstream.Name,
-		Endpoint:      x.upstream.URL.Host,
+		Endpoint:      x.endpoint.name,
 		ClientName:    x.msg.ClientName,
 		ClientVersion: x.msg.ClientVersion,
 		Initialize:    x.body,
@@ -38,6 +41,7 @@ func (x *exchange) initialize() {
 		x.refuseFor(err, refusalOfInitialize(err))
 		return
 	}
+	x.endpoint.pin()
 	x.session, x.token = record.ID, token
 	i := &initialization{exchange: x, record: record}
 	defer i.conclude()
@@ -56,7 +60,7 @@ func (i *initialization) conclude() {
 		return
 	}
 	i.fail()
-	i.endUpstream(i.detached(), i.upstreamSession, i.msg.Version)
+	i.endUpstream(i.detached(), i.endpoint.name, i.upstreamSession, i.msg.Version)
 }
 
 // fail ends the session in the store, once.

@@ -26,9 +26,8 @@ type Proxy struct {
 	sessions  Sessions
 	cfg       Config
 	log       *slog.Logger
-	upstreams map[string]*Upstream // by path
+	upstreams map[string]*upstream // by path
 	policy    policy
-	transport *http.Transport
 	buffers   sync.Pool // of *[]byte, each of copyBufferSize
 	farewells chan cluster.Session
 }
@@ -43,20 +42,22 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 		sessions:  sessions,
 		cfg:       cfg,
 		log:       cfg.Logger,
-		upstreams: make(map[string]*Upstream, len(cfg.Upstreams)),
+		upstreams: make(map[string]*upstream, len(cfg.Upstreams)),
 		policy:    newPolicy(cfg),
-		transport: newTransport(cfg),
 		farewells: make(chan cluster.Session, farewellQueue),
 	}
 	for _, u := range cfg.Upstreams {
-		target := *u.URL
-		p.upstreams[u.path()] = &Upstream{Name: u.Name, URL: &target}
+		p.upstreams[u.path()] = newUpstream(u, cfg)
 	}
 	return p, nil
 }
 
 // Close closes idle connections to upstreams. Requests in flight are not affected.
-func (p *Proxy) Close() { p.transport.CloseIdleConnections() }
+func (p *Proxy) Close() {
+	for _, u := range p.upstreams {
+		u.close()
+	}
+}
 
 // ServeHTTP serves one request. Every answer that is not an upstream's has a JSON-RPC error as its body.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -86,6 +86,9 @@ func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 
 // forwardLeased forwards the request until it is answered or its session ends.
 func (x *exchange) forwardLeased(lease *cluster.Lease) {
+	if !x.aim(lease.Session().Endpoint) {
+		return
+	}
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	// The watcher ends with this function, which cancels its context and waits for it.
 	var watcher sync.WaitGroup

@@ -9,6 +9,9 @@ import (
 // stateless forwards a request of the era without sessions: no store is asked, and no session id passes, neither from the
 // client, to whom it means nothing, nor from an upstream that mistakes the era.
 func (x *exchange) stateless() {
+	if !x.aim("") {
+		return
+	}
 	x.forward(x.r.Context(), func(res *http.Response) error {
 		res.Header.Del(mcp.HeaderSessionID)
 		res.Body = &answerBody{ReadCloser: res.Body, res: res}

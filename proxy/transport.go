@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"cmp"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"time"
@@ -16,9 +18,10 @@ const (
 	idleUpstreamTimeout = 4 * time.Second
 )
 
-// newTransport returns the client side of the proxy. It has no timeout for answers: a tool may take as long as it wants.
-func newTransport(cfg Config) *http.Transport {
-	return &http.Transport{
+// newTransport returns the client side of the proxy for one upstream. It has no timeout for answers: a tool may take as
+// long as it wants. Connections are kept by what is dialled, so those of two endpoints are never mixed.
+func newTransport(cfg Config, u Upstream) *http.Transport {
+	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: cfg.DialTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:    cfg.DialTimeout,
@@ -29,4 +32,16 @@ func newTransport(cfg Config) *http.Transport {
 		IdleConnTimeout:        idleUpstreamTimeout,
 		MaxResponseHeaderBytes: maxUpstreamHeader,
 	}
+	if cfg.TLS != nil {
+		t.TLSClientConfig = cfg.TLS.Clone()
+		t.TLSClientConfig.ServerName = ""
+	}
+	if u.isNamed() {
+		// What is dialled is an address, and the certificate is the name's.
+		t.TLSClientConfig = cmp.Or(t.TLSClientConfig, &tls.Config{MinVersion: tls.VersionTLS12})
+		t.TLSClientConfig.ServerName = u.URL.Hostname()
+		// A proxy resolves names itself. An address that was found here is meant to be dialled here.
+		t.Proxy = nil
+	}
+	return t
 }
