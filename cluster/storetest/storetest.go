@@ -58,7 +58,8 @@ func Run(t *testing.T, b Backend) {
 		"the cap holds over all creates":         capHolds,
 		"concurrent operations are linearizable": historyIsLinearizable,
 	})
-	runAll(t, b, principalTests, rateTests, pendingTests, eventTests, frameTests, queryTests, cleanupTests, mendTests)
+	runAll(t, b, principalTests, rateTests, pendingTests, eventTests, frameTests, queryTests, cleanupTests, mendTests,
+		streamTests, recoveryTests)
 	if b.Partitions <= 1 {
 		runAll(t, b, orderedEndTests, orderedPrincipalTests)
 		runAll(t, b, map[string]func(*testing.T, *suite){
@@ -87,7 +88,7 @@ func Run(t *testing.T, b Backend) {
 		"retention passes":                                     retentionPasses,
 	})
 	runAll(t, b, timedEndTests, timedPrincipalTests, timedRateTests, timedEventTests, timedFrameTests, timedQueryTests,
-		timedCleanupTests, timedMendTests)
+		timedCleanupTests, timedMendTests, timedStreamTests, timedRecoveryTests)
 }
 
 func runAll(t *testing.T, b Backend, groups ...map[string]func(*testing.T, *suite)) {

@@ -1,0 +1,442 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+var streamTests = map[string]func(*testing.T, *suite){
+	"the own stream has one reader":                        streamReader,
+	"the own stream is claimed by one of many at once":     streamConcurrent,
+	"a claim given up is anybody's":                        streamReleased,
+	"listeners of the own stream are numbered":             streamListeners,
+	"only the reader stores events of the own stream":      streamStale,
+	"a new reader goes on where the old one was":           streamTakeover,
+	"the upstream's event id is that of the last event":    streamUpstreamEvent,
+	"the own stream's positions outlive its events":        streamTrimmed,
+	"the own stream has no claim to other streams":         streamOthers,
+	"states of many streams keep their order":              streamStates,
+	"the own stream ends with its session":                 streamEnds,
+	"a claim needs a name":                                 streamUnnamed,
+	"a remapped session's stream has no upstream event id": streamRemapped,
+}
+
+var timedStreamTests = map[string]func(*testing.T, *suite){
+	"the own stream's positions outlive their age": streamAged,
+	"a due session has no own stream":              streamDue,
+}
+
+// claim asks for a part in a session's own stream and fails the test unless that is its state then.
+func (s *suite) claim(c cluster.StreamClaim, want cluster.StreamState) {
+	s.t.Helper()
+	got, err := s.store.ClaimStream(s.t.Context(), c)
+	if err != nil {
+		s.t.Fatalf("ClaimStream: %v", err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Errorf("claim %+v (-want +got):\n%s", c, diff)
+	}
+	want.UpstreamEvent = ""
+	if diff := cmp.Diff(want, s.state(c.ID)); diff != "" {
+		s.t.Errorf("state after the claim %+v (-want +got):\n%s", c, diff)
+	}
+}
+
+// read makes somebody the reader of a stream that nobody reads, and returns the number of the claim.
+func (s *suite) read(id cluster.ID, owner string) int64 {
+	s.t.Helper()
+	state, err := s.store.ClaimStream(s.t.Context(), cluster.StreamClaim{ID: id, Owner: owner, Read: true})
+	if err != nil || state.Reader != owner {
+		s.t.Fatalf("ClaimStream: %+v, %v", state, err)
+	}
+	return state.Claim
+}
+
+func (s *suite) state(id cluster.ID) cluster.StreamState {
+	s.t.Helper()
+	states := s.store.StreamStates(s.t.Context(), []cluster.ID{id})
+	if len(states) != 1 {
+		s.t.Fatalf("StreamStates of one session answered with %d states", len(states))
+	}
+	return states[0]
+}
+
+// appendOwn stores events of a session's own stream. It returns the listener.
+func (s *suite) appendOwn(id cluster.ID, claim, first int64, upstreamEvent string, events ...string) (int64, error) {
+	s.t.Helper()
+	a := cluster.EventAppend{ID: id, Stream: cluster.OwnStream, First: first, Claim: claim, UpstreamEvent: upstreamEvent}
+	for _, event := range events {
+		a.Events = append(a.Events, []byte(event))
+	}
+	appended, err := s.store.AppendEvents(s.t.Context(), a)
+	return appended.Listener, err
+}
+
+func (s *suite) mustAppendOwn(id cluster.ID, claim, first int64, events ...string) {
+	s.t.Helper()
+	if _, err := s.appendOwn(id, claim, first, "", events...); err != nil {
+		s.t.Fatalf("AppendEvents: %v", err)
+	}
+}
+
+// wantOwn fails the test unless just these events of a session's own stream follow a position.
+func (s *suite) wantOwn(id cluster.ID, after, last int64, want ...string) {
+	s.t.Helper()
+	s.wantEvents(id, cluster.OwnStream, after, last, want...)
+}
+
+func streamReader(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	before := s.get(made.ID)
+	if diff := cmp.Diff(cluster.StreamState{}, s.state(made.ID)); diff != "" {
+		t.Errorf("a stream that nobody has claimed (-want +got):\n%s", diff)
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1"}, cluster.StreamState{})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: 1})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: 1})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: 1})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", From: 1}, cluster.StreamState{Reader: "a/1", Claim: 1})
+	for range 2 { // repeated, as after a lost reply
+		s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: 1}, cluster.StreamState{Reader: "b/1", Claim: 2})
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "c/1", Read: true, From: 1}, cluster.StreamState{Reader: "b/1", Claim: 2})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true, From: 3}, cluster.StreamState{Reader: "b/1", Claim: 2})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true, From: 2}, cluster.StreamState{Reader: "a/1", Claim: 3})
+	early := s.create() // an initializing session has a stream, too
+	s.claim(cluster.StreamClaim{ID: early.ID, Owner: "a/1", Read: true, From: 7}, cluster.StreamState{Reader: "a/1", Claim: 1})
+	if diff := cmp.Diff(before, s.get(made.ID)); diff != "" {
+		t.Errorf("claims touched the session:\n%s", diff)
+	}
+}
+
+func streamConcurrent(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	var (
+		wg        sync.WaitGroup
+		mu        sync.Mutex
+		listeners []int64
+		readers   = make(map[string]bool)
+	)
+	for i := range 16 {
+		wg.Go(func() {
+			state, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: fmt.Sprint("r/", i), Read: true, Listen: true})
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil || state.Claim != 1 {
+				t.Errorf("claim %d, %v; want 1", state.Claim, err)
+			}
+			listeners = append(listeners, state.Listener)
+			readers[state.Reader] = true
+		})
+	}
+	wg.Wait()
+	slices.Sort(listeners)
+	if len(readers) != 1 || len(slices.Compact(listeners)) != 16 || listeners[15] != 16 {
+		t.Errorf("readers %v, listeners %v; want one, and 1 to 16", readers, listeners)
+	}
+}
+
+func streamReleased(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	release := func(claim int64, want error) {
+		t.Helper()
+		if err := s.store.ReleaseStream(t.Context(), made.ID, claim); !errors.Is(err, want) {
+			t.Errorf("release of claim %d: %v, want %v", claim, err, want)
+		}
+	}
+	release(0, cluster.ErrStaleClaim)
+	release(1, cluster.ErrStaleClaim)
+	s.read(made.ID, "a/1")
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: 1}, cluster.StreamState{Reader: "b/1", Claim: 2})
+	release(1, cluster.ErrStaleClaim)
+	release(3, cluster.ErrStaleClaim)
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1"}, cluster.StreamState{Reader: "b/1", Claim: 2})
+	release(2, nil)
+	release(2, nil) // repeated, as after a lost reply
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1"}, cluster.StreamState{Claim: 2})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true}, cluster.StreamState{Reader: "b/1", Claim: 3}) // anew
+	release(2, cluster.ErrStaleClaim)
+	release(3, nil)
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true, From: 1}, cluster.StreamState{Reader: "a/1", Claim: 4})
+}
+
+func streamListeners(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Listen: true}, cluster.StreamState{Listener: 1})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Listen: true}, cluster.StreamState{Listener: 2})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Listen: true, Read: true}, cluster.StreamState{Listener: 3, Reader: "b/1", Claim: 1})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Listen: true, Read: true}, cluster.StreamState{Listener: 4, Reader: "b/1", Claim: 1})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true, From: 1}, cluster.StreamState{Listener: 4, Reader: "a/1", Claim: 2})
+	want := func(told int64, where string, want int64, err error) {
+		t.Helper()
+		if err != nil || told != want {
+			t.Errorf("%s tells of listener %d, %v; want %d", where, told, err, want)
+		}
+	}
+	for range 2 {
+		told, err := s.appendOwn(made.ID, 2, 1, "", "one")
+		want(told, "an append", 4, err)
+	}
+	for after := range int64(2) {
+		page := s.readEvents(made.ID, cluster.OwnStream, after, 10)
+		want(page.Listener, fmt.Sprint("a read after ", after), 4, page.Err)
+	}
+	appended, err := s.store.AppendEvents(t.Context(), cluster.EventAppend{ID: made.ID, Stream: "s", First: 1, Events: [][]byte{[]byte("one")}})
+	if page := s.readEvents(made.ID, "s", 0, 10); err != nil || page.Err != nil || page.Last != 1 {
+		t.Errorf("another stream: %+v and %+v, %v", appended, page, err)
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "c/1", Listen: true}, cluster.StreamState{Listener: 5, Reader: "a/1", Claim: 2, Last: 1})
+}
+
+func streamStale(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	refused := func(claim int64) {
+		t.Helper()
+		if _, err := s.appendOwn(made.ID, claim, 1, "x", "refused"); !errors.Is(err, cluster.ErrStaleClaim) {
+			t.Errorf("append by claim %d: %v, want ErrStaleClaim", claim, err)
+		}
+	}
+	refused(1) // nobody has claimed it
+	s.read(made.ID, "a/1")
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: 1}, cluster.StreamState{Reader: "b/1", Claim: 2})
+	refused(1)
+	refused(3)
+	s.wantOwn(made.ID, 0, 0)
+	s.mustAppendOwn(made.ID, 2, 1, "one")
+	refused(1)
+	s.wantOwn(made.ID, 0, 1, "one")
+	if _, err := s.appendOwn(made.ID, 0, 2, "", "two"); err == nil || errors.Is(err, cluster.ErrStoreUnavailable) {
+		t.Errorf("append without a claim: %v, want a refusal that says so", err)
+	}
+	s.wantOwn(made.ID, 0, 1, "one")
+}
+
+func streamTakeover(_ *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	claim := s.read(made.ID, "a/1")
+	if _, err := s.appendOwn(made.ID, claim, 1, "up-3", "one", "two", "three"); err != nil {
+		s.t.Fatal(err)
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim},
+		cluster.StreamState{Reader: "b/1", Claim: 2, Last: 3, UpstreamEvent: "up-3"})
+	s.mustAppendOwn(made.ID, 2, 3, "not three", "four") // what is there stays
+	s.wantOwn(made.ID, 0, 4, "one", "two", "three", "four")
+	s.wantOwn(made.ID, 4, 4)
+	s.mustAppendOwn(made.ID, 2, 7, "seven")
+	s.wantOwn(made.ID, 3, 7, "four") // up to the hole
+	s.wantGone(made.ID, cluster.OwnStream, 5)
+	s.wantOwn(made.ID, 6, 7, "seven")
+	s.wantGone(made.ID, cluster.OwnStream, 8)
+	s.mustAppendOwn(made.ID, 2, 5, "five", "six") // too late: a hole stays one
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1"}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 7})
+}
+
+func streamUpstreamEvent(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	claim := s.read(made.ID, "a/1")
+	longest := strings.Repeat("\x00\xff", 128)
+	for i, step := range []struct {
+		given string
+		first int64
+		want  string
+	}{
+		{"up-2", 1, "up-2"},
+		{"up-1", 1, "up-2"}, // passed over
+		{"up-4", 2, "up-4"}, // one of the two is new
+		{"", 4, ""},
+		{longest, 6, longest},
+		{longest + "x", 8, ""},
+	} {
+		if _, err := s.appendOwn(made.ID, claim, step.first, step.given, "x", "y"); err != nil {
+			t.Fatal(err)
+		}
+		state, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: "b/1"})
+		if err != nil || state.UpstreamEvent != step.want {
+			t.Errorf("step %d: the upstream's event is %q, %v; want %q", i, state.UpstreamEvent, err, step.want)
+		}
+	}
+}
+
+func streamTrimmed(_ *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.EventsCount = 2 })
+	made := s.active()
+	claim := s.read(made.ID, "a/1")
+	s.mustAppendOwn(made.ID, claim, 1, "1", "2", "3", "4", "5")
+	s.wantOwn(made.ID, 3, 5, "4", "5")
+	s.wantGone(made.ID, cluster.OwnStream, 2)
+	s.wantGone(made.ID, cluster.OwnStream, 0)
+	s.mustAppend(made.ID, "s", 1, "s1", "s2") // all that is kept
+	s.wantOwn(made.ID, 5, 5)
+	for _, after := range []int64{0, 4, 6} {
+		s.wantGone(made.ID, cluster.OwnStream, after)
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 5})
+	s.mustAppendOwn(made.ID, 2, 4, "4", "5", "6")
+	s.wantOwn(made.ID, 5, 6, "6")
+	s.wantGone(made.ID, cluster.OwnStream, 4)
+}
+
+func streamOthers(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	s.read(made.ID, "a/1")
+	for name, a := range map[string]cluster.EventAppend{
+		"a claim":           {Claim: 1},
+		"an upstream event": {UpstreamEvent: "x"},
+	} {
+		a.ID, a.Stream, a.First, a.Events = made.ID, "s", 1, [][]byte{[]byte("one")}
+		if _, err := s.store.AppendEvents(t.Context(), a); err == nil || errors.Is(err, cluster.ErrStoreUnavailable) || errors.Is(err, cluster.ErrStaleClaim) {
+			t.Errorf("%s to another stream: %v, want a refusal that says so", name, err)
+		}
+	}
+	s.wantEvents(made.ID, "s", 0, 0)
+}
+
+func streamStates(t *testing.T, s *suite) {
+	s.open(nil)
+	before := s.active()
+	ids := make([]cluster.ID, 250) // more than one script takes
+	want := make([]cluster.StreamState, len(ids))
+	for i := range ids {
+		if i%5 == 0 {
+			ids[i], want[i].Err = s.token().ID, cluster.ErrNotFound
+			continue
+		}
+		made := s.bare(s.token())
+		ids[i] = made.ID
+		switch i % 5 {
+		case 1:
+			s.terminate(made.ID)
+			want[i].Err = cluster.ErrNotFound
+		case 2:
+			want[i] = cluster.StreamState{Reader: fmt.Sprint("r/", i), Claim: s.read(made.ID, fmt.Sprint("r/", i)), Last: 2}
+			s.mustAppendOwn(made.ID, 1, 1, "one", "two")
+		case 3:
+			s.claim(cluster.StreamClaim{ID: made.ID, Owner: "l/1", Listen: true}, cluster.StreamState{Listener: 1})
+			want[i].Listener = 1
+		}
+	}
+	got := s.store.StreamStates(t.Context(), ids)
+	if len(got) != len(want) {
+		t.Fatalf("%d states of %d sessions", len(got), len(want))
+	}
+	for i := range got {
+		if !errors.Is(got[i].Err, want[i].Err) {
+			t.Errorf("state %d: %v, want %v", i, got[i].Err, want[i].Err)
+		}
+		got[i].Err = want[i].Err
+		if diff := cmp.Diff(want[i], got[i], cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) })); diff != "" {
+			t.Errorf("state %d (-want +got):\n%s", i, diff)
+		}
+	}
+	if got := s.store.StreamStates(t.Context(), nil); len(got) != 0 {
+		t.Errorf("%d states of no sessions", len(got))
+	}
+	if diff := cmp.Diff(before.Session, s.get(before.ID)); diff != "" {
+		t.Errorf("a session was touched:\n%s", diff)
+	}
+}
+
+// wantNoStream fails the test unless a session has no own stream.
+func (s *suite) wantNoStream(id cluster.ID, when string) {
+	s.t.Helper()
+	_, errClaim := s.store.ClaimStream(s.t.Context(), cluster.StreamClaim{ID: id, Owner: "a/1", Read: true, Listen: true})
+	_, errAppend := s.appendOwn(id, 1, 1, "", "one")
+	for call, err := range map[string]error{
+		"claim": errClaim, "append": errAppend, "release": s.store.ReleaseStream(s.t.Context(), id, 1),
+		"state": s.state(id).Err, "read": s.readEvents(id, cluster.OwnStream, 0, 1).Err,
+	} {
+		if !errors.Is(err, cluster.ErrNotFound) {
+			s.t.Errorf("%s: %s: %v, want ErrNotFound", when, call, err)
+		}
+	}
+}
+
+func streamEnds(_ *testing.T, s *suite) {
+	s.open(nil)
+	made, early := s.active(), s.create()
+	s.read(made.ID, "a/1")
+	s.mustAppendOwn(made.ID, 1, 1, "one")
+	s.terminate(made.ID)
+	s.terminate(early.ID)
+	s.wantNoStream(made.ID, "ended")
+	s.wantNoStream(early.ID, "never begun")
+	s.wantNoStream(s.token().ID, "unknown")
+}
+
+func streamUnnamed(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	for _, owner := range []string{"", strings.Repeat("o", 257)} {
+		_, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: owner, Read: true})
+		if err == nil || errors.Is(err, cluster.ErrStoreUnavailable) || errors.Is(err, cluster.ErrNotFound) {
+			t.Errorf("a claimant with a name of %d bytes: %v, want a refusal that says so", len(owner), err)
+		}
+	}
+	if state := s.state(made.ID); state.Claim != 0 {
+		t.Errorf("after refused claims: %+v", state)
+	}
+}
+
+// streamRemapped: what the old upstream session called its events says nothing to the new one.
+func streamRemapped(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	s.read(made.ID, "a/1")
+	if _, err := s.appendOwn(made.ID, 1, 1, "up-1", "one"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.store.Update(t.Context(), change(made.Session, "another")); err != nil {
+		t.Fatal(err)
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: 1, Last: 1})
+	s.wantOwn(made.ID, 0, 1, "one")
+}
+
+func streamAged(_ *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.EventsAge = time.Minute })
+	made := s.active()
+	claim := s.read(made.ID, "a/1")
+	s.mustAppendOwn(made.ID, claim, 1, "1", "2")
+	s.mustAppend(made.ID, "s", 1, "s1")
+	s.b.Advance(time.Minute - time.Millisecond)
+	s.wantOwn(made.ID, 0, 2, "1", "2")
+	for range 2 { // just past their age, and long after
+		s.b.Advance(time.Minute)
+		s.wantOwn(made.ID, 2, 2)
+		for _, after := range []int64{0, 1, 3} {
+			s.wantGone(made.ID, cluster.OwnStream, after)
+		}
+	}
+	s.wantEvents(made.ID, "s", 0, 0) // other streams are forgotten
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: claim, Last: 2})
+	s.mustAppendOwn(made.ID, claim, 1, "1", "2") // repeated late: nothing is stored anew
+	s.wantGone(made.ID, cluster.OwnStream, 0)
+	s.mustAppendOwn(made.ID, claim, 2, "2", "3")
+	s.wantOwn(made.ID, 2, 3, "3")
+	s.wantGone(made.ID, cluster.OwnStream, 1)
+}
+
+func streamDue(_ *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	s.read(made.ID, "a/1")
+	s.b.Advance(idle())
+	s.wantNoStream(made.ID, "past its end")
+}
