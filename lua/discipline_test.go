@@ -48,6 +48,7 @@ var accepted = map[string]map[string]string{
 		"looks at lru after its first write":       gate,
 		"looks at deadlines after its first write": gate,
 		"looks at ended after its first write":     perOne,
+		"looks at counts after its first write":    perOne,
 		"looks at more after its first write":      answers,
 	},
 	"session_lease.lua": {
@@ -58,13 +59,16 @@ var accepted = map[string]map[string]string{
 		"looks at pending after its first write": answers,
 	},
 	"session_terminate.lua": {
-		"looks at ended after its first write": perOne,
+		"looks at ended after its first write":  perOne,
+		"looks at counts after its first write": perOne,
 	},
 	"session_update.lua": {
 		"looks at more after its first write": answers,
 	},
 	"sessions_end.lua": {
+		"looks at lru after its first write":       fenceLast,
 		"looks at deadlines after its first write": fenceLast,
+		"looks at counts after its first write":    fenceLast,
 		"looks at ended after its first write":     perOne,
 	},
 	"sessions_mend.lua": {
@@ -73,9 +77,12 @@ var accepted = map[string]map[string]string{
 		"looks at ended after its first write":     fenceLast,
 	},
 	"sessions_purge.lua": {
-		"looks at ended after its first write": fenceLast,
+		"looks at ended after its first write":  fenceLast,
+		"looks at counts after its first write": fenceLast,
 	},
 	"sessions_sweep.lua": {
+		"looks at lru after its first write":       fenceLast,
+		"looks at counts after its first write":    fenceLast,
 		"looks at deadlines after its first write": fenceLast,
 		"looks at ended after its first write":     fenceLast,
 	},

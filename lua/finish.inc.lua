@@ -1,57 +1,68 @@
 -- Included by scripts that end sessions, after clock and record. ARGV[1..6] are the prefixes that give an id its keys,
--- ARGV[7] retention ms, ARGV[8] backstop ms (added to it), ARGV[9] ended_cap: how many ended records are kept, 0: any number. The locals lru, deadlines, ended
--- and counts (KEYS) must be set before.
+-- ARGV[7] retention ms, ARGV[8] backstop ms (added to it), ARGV[9] ended_cap: how many ended records are kept, 0: any number.
+-- The locals lru, deadlines, ended and counts (KEYS) must be set before. Here and in purge.inc.lua each function takes several
+-- sessions: it looks at all that could make it fail before it writes, and writes what they share once for all of them.
 local retention, backstop, ended_cap = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local gone = {} -- the sessions that finish has ended: of each its id, the moment of its purge, and its record
-local purged = {} -- the ids of those that purge has removed
 
--- All keys that a session may own: its record, more, pending, events, heads, frames. The look fails while a slot moves and
--- not all of them are here: then nothing has been written yet.
+-- All keys that a session may own: its record, more, pending, events, heads, frames; and how many there are. The look fails
+-- while a slot moves and not all of them are here.
 local function keys_of(id)
   local keys = {}
   for i = 1, 6 do keys[i] = ARGV[i] .. id end
-  redis.call('EXISTS', unpack(keys))
-  return keys
+  return keys, redis.call('EXISTS', unpack(keys))
 end
 
--- Removes an ended session and everything it owns. One that lives does not belong among the ended, and stays.
-local function purge(id)
-  local keys = keys_of(id)
-  local status = redis.call('HGET', keys[1], 's')
-  redis.call('ZREM', ended, id)
-  if status == 'i' or status == 'a' then return end
-  redis.call('UNLINK', unpack(keys))
-  if status then redis.call('HINCRBY', counts, status, -1) end
-  purged[#purged + 1] = id
+-- Adds to some counts. One that is no number stands for 0.
+local function add(names, changes)
+  local known, fields = redis.call('HMGET', counts, unpack(names)), {}
+  for n, name in ipairs(names) do fields[2 * n - 1], fields[2 * n] = name, (tonumber(known[n]) or 0) + (changes[name] or 0) end
+  redis.call('HSET', counts, unpack(fields))
 end
 
--- Ends a live session; one that has ended keeps its status. What only a live one needs goes at once, the record stays until
--- its retention has passed. On the way up to two records leave that are past their retention or over the cap, so that ended ones cannot pile up.
-local function finish(id, status, now)
-  local keys = keys_of(id)
-  local record = complete(read(keys[1]), keys[2])
-  local was = record[1]
-  redis.call('UNLINK', keys[3], keys[4], keys[5]) -- first: a permitted write opens a full server for the others
-  redis.call('ZREM', lru, id)
-  redis.call('ZREM', deadlines, id)
-  if was == 'i' or was == 'a' then
-    record[1], record[4], record[17] = status, tonumber(record[4]) + 1, now
-    redis.call('HDEL', keys[2], 'i')
-    for _, key in ipairs({ keys[1], keys[2], keys[6] }) do redis.call('PEXPIREAT', key, now + retention + backstop) end
-    redis.call('HSET', keys[1], 's', status, 'z', now, 'v', record[4])
-    redis.call('ZADD', ended, now + retention, id)
-    redis.call('HINCRBY', counts, was, -1)
-    redis.call('HINCRBY', counts, status, 1)
-    redis.call('HINCRBY', counts, 'ended:' .. status, 1)
-    gone[#gone + 1] = id
-    gone[#gone + 1] = now + retention
-    for i = 1, 17 do gone[#gone + 1] = record[i] end
+-- Ends live sessions; those that have ended keep their status. What only live ones need goes at once; the records, with their
+-- long strings, stay until their retention has passed.
+local function finish(ids, status, now)
+  if #ids == 0 then return end
+  local all, found, records, longs, stays = {}, {}, {}, {}, now + retention
+  redis.call('HLEN', counts)
+  redis.call('ZCARD', lru)
+  redis.call('ZCARD', deadlines)
+  redis.call('ZCARD', ended)
+  for n, id in ipairs(ids) do
+    all[n], found[n] = keys_of(id)
+    records[n], longs[n] = complete(read(all[n][1]), all[n][2])
   end
-  for _ = 1, 2 do
-    local oldest = redis.call('ZRANGE', ended, 0, 0, 'WITHSCORES')
-    local over = ended_cap > 0 and redis.call('ZCARD', ended) > ended_cap
-    if oldest[1] and (over or tonumber(oldest[2]) <= now) then
-      purge(oldest[1])
+  redis.call('ZREM', lru, unpack(ids)) -- first: a permitted write opens a full server for the others
+  redis.call('ZREM', deadlines, unpack(ids))
+  local scores, changes = {}, { i = 0, a = 0 }
+  for n, id in ipairs(ids) do
+    local keys, record = all[n], records[n]
+    local was = record[1]
+    if was ~= 'i' and was ~= 'a' then
+      redis.call('UNLINK', unpack(keys, 3, 5))
+    else
+      changes[was] = changes[was] - 1
+      record[1], record[4], record[17] = status, (tonumber(record[4]) or 0) + 1, now
+      redis.call('HSET', keys[1], 's', status, 'z', now, 'v', record[4])
+      redis.call('PEXPIREAT', keys[1], stays + backstop)
+      if found[n] > 1 then
+        redis.call('UNLINK', unpack(keys, 2, 5))
+        for i, field in ipairs({ 'e', 'x', 'n', 'w' }) do
+          if longs[n][i] then redis.call('HSET', keys[2], field, longs[n][i]) end
+        end
+        redis.call('PEXPIREAT', keys[2], stays + backstop)
+        redis.call('PEXPIREAT', keys[6], stays + backstop)
+      end
+      scores[#scores + 1], scores[#scores + 2] = stays, id
+      local last = #gone
+      gone[last + 1], gone[last + 2] = id, stays
+      for i = 1, 17 do gone[last + 2 + i] = record[i] end
     end
+  end
+  if #scores > 0 then
+    redis.call('ZADD', ended, unpack(scores))
+    changes[status], changes['ended:' .. status] = #scores / 2, #scores / 2
+    add({ 'i', 'a', status, 'ended:' .. status }, changes)
   end
 end

@@ -16,8 +16,7 @@
 -- ARGV[16] n, then n fields and values of the record, then fields and values of more
 --
 -- Returns the answer of record.inc.lua, or FULL and the ms until a retry may succeed; then what finish.inc.lua has ended;
--- error EXISTS (another digest).
--- Cost: O(log n).
+-- error EXISTS (another digest). Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, digest, cap, min_idle = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
 local initialize_timeout, lifetime, n = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
@@ -26,6 +25,7 @@ local last_field = 16 + 2 * n
 --include clock
 --include record
 --include finish
+--include purge
 
 local now = clock()
 local known = read(session)
@@ -45,12 +45,14 @@ local retry = 0
 for _ = 1, 2 do
   local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 1)
   if due[1] then
-    finish(due[1], 'x', now)
+    finish(due, 'x', now)
+    tidy(1, now)
   elseif cap > 0 and redis.call('ZCARD', lru) >= cap then
     local oldest = redis.call('ZRANGE', lru, 0, 0, 'WITHSCORES')
     retry = tonumber(oldest[2]) + min_idle - now
     if retry <= 0 then
-      finish(oldest[1], 'v', now)
+      finish({ oldest[1] }, 'v', now)
+      tidy(1, now)
     end
   end
 end

@@ -17,6 +17,7 @@ local id, status = ARGV[10], ARGV[11]
 --include clock
 --include record
 --include finish
+--include purge
 
 local now = clock()
 local record = read(session)
@@ -27,7 +28,8 @@ local done = 0
 if record[1] == 'i' or record[1] == 'a' then
   local ends = redis.call('ZSCORE', deadlines, id)
   if ends and tonumber(ends) <= now then status, done = 'x', 2 else done = 1 end
-  finish(id, status, now)
+  finish({ id }, status, now)
+  tidy(1, now)
   return { done, now, now + retention, 0, unpack(gone, 3) }
 end
 local reply = answer(record, more, now, redis.call('ZSCORE', ended, id), 0)

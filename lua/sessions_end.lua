@@ -20,21 +20,26 @@ local min_idle, min_age, spare = tonumber(ARGV[14]), tonumber(ARGV[15]), ARGV[16
 --include clock
 --include record
 --include finish
+--include purge
 --include fence
 
 local refusal = fenced(epoch, is_leader)
 if refusal then return refusal end
-local now, count = clock(), 0
+local now, taken, due, others = clock(), {}, {}, {}
 for i = 17, #ARGV do
-  local keys = keys_of(ARGV[i])
+  local id = ARGV[i]
+  local keys = keys_of(id)
   local record = redis.call('HMGET', keys[1], 's', 'c', 'a')
-  local fits = (record[1] == 'i' or record[1] == 'a') and (was == '' or was == record[1])
-  fits = fits and now - record[2] >= min_age and now - record[3] >= min_idle
+  local fits = (record[1] == 'i' or record[1] == 'a') and (was == '' or was == record[1]) and not taken[id]
+  fits = fits and now - (tonumber(record[2]) or now) >= min_age and now - (tonumber(record[3]) or now) >= min_idle
   if fits and not (spare == '1' and redis.call('HLEN', keys[3]) > 0) then
-    local ends = redis.call('ZSCORE', deadlines, ARGV[i])
-    finish(ARGV[i], ends and tonumber(ends) <= now and 'x' or status, now)
-    count = count + 1
+    local ends = redis.call('ZSCORE', deadlines, id)
+    local list = ends and tonumber(ends) <= now and due or others
+    list[#list + 1], taken[id] = id, true
   end
 end
-table.insert(gone, 1, count)
+finish(due, 'x', now)
+finish(others, status, now)
+tidy(#due + #others, now)
+table.insert(gone, 1, #due + #others)
 return gone

@@ -14,11 +14,15 @@ local epoch, is_leader = ARGV[10], ARGV[11]
 
 --include record
 --include finish
+--include purge
 --include fence
 
 local refusal = fenced(epoch, is_leader)
 if refusal then return refusal end
+local ids, taken = {}, {}
 for i = 12, #ARGV do
-  if redis.call('ZSCORE', ended, ARGV[i]) then purge(ARGV[i]) end
+  local id = ARGV[i]
+  if not taken[id] and redis.call('ZSCORE', ended, id) then ids[#ids + 1], taken[id] = id, true end
 end
+purge(ids)
 return purged

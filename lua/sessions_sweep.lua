@@ -10,13 +10,14 @@
 -- ARGV[10] epoch, ARGV[11] is_leader: 1 or 0
 -- ARGV[12] limit      how many of each kind
 --
--- Returns the us it took (0 where a server's clock stands still meanwhile), whether there is more, the number of records
--- purged, their ids, then what finish.inc.lua has ended; error FENCED <epoch>. Cost: O(log n) a session.
+-- Returns the us it took (0 where a server's clock stands still meanwhile), whether there is more, a list of the ids purged, and a
+-- list of what finish.inc.lua has ended; error FENCED <epoch>. Cost: O(log n) a session.
 local lru, deadlines, ended, counts, fence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local epoch, is_leader, limit = ARGV[10], ARGV[11], tonumber(ARGV[12])
 
 --include record
 --include finish
+--include purge
 --include fence
 
 local refusal = fenced(epoch, is_leader)
@@ -25,10 +26,8 @@ local begun = redis.call('TIME')
 local now = begun[1] * 1000 + math.floor(begun[2] / 1000)
 local over = redis.call('ZRANGEBYSCORE', ended, '-inf', now, 'LIMIT', 0, limit)
 local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, limit)
-for _, id in ipairs(over) do purge(id) end
-for _, id in ipairs(due) do finish(id, 'x', now) end
+purge(over)
+finish(due, 'x', now)
+tidy(#due, now)
 local done = redis.call('TIME')
-local reply = { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, #purged }
-for _, id in ipairs(purged) do reply[#reply + 1] = id end
-for i = 1, #gone do reply[#reply + 1] = gone[i] end
-return reply
+return { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, purged, gone }

@@ -75,6 +75,9 @@ func meet(a, b state) state {
 	return state{mayWrite: a.mayWrite || b.mayWrite, hasWritten: a.hasWritten && b.hasWritten, seen: seen}
 }
 
+// keysOfSession begins the name of a list of keys that a script makes of prefixes and an id.
+const keysOfSession = "the keys of session "
+
 // frame is a call of a function.
 type frame struct {
 	returned state
@@ -220,6 +223,12 @@ func (w *walk) loop(body []ast.Stmt, in *scope, begin func(*scope)) {
 		begin(inner)
 		w.block(body, inner)
 		after = meet(after, w.now.fork())
+		// A session's keys that the loop has listed are there only if it ran: where they are used, it has looked at them.
+		for name := range w.now.seen {
+			if strings.HasPrefix(name, keysOfSession) {
+				after.seen[name] = true
+			}
+		}
 	}
 	w.now = after
 }
@@ -235,8 +244,11 @@ func (w *walk) assign(target ast.Expr, v *value, in *scope) {
 		names[t.Value] = v
 	case *ast.AttrGetExpr:
 		list := w.value(t.Object, in)
-		if list.kind == table && v.kind == key {
+		switch {
+		case list.kind == table && v.kind == key:
 			list.of = &value{kind: key, name: list.name}
+		case list.kind == table && v.kind == table:
+			list.of = v
 		}
 	}
 }

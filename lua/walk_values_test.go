@@ -48,7 +48,7 @@ func (w *walk) value(e ast.Expr, in *scope) *value {
 		return w.element(e, in)
 	case *ast.TableExpr:
 		w.lists++
-		list := &value{kind: table, name: fmt.Sprintf("the keys of session %d", w.lists)}
+		list := &value{kind: table, name: fmt.Sprint(keysOfSession, w.lists)}
 		for _, field := range e.Fields {
 			if v := w.value(field.Value, in); v.kind == key {
 				list.of = v

@@ -41,20 +41,21 @@ func decodeSwept(result pipelined) (cluster.Swept, error) {
 	if result.err != nil {
 		return cluster.Swept{}, result.err
 	}
-	if len(result.reply) < 3 {
+	if len(result.reply) != 4 {
 		return cluster.Swept{}, unavailable(errMalformedReply)
 	}
 	var d decoder
-	took, more, n := d.number(result.reply[0]), d.number(result.reply[1]), d.number(result.reply[2])
-	rest := result.reply[3:]
-	if d.err != nil || n < 0 || n > int64(len(rest)) {
+	took, more := d.number(result.reply[0]), d.number(result.reply[1])
+	purgedIDs, okPurged := result.reply[2].([]any)
+	gone, okGone := result.reply[3].([]any)
+	if d.err != nil || !okPurged || !okGone {
 		return cluster.Swept{}, unavailable(errMalformedReply)
 	}
-	purged, err := decodeIDs(rest[:n])
+	purged, err := decodeIDs(purgedIDs)
 	if err != nil {
 		return cluster.Swept{}, err
 	}
-	expired, err := decodeEnded(rest[n:])
+	expired, err := decodeEnded(gone)
 	if err != nil {
 		return cluster.Swept{}, unavailable(err)
 	}

@@ -97,21 +97,25 @@ func byEnd(s *modelled) time.Time {
 	return s.DeadlineAt
 }
 
-// finish ends a live session and returns its last record. What only a live one needs is gone. On the way up to two records
-// leave that are past their retention or over the cap, the oldest first.
+// finish ends a live session and returns its last record. What only a live one needs is gone.
 func (m *model) finish(s *modelled, status cluster.Status) cluster.Session {
 	s.Status, s.EndedAt, s.DeadlineAt = status, m.at(), m.at().Add(m.cfg.Retention)
 	s.Version++
 	s.pending, s.events = nil, keptEvents{}
 	m.ended[status]++
-	for range 2 {
+	return s.record()
+}
+
+// tidy purges, when n sessions have been ended, up to two for each of them that are past their retention or over the cap, the
+// oldest first.
+func (m *model) tidy(n int) {
+	for range 2 * n {
 		kept := m.ordered(false, byEnd)
 		tooMany := m.cfg.MaxSessions > 0 && len(kept) > m.cfg.MaxSessions
 		if len(kept) > 0 && (tooMany || !m.at().Before(kept[0].DeadlineAt)) {
 			m.purge(kept[0])
 		}
 	}
-	return s.record()
 }
 
 // purge removes an ended session.
@@ -155,10 +159,12 @@ func (m *model) makeRoom() (ended []cluster.Session, wait time.Duration) {
 	for range 2 {
 		if live := m.ordered(true, byEnd); len(live) > 0 && m.due(live[0]) {
 			ended = append(ended, m.finish(live[0], cluster.StatusExpired))
+			m.tidy(1)
 		} else if full() {
 			oldest := m.ordered(true, byActivity)[0]
 			if wait = m.cfg.EvictMinIdle - m.at().Sub(oldest.LastActivityAt); wait <= 0 {
 				ended = append(ended, m.finish(oldest, cluster.StatusEvicted))
+				m.tidy(1)
 			}
 		}
 	}
@@ -240,6 +246,7 @@ func (m *model) terminate(id cluster.ID, status cluster.Status) (cluster.Session
 		} else {
 			last = m.finish(s, status)
 		}
+		m.tidy(1)
 	}
 	lost := m.asked()
 	if lost && m.sessions[id] == nil {
@@ -269,6 +276,7 @@ func (m *model) sweep() (cluster.Swept, error) {
 			swept.Expired = append(swept.Expired, m.finish(s, cluster.StatusExpired))
 		}
 	}
+	m.tidy(len(swept.Expired))
 	if m.asked() {
 		return cluster.Swept{}, cluster.ErrStoreUnavailable
 	}
