@@ -156,7 +156,7 @@ type Relieved struct {
 
 // ReplicaStore knows which replicas live.
 type ReplicaStore interface {
-	// Beat says that an incarnation lives. One that has not done so for 30 seconds is taken for dead.
+	// Beat says that an incarnation lives. One that has not done so for 5 seconds is taken for dead.
 	Beat(ctx context.Context, incarnation string) error
 	// Leave says that an incarnation has ended in order.
 	Leave(ctx context.Context, incarnation string) error

@@ -49,6 +49,9 @@ type StreamState struct {
 	Listener int64
 	// Last is the position of the last event stored, 0 when there is none.
 	Last int64
+	// Since is what Last was when the claim was taken: what an earlier reader has sent beyond it was never stored. StreamStates
+	// leaves it out.
+	Since int64
 	// UpstreamEvent is the upstream's own id of the last event stored, by which a new reader may go on; empty when the
 	// upstream gives none. StreamStates leaves it out.
 	UpstreamEvent string

@@ -27,12 +27,15 @@ type storeCall struct {
 // pendingRequest is in flight at a replica that is dead.
 var pendingRequest = cluster.PendingRequest{Key: "c1", Owner: "dead", Age: time.Second}
 
-// mustUsed makes a session for everyCall: active, with a request in flight.
+// mustUsed makes a session for everyCall: active, with a request in flight and a reader of its stream.
 func mustUsed(t *testing.T, store *redisstore.Store) knownSession {
 	t.Helper()
 	k := mustActive(t, store)
 	if r := store.Report(t.Context(), []cluster.Report{{ID: k.ID, Started: []cluster.PendingRequest{pendingRequest}}})[0]; r.Err != nil {
 		t.Fatal(r.Err)
+	}
+	if _, err := store.ClaimStream(t.Context(), cluster.StreamClaim{ID: k.ID, Owner: "a/1", Read: true}); err != nil {
+		t.Fatal(err)
 	}
 	return k
 }
@@ -42,6 +45,10 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 	return []storeCall{
 		{"create", true, func(ctx context.Context) error {
 			_, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
+			return err
+		}},
+		{"claim recovery", true, func(ctx context.Context) error {
+			_, err := store.ClaimRecovery(ctx, cluster.RecoveryClaim{ID: k.ID, ExpectedVersion: k.Version, Writer: "w", For: time.Second})
 			return err
 		}},
 		{"update", true, func(ctx context.Context) error {
@@ -62,6 +69,18 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 		{"append frames", true, func(ctx context.Context) error {
 			return store.AppendFrames(ctx, k.ID, []cluster.Frame{{Direction: cluster.FromClient}})
 		}},
+		{"claim stream", true, func(ctx context.Context) error {
+			_, err := store.ClaimStream(ctx, cluster.StreamClaim{ID: k.ID, Owner: "a/1", Read: true})
+			return err
+		}},
+		{"append own events", true, func(ctx context.Context) error {
+			_, err := store.AppendEvents(ctx, cluster.EventAppend{ID: k.ID, Stream: cluster.OwnStream, Claim: 1, First: 1, Events: [][]byte{{'e'}}})
+			return err
+		}},
+		{"release stream", true, func(ctx context.Context) error { return store.ReleaseStream(ctx, k.ID, 1) }},
+		{"note", true, func(ctx context.Context) error {
+			return store.Note(ctx, cluster.Note{ID: k.ID, Key: "k", Message: []byte{'n'}})
+		}},
 		{"prune", true, func(ctx context.Context) error {
 			_, err := store.Prune(ctx, k.ID, []string{"dead"})
 			return err
@@ -73,6 +92,7 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 			return err
 		}},
 		{"check", false, func(ctx context.Context) error { return store.Check(ctx, []cluster.ID{k.ID})[0] }},
+		{"stream states", false, func(ctx context.Context) error { return store.StreamStates(ctx, []cluster.ID{k.ID})[0].Err }},
 		{"read events", false, func(ctx context.Context) error {
 			return store.ReadEvents(ctx, []cluster.EventQuery{{ID: k.ID, Stream: "s", Limit: 1}})[0].Err
 		}},

@@ -98,6 +98,11 @@ var lossyCalls = map[string]lossyCall{
 	"prune":     pruneLossily,
 	"events":    eventsLossily,
 	"frames":    framesLossily,
+	"streams":   streamsLossily,
+	"release":   releaseLossily,
+	"states":    statesLossily,
+	"recovery":  recoveryLossily,
+	"notes":     notesLossily,
 }
 
 // A server that did what it was asked, and whose answer got lost, has done it once.
@@ -148,10 +153,16 @@ func useAll(t *testing.T, store cluster.Store) {
 		errRead := store.ReadEvents(t.Context(), []cluster.EventQuery{{ID: k.ID, Stream: "s", Limit: 1}})[0].Err
 		_, errReadFrames := store.ReadFrames(t.Context(), cluster.FrameQuery{ID: k.ID, Limit: 1})
 		_, errPrune := store.Prune(t.Context(), k.ID, []string{"dead"})
+		state, errStream := store.ClaimStream(t.Context(), cluster.StreamClaim{ID: k.ID, Owner: "a/1", Read: true})
+		errRelease := store.ReleaseStream(t.Context(), k.ID, state.Claim)
+		errState := store.StreamStates(t.Context(), []cluster.ID{k.ID})[0].Err
+		errNote := store.Note(t.Context(), cluster.Note{ID: k.ID, Key: "k", Message: []byte{'n'}})
+		_, errRecovery := store.ClaimRecovery(t.Context(), cluster.RecoveryClaim{ID: k.ID, ExpectedVersion: k.Version, Writer: "w", For: time.Second})
 		errCheck := store.Check(t.Context(), []cluster.ID{k.ID})[0]
 		_, errGet := store.Get(t.Context(), k.ID)
 		_, errTerminate := store.Terminate(t.Context(), k.ID, cluster.StatusClosed)
-		if err := errors.Join(errLease, errReport, errEvents, errFrames, errRead, errReadFrames, errPrune, errCheck, errTerminate, errGet); err != nil {
+		if err := errors.Join(errLease, errReport, errEvents, errFrames, errRead, errReadFrames, errPrune, errCheck, errTerminate, errGet,
+			errStream, errRelease, errState, errNote, errRecovery); err != nil {
 			t.Fatal(err)
 		}
 	}

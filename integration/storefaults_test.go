@@ -264,6 +264,9 @@ func TestStoreThatStallsUnderLoad(t *testing.T) {
 	checkViolations(t, at, options)
 }
 
+// notedKey is that of a note that the sessions have when the server fills up.
+const notedKey = "noted"
+
 func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
 	t.Parallel()
 	at := newStandalone(t)
@@ -281,6 +284,11 @@ func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
 		client := at.Client()
 		defer client.Close()
 		if err := client.ConfigSet(t.Context(), "maxmemory", limit).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, k := range settled {
+		if err := store.Note(t.Context(), cluster.Note{ID: k.ID, Key: notedKey, Message: []byte("note")}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -310,6 +318,7 @@ func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
 		if r := store.Report(t.Context(), []cluster.Report{report})[0]; r.Err != nil {
 			t.Errorf("report: %v", r.Err)
 		}
+		checkStreamsOnFullServer(t, store, k)
 		if i%2 == 0 {
 			if _, err := store.Terminate(t.Context(), k.ID, cluster.StatusClosed); err != nil {
 				t.Errorf("terminate: %v", err)
@@ -326,5 +335,35 @@ func TestAFullServerRefusesNewSessionsAndServesTheOthers(t *testing.T) {
 	setMaxMemory("0")
 	if _, err := newActive(t.Context(), store); err != nil {
 		t.Errorf("create with memory again: %v", err)
+	}
+}
+
+// checkStreamsOnFullServer fails the test unless a full server lets a session's stream and its recovery change hands, and
+// refuses what would add to it.
+func checkStreamsOnFullServer(t *testing.T, store *redisstore.Store, k knownSession) {
+	t.Helper()
+	state, errClaim := store.ClaimStream(t.Context(), cluster.StreamClaim{ID: k.ID, Owner: "a/1", Read: true, Listen: true})
+	_, errAppend := store.AppendEvents(t.Context(), cluster.EventAppend{
+		ID: k.ID, Stream: cluster.OwnStream, First: 1, Claim: state.Claim, Events: [][]byte{{'e'}},
+	})
+	errNote := store.Note(t.Context(), cluster.Note{ID: k.ID, Key: "k", Message: []byte("note")})
+	for call, err := range map[string]error{"append": errAppend, "note": errNote} {
+		if !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "OOM") {
+			t.Errorf("%s: %v, want ErrStoreUnavailable that says OOM", call, err)
+		}
+	}
+	_, errRecovery := store.ClaimRecovery(t.Context(), cluster.RecoveryClaim{ID: k.ID, ExpectedVersion: k.Version, Writer: "w", For: time.Second})
+	for call, err := range map[string]error{
+		"claim": errClaim, "recovery": errRecovery,
+		"forget a note":   store.Note(t.Context(), cluster.Note{ID: k.ID, Key: "k"}),
+		"forget the note": store.Note(t.Context(), cluster.Note{ID: k.ID, Key: notedKey}),
+		"release":         store.ReleaseStream(t.Context(), k.ID, state.Claim),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+	if page := store.ReadEvents(t.Context(), []cluster.EventQuery{{ID: k.ID, Stream: cluster.OwnStream, Limit: 1}})[0]; page.Err != nil || page.Last != 0 || page.Listener != 1 {
+		t.Errorf("the stream after a refused append: %+v; want nothing, and one listener", page)
 	}
 }

@@ -3,14 +3,14 @@
 -- KEYS[1] session     HASH  the record
 -- KEYS[2] deadlines   ZSET  live sessions by their end
 -- KEYS[3] more        HASH  h the reader, k the number of its claim, c the number of the listener, l the last position, j the
---                           upstream's id of that
+--                           upstream's id of that, s what l was when the claim was taken
 -- ARGV[1] id, ARGV[2] owner: the replica's incarnation
 -- ARGV[3] listen: 1 or 0
 -- ARGV[4] read: 1 or 0, ARGV[5] from: the claim that may be taken from somebody else
 -- ARGV[6] lifetime ms         the backstop TTL of a live session
 --
--- Returns the reader ('' for none), its claim or the last one, the listener, the last position and the upstream's id of that;
--- error NOTFOUND. Cost: O(1).
+-- Returns the reader ('' for none), its claim or the last one, the listener, the last position, the upstream's id of that, and
+-- what the last position was when the claim was taken; error NOTFOUND. Cost: O(1).
 local session, deadlines, more = KEYS[1], KEYS[2], KEYS[3]
 local id, owner, listen, read, from, lifetime = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 
@@ -21,15 +21,16 @@ local now = clock()
 if not lives(session, deadlines, id, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
-local known = redis.call('HMGET', more, 'h', 'k', 'c', 'l', 'j')
+local known = redis.call('HMGET', more, 'h', 'k', 'c', 'l', 'j', 's')
 local reader, claim, listener = known[1] or '', tonumber(known[2] or 0), tonumber(known[3] or 0)
+local since = known[6] or '0'
 local takes = read == '1' and reader ~= owner and (reader == '' or known[2] == from)
-if takes then reader, claim = owner, claim + 1 end
+if takes then reader, claim, since = owner, claim + 1, known[4] or '0' end
 if listen == '1' then listener = listener + 1 end
 if listen == '1' or reader == owner then -- without a change, too: WAIT waits for writes of its own connection only
   redis.call('PERSIST', more) -- first: a permitted write opens a full server for the others
-  if takes then redis.call('HSET', more, 'h', reader, 'k', claim) end
+  if takes then redis.call('HSET', more, 'h', reader, 'k', claim, 's', since) end
   if listen == '1' then redis.call('HSET', more, 'c', listener) end
   redis.call('PEXPIREAT', more, now + lifetime)
 end
-return { reader, claim, listener, tonumber(known[4] or 0), known[5] or '' }
+return { reader, claim, listener, tonumber(known[4] or 0), known[5] or '', tonumber(since) }

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// ReplicaAlive is how long after its last sign of life a replica is taken to live.
-	ReplicaAlive = 30 * time.Second
+	// ReplicaAlive is how long after its last sign of life a replica is taken to live. It gives one every second.
+	ReplicaAlive = 5 * time.Second
 	// replicaForgotten is how long after it a replica is forgotten.
 	replicaForgotten = 10 * time.Minute
 )

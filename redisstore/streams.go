@@ -16,7 +16,7 @@ const statesPerScript = 100
 // stateParts is how many parts stream_states answers for each session, claimParts how many stream_claim does.
 const (
 	stateParts = 5
-	claimParts = 5
+	claimParts = 6
 )
 
 // ClaimStream implements [cluster.StreamStore].
@@ -52,6 +52,7 @@ func decodeClaimed(reply []any) (cluster.StreamState, error) {
 	var d decoder
 	state := d.streamState(reply)
 	state.UpstreamEvent = d.text(reply[4])
+	state.Since = d.number(reply[5])
 	if d.err != nil {
 		return cluster.StreamState{}, unavailable(d.err)
 	}

@@ -366,7 +366,7 @@ func replicasLive(t *testing.T, s *suite) {
 	}
 	want()
 	beat("a/1", "b/1")
-	s.b.Advance(29 * time.Second)
+	s.b.Advance(4 * time.Second)
 	beat("b/1", "c d/1")
 	want("a/1", "b/1", "c d/1")
 	s.b.Advance(time.Second)

@@ -45,7 +45,7 @@ func (s *suite) claim(c cluster.StreamClaim, want cluster.StreamState) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		s.t.Errorf("claim %+v (-want +got):\n%s", c, diff)
 	}
-	want.UpstreamEvent = ""
+	want.UpstreamEvent, want.Since = "", 0
 	if diff := cmp.Diff(want, s.state(c.ID)); diff != "" {
 		s.t.Errorf("state after the claim %+v (-want +got):\n%s", c, diff)
 	}
@@ -233,7 +233,7 @@ func streamTakeover(_ *testing.T, s *suite) {
 		s.t.Fatal(err)
 	}
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim},
-		cluster.StreamState{Reader: "b/1", Claim: 2, Last: 3, UpstreamEvent: "up-3"})
+		cluster.StreamState{Reader: "b/1", Claim: 2, Last: 3, Since: 3, UpstreamEvent: "up-3"})
 	s.mustAppendOwn(made.ID, 2, 3, "not three", "four") // what is there stays
 	s.wantOwn(made.ID, 0, 4, "one", "two", "three", "four")
 	s.wantOwn(made.ID, 4, 4)
@@ -243,7 +243,8 @@ func streamTakeover(_ *testing.T, s *suite) {
 	s.wantOwn(made.ID, 6, 7, "seven")
 	s.wantGone(made.ID, cluster.OwnStream, 8)
 	s.mustAppendOwn(made.ID, 2, 5, "five", "six") // too late: a hole stays one
-	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1"}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 7})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1"}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 7, Since: 3})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "c/1", Read: true, From: 2}, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 7, Since: 7})
 }
 
 func streamUpstreamEvent(t *testing.T, s *suite) {
@@ -286,7 +287,7 @@ func streamTrimmed(_ *testing.T, s *suite) {
 	for _, after := range []int64{0, 4, 6} {
 		s.wantGone(made.ID, cluster.OwnStream, after)
 	}
-	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 5})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 5, Since: 5})
 	s.mustAppendOwn(made.ID, 2, 4, "4", "5", "6")
 	s.wantOwn(made.ID, 5, 6, "6")
 	s.wantGone(made.ID, cluster.OwnStream, 4)
