@@ -40,6 +40,9 @@ func principalRateKey(prefix string, p cluster.Principal) string { // STRING: ar
 	return prefix + ":rate:{" + string(p) + "}"
 }
 
+// probeKey is never there: deleting it shows that the server of its hash tag takes writes.
+func probeKey(prefix, tag string) string { return prefix + ":{" + tag + "}:probe" }
+
 func (p partition) session(id cluster.ID) string { return p.prefix + "session:" + id.String() } // HASH: the record
 func (p partition) more(id cluster.ID) string    { return p.prefix + "more:" + id.String() }    // HASH: long strings, the initialize message
 func (p partition) pending(id cluster.ID) string { return p.prefix + "pending:" + id.String() } // HASH: requests in flight

@@ -80,8 +80,24 @@ func (s *Store) tokenIn(i int) (cluster.Token, error) {
 	}
 }
 
-// twoPartitions picks two different partitions at random.
-func (s *Store) twoPartitions() (a, b int) {
-	a = rand.IntN(len(s.partitions))                                       //nolint:gosec // where a session lives is no secret
-	return a, (a + 1 + rand.IntN(len(s.partitions)-1)) % len(s.partitions) //nolint:gosec // as above
+// twoPartitions picks two different partitions at random, of those that answer; twice the same if there is but one. It fails
+// when there is none.
+func (s *Store) twoPartitions() (a, b int, err error) {
+	var there []int
+	for i, p := range s.partitions {
+		if refusal := s.checkKey(p.lru()); refusal != nil {
+			err = refusal
+			continue
+		}
+		there = append(there, i)
+	}
+	switch n := len(there); n {
+	case 0:
+		return 0, 0, err
+	case 1:
+		return there[0], there[0], nil
+	default:
+		first := rand.IntN(n)                                       //nolint:gosec // where a session lives is no secret
+		return there[first], there[(first+1+rand.IntN(n-1))%n], nil //nolint:gosec // as above
+	}
 }

@@ -32,6 +32,9 @@ func (s *Store) mayHaveRoom(ctx context.Context, full int) ([]int, error) {
 	sizes, heads, ends := make([]*redis.IntCmd, len(s.partitions)), make([]*redis.ZSliceCmd, len(s.partitions)), make([]*redis.ZSliceCmd, len(s.partitions))
 	now := pipe.Time(ctx)
 	for i, p := range s.partitions {
+		if s.checkKey(p.lru()) != nil {
+			continue
+		}
 		first := &redis.ZRangeBy{Min: "-inf", Max: "+inf", Count: 1}
 		sizes[i] = pipe.ZCard(ctx, p.lru())
 		heads[i], ends[i] = pipe.ZRangeByScoreWithScores(ctx, p.lru(), first), pipe.ZRangeByScoreWithScores(ctx, p.deadlines(), first)
@@ -42,7 +45,7 @@ func (s *Store) mayHaveRoom(ctx context.Context, full int) ([]int, error) {
 	}
 	var rooms []room
 	for i, p := range s.partitions {
-		if i == full || sizes[i].Err() != nil || heads[i].Err() != nil || ends[i].Err() != nil {
+		if i == full || sizes[i] == nil || sizes[i].Err() != nil || heads[i].Err() != nil || ends[i].Err() != nil {
 			continue
 		}
 		r := room{index: i, free: int64(p.cap) - sizes[i].Val(), oldest: headTime(heads[i])}

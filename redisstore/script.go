@@ -26,24 +26,24 @@ var (
 	sessionCheck     = newScript(lua.SessionCheck)
 	sessionTerminate = newScript(lua.SessionTerminate)
 	sessionGet       = newScript(lua.SessionGet)
-	sessionsSweep    = newScript(lua.SessionsSweep)
+	sessionsSweep    = newPatient(lua.SessionsSweep)
 	eventsAppend     = newScript(lua.EventsAppend)
 	eventsRead       = newScript(lua.EventsRead)
 	framesAppend     = newScript(lua.FramesAppend)
 	framesRead       = newScript(lua.FramesRead)
-	pendingPrune     = newScript(lua.PendingPrune)
+	pendingPrune     = newPatient(lua.PendingPrune)
 	rateTake         = newScript(lua.RateTake)
 	placeReserve     = newScript(lua.PlaceReserve)
 	placeRelease     = newScript(lua.PlaceRelease)
 	placeGive        = newScript(lua.PlaceGive)
-	epochTake        = newScript(lua.EpochTake)
-	sessionsEnd      = newScript(lua.SessionsEnd)
-	sessionsPurge    = newScript(lua.SessionsPurge)
-	sessionsMend     = newScript(lua.SessionsMend)
-	countsMend       = newScript(lua.CountsMend)
+	epochTake        = newPatient(lua.EpochTake)
+	sessionsEnd      = newPatient(lua.SessionsEnd)
+	sessionsPurge    = newPatient(lua.SessionsPurge)
+	sessionsMend     = newPatient(lua.SessionsMend)
+	countsMend       = newPatient(lua.CountsMend)
 	replicaBeat      = newScript(lua.ReplicaBeat)
 	replicasRead     = newScript(lua.ReplicasRead)
-	countsRead       = newScript(lua.CountsRead)
+	countsRead       = newPatient(lua.CountsRead)
 	metaClaim        = newScript(lua.MetaClaim)
 	streamClaim      = newScript(lua.StreamClaim)
 	streamRelease    = newScript(lua.StreamRelease)
@@ -53,11 +53,21 @@ var (
 )
 
 // script is a Lua script and the digest under which a server remembers it.
-type script struct{ text, digest string }
+type script struct {
+	text, digest string
+	isPatient    bool // it is run although the store does not answer: see Store.checkBreaker
+}
 
 func newScript(text string) *script {
 	sum := sha1.Sum([]byte(text)) //nolint:gosec // what the protocol says
 	return &script{text: text, digest: hex.EncodeToString(sum[:])}
+}
+
+// newPatient returns a script of election and cleanup.
+func newPatient(text string) *script {
+	s := newScript(text)
+	s.isPatient = true
+	return s
 }
 
 // call is one run of a script: what to run on which keys.
@@ -89,8 +99,19 @@ func (c call) command(ctx context.Context, text bool) once {
 	return once{redis.NewCmd(ctx, append(args, c.args...)...)}
 }
 
-// run runs a script once. A server that has lost the script is sent its text.
+// run runs a script once, unless the store does not answer.
 func (s *Store) run(ctx context.Context, c call) ([]any, error) {
+	if err := s.checkBreaker(c); err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	reply, err := s.runOnce(ctx, c)
+	s.tell(s.breakerOf(c.keys[0]), s.judge(err, time.Since(begun)), begun)
+	return reply, err
+}
+
+// runOnce runs a script once. A server that has lost the script is sent its text.
+func (s *Store) runOnce(ctx context.Context, c call) ([]any, error) {
 	cmd := c.command(ctx, false)
 	_ = s.client.Process(ctx, cmd) // the command has the error, too
 	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
@@ -112,13 +133,17 @@ const maxStale = 64
 // repeat is run for scripts that may run twice without harm: when the connection broke, the reply may have been lost, and
 // the script is run again. It reports whether it was.
 func (s *Store) repeat(ctx context.Context, c call) (reply []any, repeated bool, err error) {
-	return s.repeatWith(ctx, c, s.run)
+	return s.repeatWith(ctx, c, s.runOnce)
 }
 
 // repeatWith bounds all tries together by the store's timeout: what makes several calls may take several times as long.
 func (s *Store) repeatWith(ctx context.Context, c call, run func(context.Context, call) ([]any, error)) (reply []any, repeated bool, err error) {
+	if err := s.checkBreaker(c); err != nil {
+		return nil, false, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.StoreTimeout)
 	defer cancel()
+	begun := time.Now()
 	for range maxStale {
 		reply, err = run(ctx, c)
 		if err == nil || !isBrokenConnection(err) || ctx.Err() != nil {
@@ -126,6 +151,7 @@ func (s *Store) repeatWith(ctx context.Context, c call, run func(context.Context
 		}
 		repeated = true
 	}
+	s.tell(s.breakerOf(c.keys[0]), s.judge(err, time.Since(begun)), begun)
 	return reply, repeated, err
 }
 
@@ -145,23 +171,42 @@ type pipelined struct {
 	err   error
 }
 
-// pipeline runs calls in one round trip. A server that has lost a script says so without running it; those calls are made
-// once more, the first of each script and partition with the text, which the others find loaded.
+// pipeline runs calls in one round trip, but for those to parts of the store that do not answer.
 func (s *Store) pipeline(ctx context.Context, calls []call) []pipelined {
 	results := make([]pipelined, len(calls))
-	todo := make([]int, len(calls))
-	for i := range calls {
-		todo[i] = i
-	}
-	for round := range 3 { // a script may be lost again between loading and running it
-		if todo = s.pipelineOnce(ctx, calls, todo, results, round > 0); len(todo) == 0 {
-			return results
+	admitted := make([]int, 0, len(calls))
+	for i, c := range calls {
+		if results[i].err = s.checkBreaker(c); results[i].err == nil {
+			admitted = append(admitted, i)
 		}
+	}
+	begun := time.Now()
+	s.pipelineAll(ctx, calls, admitted, results)
+	took, said := time.Since(begun), make(map[*breaker]verdict, 1)
+	for _, i := range admitted { // of several calls to one part any answer counts, then any failure
+		part, v := s.breakerOf(calls[i].keys[0]), s.judge(results[i].err, took)
+		if before, found := said[part]; !found || v == answered || before == unclear {
+			said[part] = v
+		}
+	}
+	for part, v := range said {
+		s.tell(part, v, begun)
+	}
+	return results
+}
+
+// pipelineAll runs the calls numbered in todo. A server that has lost a script says so without running it; those calls are
+// made once more, the first of each script and partition with the text, which the others find loaded.
+func (s *Store) pipelineAll(ctx context.Context, calls []call, todo []int, results []pipelined) {
+	for round := range 3 { // a script may be lost again between loading and running it
+		if len(todo) == 0 {
+			return
+		}
+		todo = s.pipelineOnce(ctx, calls, todo, results, round > 0)
 	}
 	for _, i := range todo {
 		results[i].err = unavailable(errScriptLost)
 	}
-	return results
 }
 
 // pipelineOnce runs the calls numbered in todo and returns the numbers of those whose script the server does not have.
@@ -246,7 +291,7 @@ func domainError(err error) error {
 	case "PENDING":
 		return &cluster.LimitError{Limit: "max_pending", RetryAfter: pendingRetry, Err: cluster.ErrPendingLimited}
 	default:
-		return unavailable(err)
+		return notSent(err)
 	}
 }
 

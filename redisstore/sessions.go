@@ -83,7 +83,10 @@ func (s *Store) emptier(ctx context.Context) (int, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.StoreTimeout)
 	defer cancel()
-	a, b := s.twoPartitions()
+	a, b, err := s.twoPartitions()
+	if err != nil || a == b {
+		return a, err
+	}
 	pipe := s.client.Pipeline()
 	inA, inB := pipe.ZCard(ctx, s.partitions[a].lru()), pipe.ZCard(ctx, s.partitions[b].lru())
 	_, _ = pipe.Exec(ctx) // each command has its own error

@@ -27,8 +27,8 @@ type Options struct {
 	Partitions int
 	// TLS names files for rediss…:// URLs. It is an error to name one with another URL. [New] ignores it.
 	TLS TLSFiles
-	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end by Terminate, and its events, before
-	// they count (what cleanup ends does not wait), 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
+	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end by Terminate, its events, notes and
+	// claims, before they count (what cleanup ends does not wait), 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
 	// time, the call is a [cluster.ErrStoreUnavailable]. Default 0: a failover may lose what was not replicated yet.
 	WaitReplicas int
 	// Logger default: discards.
@@ -48,6 +48,7 @@ type Store struct {
 	tls        bool // connections may be dead without the client's noticing
 	// waitReplicas is Options.WaitReplicas.
 	waitReplicas int
+	breakers     breakers
 	close        func() error
 }
 
@@ -105,7 +106,7 @@ func New(client redis.UniversalClient, opts Options) (*Store, error) {
 	if err := errors.Join(checkPrefix(prefix), opts.Config.Validate(), checkPartitions(partitions, opts.Config), checkWait(client, opts.WaitReplicas)); err != nil {
 		return nil, err
 	}
-	return &Store{
+	s := &Store{
 		client:       client,
 		cfg:          opts.Config,
 		log:          cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
@@ -113,7 +114,9 @@ func New(client redis.UniversalClient, opts Options) (*Store, error) {
 		partitions:   makePartitions(prefix, partitions, opts.Config.MaxSessions),
 		waitReplicas: opts.WaitReplicas,
 		close:        func() error { return nil },
-	}, nil
+	}
+	s.makeBreakers()
+	return s, nil
 }
 
 func checkPartitions(n int, cfg cluster.Config) error {
@@ -141,12 +144,24 @@ func checkWait(client redis.UniversalClient, n int) error {
 	}
 }
 
-// Ping asks the server for a sign of life. The error is a [cluster.ErrStoreUnavailable].
+// Ping asks the server, of a Redis Cluster one of them, for a sign of life. The error is a [cluster.ErrStoreUnavailable].
 func (s *Store) Ping(ctx context.Context) error {
-	if err := s.client.Ping(ctx).Err(); err != nil {
-		return unavailable(err)
+	begun := time.Now()
+	err := s.client.Ping(ctx).Err()
+	if err != nil {
+		err = unavailable(err)
 	}
-	return nil
+	if len(s.breakers.parts) > 1 {
+		return err // which of them was it?
+	}
+	part := s.breakers.parts[0]
+	if v := s.judge(err, time.Since(begun)); v == failed { // not the opposite: a server that takes no writes answers, too
+		s.tell(part, v, begun)
+	}
+	if part.isOpen.Load() {
+		s.startProbe(part, time.Now())
+	}
+	return err
 }
 
 // MemoryPolicy returns the server's maxmemory-policy. Managed servers often refuse to tell: then the error says so.
@@ -158,8 +173,11 @@ func (s *Store) MemoryPolicy(ctx context.Context) (string, error) {
 	return values["maxmemory-policy"], nil
 }
 
-// Close releases the connections.
-func (s *Store) Close() error { return s.close() }
+// Close releases the connections, but for those of a client that is the caller's.
+func (s *Store) Close() error {
+	s.endProbes()
+	return s.close()
+}
 
 // idleMillis is the time from a session's last activity to its end; 0: never.
 func (s *Store) idleMillis() int64 {

@@ -47,6 +47,14 @@ func (s *Store) runAndWait(ctx context.Context, c call) ([]any, error) {
 	return replicated(cmd, wait, s.waitReplicas)
 }
 
+// tooFewError means that the server has answered, but not enough of its replicas.
+type tooFewError struct{ have, want int }
+
+// Error tells how many have.
+func (e *tooFewError) Error() string {
+	return fmt.Sprintf("written, but only %d of %d replicas have it in time (wait_replicas)", e.have, e.want)
+}
+
 // replicated returns the script's reply, if enough replicas have its effect.
 func replicated(cmd, wait once, want int) ([]any, error) {
 	reply, err := cmd.Slice()
@@ -58,7 +66,7 @@ func replicated(cmd, wait once, want int) ([]any, error) {
 		return nil, unavailable(fmt.Errorf("waiting for replicas: %w", err))
 	}
 	if n < want {
-		return nil, unavailable(fmt.Errorf("written, but only %d of %d replicas have it in time (wait_replicas)", n, want))
+		return nil, unavailable(&tooFewError{n, want})
 	}
 	return reply, nil
 }

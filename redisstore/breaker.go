@@ -1,0 +1,130 @@
+package redisstore
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+const (
+	// breakAfter is how many calls in a row must fail before a part of the store is not asked any more.
+	breakAfter = 3
+	// probeInterval is how often such a part is probed.
+	probeInterval = 500 * time.Millisecond
+)
+
+// breaker keeps calls from one part of the store that does not answer, so that nobody waits for it in vain. It opens after
+// a few failed calls in a row; while it is open, a probe now and then finds out whether the part is back, and any answer
+// closes it. It also knows for how long the part did not answer.
+type breaker struct {
+	probeKey string // a key of the part that there never is
+	// notice is by how much an outage may be older than the first call that it failed.
+	notice time.Duration
+	made   time.Time // the origin of answeredAt
+
+	isOpen     atomic.Bool
+	isFailing  atomic.Bool  // the last call has failed
+	answeredAt atomic.Int64 // when the last answer came, in ns since made
+
+	mu        sync.Mutex
+	faults    int           // in a row
+	since     time.Time     // when the first of them was made
+	awayFor   time.Duration // how long the last outage was
+	backAt    time.Time     // when it ended; zero: there was none
+	nextProbe time.Time     // while it is open
+	isProbed  bool
+}
+
+// verdict is what the outcome of a call says about the store.
+type verdict int
+
+const (
+	unclear  verdict = iota // nothing: the caller left
+	answered                // it is there, whatever it said
+	failed                  // it is away, or cannot serve
+)
+
+// note takes in what became of a call that was begun at the moment begun. It reports whether the breaker has opened, or closed.
+func (b *breaker) note(v verdict, begun, now time.Time) (hasChanged bool) {
+	switch v {
+	case answered:
+		b.answeredAt.Store(int64(now.Sub(b.made)))
+		return b.isFailing.Load() && b.recovered(now)
+	case failed:
+		return b.failed(begun, now)
+	default:
+		return false
+	}
+}
+
+func (b *breaker) failed(begun, now time.Time) (hasOpened bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if int64(begun.Sub(b.made)) < b.answeredAt.Load() {
+		return false // the part has answered since: what this call ran into is over
+	}
+	if b.faults == 0 {
+		b.since = begun
+		b.isFailing.Store(true)
+	}
+	b.faults++
+	if b.faults < breakAfter || b.isOpen.Load() {
+		return false
+	}
+	b.nextProbe = now.Add(probeInterval)
+	b.isOpen.Store(true)
+	return true
+}
+
+func (b *breaker) recovered(now time.Time) (hasClosed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.faults == 0 {
+		return false
+	}
+	b.faults, b.awayFor, b.backAt = 0, now.Sub(b.since)+b.notice, now
+	b.isFailing.Store(false)
+	return b.isOpen.Swap(false)
+}
+
+// wantsProbe reports whether the caller is to probe the part. Whoever does calls probed afterwards.
+func (b *breaker) wantsProbe(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.isOpen.Load() || b.isProbed || now.Before(b.nextProbe) {
+		return false
+	}
+	b.isProbed, b.nextProbe = true, now.Add(probeInterval)
+	return true
+}
+
+func (b *breaker) probed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.isProbed = false
+}
+
+// leeway returns for how long the part has been away, or was when its last outage ended within the last slack; 0 otherwise.
+func (b *breaker) leeway(now time.Time, slack time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.faults > 0:
+		return now.Sub(b.since) + b.notice
+	case !b.backAt.IsZero() && now.Sub(b.backAt) <= slack:
+		return b.awayFor
+	default:
+		return 0
+	}
+}
+
+// refusal is what a caller is told while the breaker is open.
+func (b *breaker) refusal(now time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return fmt.Errorf("%w: it has not answered for %s, and is probed every %s",
+		cluster.ErrNotSent, now.Sub(b.since).Round(time.Millisecond), probeInterval)
+}
