@@ -35,6 +35,8 @@ max_sessions. The flag wins over the environment, the environment over the file,
 		Example: `  shadowcat-cluster serve --upstream http://127.0.0.1:9000/mcp
   shadowcat-cluster serve --redis rediss://redis.internal:6380 --upstream files=http://files:8080/mcp \
     --upstream search=http://search:8080/mcp --listen :8081
+  shadowcat-cluster serve --upstream http://files-1:8080/mcp,http://files-2:8080/mcp
+  shadowcat-cluster serve --upstream dns+http://files.default.svc.cluster.local:8080/mcp
   shadowcat-cluster serve --config shadowcat.yaml --log-level debug`,
 		Args: cobra.NoArgs,
 	}
@@ -128,9 +130,15 @@ func proxyConfig(s settings.Settings) proxy.Config {
 		MaxBody:        s.MaxBody,
 
 		InitializeTimeout: s.Cluster.InitializeTimeout,
+
+		CheckInterval:  s.UpstreamCheckInterval,
+		NoRecover:      !s.Recover,
+		FollowInterval: s.FollowInterval,
+		KeepAlive:      s.StreamKeepAlive,
+		NoKeepAlive:    s.StreamKeepAlive == 0,
 	}
 	for _, u := range s.Upstreams {
-		cfg.Upstreams = append(cfg.Upstreams, proxy.Upstream{Name: u.Name, URL: u.URL})
+		cfg.Upstreams = append(cfg.Upstreams, proxy.Upstream{Name: u.Name, URL: u.URL, More: u.More})
 	}
 	return cfg
 }
@@ -172,7 +180,11 @@ func logStart(log *slog.Logger, s settings.Settings, listener, adminListener net
 		if u.Name != "" {
 			path = "/" + u.Name + "/mcp"
 		}
-		upstreams = append(upstreams, slog.String(path, withoutSecrets(u.URL)))
+		endpoints := []string{withoutSecrets(u.URL)}
+		for _, more := range u.More {
+			endpoints = append(endpoints, withoutSecrets(more))
+		}
+		upstreams = append(upstreams, slog.String(path, strings.Join(endpoints, ",")))
 	}
 	log.Info("listening",
 		"address", listener.Addr().String(),

@@ -213,9 +213,9 @@ func TestStoppingIsAnnouncedBeforeItIsDone(t *testing.T) {
 
 func TestUpstreamsAreLoggedWithoutTheirQueries(t *testing.T) {
 	t.Parallel()
-	s := startServe(t, "--redis", newStore(t), "--upstream", "files=http://127.0.0.1:1/a/mcp?key=hunter2")
+	s := startServe(t, "--redis", newStore(t), "--upstream", "files=http://127.0.0.1:1/a/mcp?key=hunter2,http://127.0.0.1:2/b/mcp?key=hunter2")
 	line := s.waitLog("listening")
-	if !strings.Contains(line.text, `"http://127.0.0.1:1/a/mcp"`) || strings.Contains(line.text, "hunter2") {
+	if !strings.Contains(line.text, `"http://127.0.0.1:1/a/mcp,http://127.0.0.1:2/b/mcp"`) || strings.Contains(line.text, "hunter2") {
 		t.Errorf("log line %s", line.text)
 	}
 }

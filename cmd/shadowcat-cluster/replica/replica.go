@@ -137,6 +137,7 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 	loop("store layout", r.keepLayout)
 	loop("memory policy check", r.checkMemoryPolicy)
 	loop("cleanup watch", r.admin.Watch)
+	loop("upstreams' endpoints", r.proxy.RunEndpoints)
 	loop("farewells to upstreams", r.proxy.RunFarewells)
 	if r.sweeper != nil {
 		loop("sweeper", r.sweeper.Run)

@@ -1,6 +1,8 @@
 package settings
 
 import (
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -17,6 +19,9 @@ func clusterRequestRate(c *cluster.Config) *int                 { return &c.Requ
 func clusterRequestBurst(c *cluster.Config) *int                { return &c.RequestBurst }
 func clusterMaxPending(c *cluster.Config) *int                  { return &c.MaxPending }
 func clusterCreateRate(c *cluster.Config) *int                  { return &c.CreateRate }
+func clusterEventsCount(c *cluster.Config) *int                 { return &c.EventsCount }
+func clusterEventsBytes(c *cluster.Config) *int                 { return &c.EventsBytes }
+func clusterEventsAge(c *cluster.Config) *time.Duration         { return &c.EventsAge }
 func clusterLease(c *cluster.Config) *time.Duration             { return &c.Lease }
 func clusterReportInterval(c *cluster.Config) *time.Duration    { return &c.ReportInterval }
 func clusterReportSlack(c *cluster.Config) *time.Duration       { return &c.ReportSlack }
@@ -28,6 +33,17 @@ func count(field func(*cluster.Config) *int) func(*Settings, []string) error {
 
 func rate(field func(*cluster.Config) *int) func(*Settings, []string) error {
 	return limit(field, parseRate)
+}
+
+// size makes a setter for a number of bytes, which is small: Config bounds it.
+func size(field func(*cluster.Config) *int) func(*Settings, []string) error {
+	return limit(field, func(text string) (int, error) {
+		n, err := ParseSize(text)
+		if err == nil && n > math.MaxInt32 {
+			err = fmt.Errorf("%s is too large", quote(text))
+		}
+		return int(n), err
+	})
 }
 
 func duration(field func(*cluster.Config) *time.Duration) func(*Settings, []string) error {

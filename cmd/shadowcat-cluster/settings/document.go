@@ -19,7 +19,7 @@ the file (` + "`--config FILE` or `SHADOWCAT_CONFIG`" + `), the file over the de
     redis: redis://redis.internal:6379
     upstream:
       - http://127.0.0.1:9000/mcp
-      - files=http://files.internal:8080/mcp
+      - files=dns+http://files.internal:8080/mcp
     idle_timeout: 1h30m
     max_sessions: 50000
 
@@ -32,7 +32,7 @@ shadowcat (` + "`SHADOWCAT_CLUSTER_SERVICE_HOST`" + ` and the like) are left alo
 - A **size** is a whole number of bytes, alone or with KiB, MiB or GiB: ` + "`4MiB`" + `.
 - A **rate** is a whole number a second: ` + "`50` or `50/s`" + `.
 - A **list** may be repeated as a flag, is a list in YAML, and is separated by commas or spaces in the environment.
-  ` + "`upstream`" + ` is separated by spaces alone.
+  ` + "`upstream`" + ` is separated by spaces alone: commas separate the endpoints of one.
 
 YAML values are taken as they are written, quotes aside: ` + "`1_000` and `0x10`" + ` are numbers to YAML, and refused here as they are
 in a flag.
@@ -68,7 +68,7 @@ func documentKind(s Setting) string {
 	case s.Kind == KindSize:
 		return "size (bytes)"
 	case s.Kind == KindUpstream:
-		return "`URL` or `name=URL`; list"
+		return "`URL`, `URL,URL` or `name=URL`; list"
 	default:
 		return string(s.Kind)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/v2"
@@ -127,8 +128,14 @@ func (s Settings) CheckServe() error {
 	if sameAddress(s.Listen, s.AdminListen) {
 		errs = append(errs, fmt.Errorf("admin_listen: %s is taken by listen (%s); choose another port, or off", s.AdminListen, s.Listen))
 	}
+	if s.DrainTimeout < s.DrainDelay+minDrain {
+		errs = append(errs, fmt.Errorf("drain_timeout: %s leaves less than %s after drain_delay (%s)", s.DrainTimeout, minDrain, s.DrainDelay))
+	}
 	return errors.Join(errs...)
 }
+
+// minDrain is what must be left of drain_timeout after drain_delay: time for requests in flight, and to tell the store.
+const minDrain = time.Second
 
 // sameAddress reports whether only one of two addresses can be listened on: same port, and same host or one of them every
 // host. Names are not looked up, and port 0 is a different one each time.
@@ -148,8 +155,8 @@ func isEveryHost(host string) bool {
 	return host == "" || err == nil && address.IsUnspecified()
 }
 
-// split cuts a text that holds several values: at spaces, and at commas where no value can hold one. An upstream may come
-// to be a list of URLs.
+// split cuts a text that holds several values: at spaces, and at commas where no value can hold one. An upstream may be a
+// list of URLs.
 func (s Setting) split(text string) []string {
 	separators := " \t\r\n"
 	if s.Kind == KindList {

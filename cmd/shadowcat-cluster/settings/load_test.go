@@ -67,6 +67,9 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		LogFormat:   settings.LogAuto,
 		Cluster:     cluster.DefaultConfig(),
 
+		Recover: true, FollowInterval: 100 * time.Millisecond, StreamKeepAlive: 15 * time.Second,
+		DrainDelay: 3 * time.Second, DrainTimeout: 25 * time.Second,
+
 		Sweeper: true, SweepInterval: 5 * time.Second, SweepBatch: 100, LeaderTTL: 10 * time.Second, EmergencyPercent: 90,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -120,6 +123,13 @@ upstream: [http://a/mcp, "b=https://b:1/mcp?x=y"]
 allowed_origins: [https://x.example, "http://localhost:6274"]
 allowed_hosts: mcp.example
 max_body: 1MiB
+recover: false
+events: {count: 9, bytes: 1KiB, age: 1m}
+upstream_check_interval: 5s
+follow_interval: 50ms
+stream_keep_alive: 0
+drain_delay: 0
+drain_timeout: 9s
 max_sessions: 5
 request_rate: 7/s
 request_burst: 9
@@ -139,6 +149,9 @@ redis_key_file: key.pem
 		"PATH=/bin", "SHADOWCAT_LISTEN=:8443", "SHADOWCAT_ADMIN_LISTEN=off",
 		"SHADOWCAT_UPSTREAM=http://a/mcp\n b=https://b:1/mcp?x=y ",
 		"SHADOWCAT_ALLOWED_ORIGINS=https://x.example, http://localhost:6274", "SHADOWCAT_ALLOWED_HOSTS=mcp.example",
+		"SHADOWCAT_RECOVER=false", "SHADOWCAT_EVENTS_COUNT=9", "SHADOWCAT_EVENTS_BYTES=1024", "SHADOWCAT_EVENTS_AGE=60s",
+		"SHADOWCAT_UPSTREAM_CHECK_INTERVAL=5s", "SHADOWCAT_FOLLOW_INTERVAL=50ms", "SHADOWCAT_STREAM_KEEP_ALIVE=0s",
+		"SHADOWCAT_DRAIN_DELAY=0s", "SHADOWCAT_DRAIN_TIMEOUT=9s",
 		"SHADOWCAT_MAX_BODY=1048576", "SHADOWCAT_MAX_SESSIONS=5", "SHADOWCAT_REQUEST_RATE=7", "SHADOWCAT_REQUEST_BURST=9",
 		"SHADOWCAT_LEASE=0", "SHADOWCAT_RETENTION=168h", "SHADOWCAT_AUTH_MODE=none", "SHADOWCAT_LOG_LEVEL=warn",
 		"SHADOWCAT_LOG_FORMAT=json", "SHADOWCAT_REPLICA_ID=r-1", "SHADOWCAT_PREFIX=shadowcat:prod",
@@ -147,6 +160,8 @@ redis_key_file: key.pem
 	}}
 	line := flags("listen", ":8443", "admin_listen", "off", "upstream", "http://a/mcp", "upstream", "b=https://b:1/mcp?x=y",
 		"allowed_origins", "https://x.example", "allowed_origins", "http://localhost:6274", "allowed_hosts", "mcp.example",
+		"recover", "false", "events.count", "9", "events.bytes", "1KiB", "events.age", "1m", "upstream_check_interval", "5s",
+		"follow_interval", "50ms", "stream_keep_alive", "0", "drain_delay", "0", "drain_timeout", "9s",
 		"max_body", "1024KiB", "max_sessions", "5", "request_rate", "7/s", "request_burst", "9", "lease", "0s",
 		"retention", "6d24h", "auth.mode", "none", "log_level", "warn", "log_format", "json", "replica_id", "r-1",
 		"prefix", "shadowcat:prod", "redis", "rediss://u:p@r:1/2", "redis_ca_file", "/etc/ca.pem",
@@ -158,7 +173,7 @@ redis_key_file: key.pem
 	if files := (redisstore.TLSFiles{CA: "/etc/ca.pem", Certificate: "cert.pem", Key: "key.pem"}); want.RedisTLS != files {
 		t.Errorf("the store's TLS files are %+v, want %+v", want.RedisTLS, files)
 	}
-	if want.AdminListen != "" || want.Cluster.Lease != 0 || want.MaxBody != 1<<20 || want.LogLevel != slog.LevelWarn {
+	if want.AdminListen != "" || want.Cluster.Lease != 0 || want.MaxBody != 1<<20 || want.Recover || want.Cluster.EventsBytes != 1024 || want.DrainTimeout != 9*time.Second || want.LogLevel != slog.LevelWarn {
 		t.Errorf("settings are %+v", want)
 	}
 	for name, src := range map[string]settings.Sources{"file": file, "environment": environ} {
@@ -185,72 +200,92 @@ func TestTheEnvironmentCanNameTheFile(t *testing.T) {
 	}
 }
 
+// badValues are values that cannot be read, or not be used, and some of what the error says.
+var badValues = []struct{ name, value, want string }{
+	{"listen", "8081", `listen: "8081" is no address to listen on`},
+	{"listen", "127.0.0.1:http", "listen: "},
+	{"listen", "127.0.0.1:70000", "listen: "},
+	{"admin_listen", "", "admin_listen: "},
+	{"redis", "", "redis: is empty"},
+	{"redis_ca_file", "", "redis_ca_file: is empty"},
+	{"prefix", "", "prefix: "},
+	{"prefix", "a{b}", "prefix: "},
+	{"prefix", "a*", "prefix: "},
+	{"prefix", "a b", "prefix: "},
+	{"prefix", "a\nb", "prefix: "},
+	{"prefix", "ü", "prefix: "},
+	{"prefix", strings.Repeat("p", 65), "prefix: "},
+	{"replica_id", "a b", "replica_id: "},
+	{"upstream", "", "upstream: "},
+	{"upstream", "127.0.0.1:9000/mcp", "upstream: "},
+	{"upstream", "ftp://h/mcp", `"ftp://h/mcp" is not an http or https URL`},
+	{"upstream", "http:///mcp", "has no host"},
+	{"upstream", "Files=http://h/mcp", `the name "Files" is not`},
+	{"upstream", "=http://h/mcp", `the name "" is not`},
+	{"upstream", "a/b=http://h/mcp", "the name"},
+	{"upstream", strings.Repeat("n", 64) + "=http://h/mcp", "the name"},
+	{"upstream", "http://h/mcp#frag", "has a fragment"},
+	{"upstream", "http://u:p@h/mcp", "has a user or password"},
+	{"upstream", "http://h:65536/mcp", `"http://h:65536/mcp" has a port that is not 1 to 65535`},
+	{"upstream", "http://h:0/mcp", "has a port that is not"},
+	{"upstream", "http://h/mcp,b=http://h2/x", "the value without a name lists several upstreams with commas, which are for endpoints of one; separate upstreams by spaces"},
+	{"upstream", "a=http://h/mcp,b=dns+http://h2/x", `the value of "a" lists several upstreams`},
+	{"upstream", "http://h/mcp,b=h2:80/x", "lists several upstreams"},
+	{"upstream", "http://h/mcp, https://h2/x", "write the endpoints of one upstream as URL,URL"},
+	{"upstream", "http://h/mcp,", "write the endpoints of one upstream as URL,URL"},
+	{"upstream", "http://a,b/mcp", `"http://a,b/mcp" lists hosts; write each endpoint as a whole URL`},
+	{"upstream", "http://a/mcp,http://b:0/mcp", `"http://b:0/mcp" has a port that is not`},
+	{"upstream", "dns+http://a/mcp,http://b/mcp", `"dns+http://a/mcp" stands for all addresses of its host; it must be the only one`},
+	{"upstream", "http://b/mcp,dns+https://a/mcp", `"dns+https://a/mcp" stands for all addresses`},
+	{"upstream", "dns+ftp://a/mcp", "is not an http or https URL"},
+	{"upstream", "dns+http:///mcp", "has no host"},
+	{"upstream_check_interval", "10ms", `upstream_check_interval: "10ms" is neither 0 nor in 1s to`},
+	{"recover", "no", `recover: "no" is neither true nor false`},
+	{"follow_interval", "1ms", `follow_interval: "1ms" is not in 10ms to 10s`},
+	{"follow_interval", "0", "follow_interval: "},
+	{"stream_keep_alive", "100ms", `stream_keep_alive: "100ms" is neither 0 nor in 1s to`},
+	{"events.count", "10001", "events.count: 10001 is not in 0 to 10000"},
+	{"events.bytes", "1GiB", "events.bytes: 1073741824 is not in 0 to 67108864"},
+	{"events.bytes", "4GiB", `events.bytes: "4GiB" is too large`},
+	{"events.bytes", "1MB", "events.bytes: "},
+	{"events.age", "soon", "events.age: "},
+	{"drain_delay", "1h", `drain_delay: "1h" is not in 0s to`},
+	{"drain_timeout", "0s", "drain_timeout: "},
+	{"allowed_origins", "inspector.example", "is no origin"},
+	{"allowed_origins", "https://x.example/", "is no origin"},
+	{"allowed_hosts", "https://x.example", "is no host"},
+	{"max_body", "0", "is not in 1KiB to 1GiB"},
+	{"max_body", "2GiB", "is not in 1KiB to 1GiB"},
+	{"max_body", "4MB", "unknown unit"},
+	{"max_sessions", "-1", `max_sessions: "-1" is negative`},
+	{"max_sessions", "1e3", `max_sessions: "1e3" is not a whole number`},
+	{"max_sessions", "01", `max_sessions: "01" begins with 0; want a whole number`},
+	{"max_sessions", "99999999999999999999", "is too large"},
+	{"max_sessions", "1000000000", "max_sessions: 1000000000 is not in"},
+	{"request_rate", "50/m", `request_rate: "50/m" is not a rate a second`},
+	{"request_burst", "0", "request_burst: 0 lets no request through"},
+	{"idle_timeout", "5x", `idle_timeout: "5x" has the unknown unit "x"; want`},
+	{"initialize_timeout", "0", `initialize_timeout: "0" would turn it off`},
+	{"store_timeout", "0", "store_timeout: "},
+	{"store_timeout", "0s", "store_timeout: "},
+	{"lease", "500ms", "lease: 500ms must be 0 or longer than report_interval"},
+	{"report_slack", "10ms", "report_slack: "},
+	{"auth.mode", "jwt", `auth.mode: "jwt" is not yet supported by this version`},
+	{"auth.mode", "magic", `auth.mode: "magic" is not known`},
+	{"log_level", "INFO", `log_level: "INFO" is not known; want debug, info, warn or error`},
+	{"log_format", "xml", "log_format: "},
+	{"recording", "full", "recording: not yet supported by this version"},
+	{"sweeper", "maybe", `sweeper: "maybe" is neither true nor false`},
+	{"sweep_interval", "10ms", `sweep_interval: "10ms" is not in 1s to 1h`},
+	{"emergency_percent", "101", `emergency_percent: "101" is not in 0 to 100`},
+	{"create_rate_per_principal", "5/s", "create_rate_per_principal: not yet supported by this version"},
+	{"wait_replicas", "17", `wait_replicas: "17" is not in 0 to 16`},
+	{"max_pending", "10001", "max_pending: 10001 is not in 0 to 10000"},
+}
+
 func TestBadValuesAreRefusedByName(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ name, value, want string }{
-		{"listen", "8081", `listen: "8081" is no address to listen on`},
-		{"listen", "127.0.0.1:http", "listen: "},
-		{"listen", "127.0.0.1:70000", "listen: "},
-		{"admin_listen", "", "admin_listen: "},
-		{"redis", "", "redis: is empty"},
-		{"redis_ca_file", "", "redis_ca_file: is empty"},
-		{"prefix", "", "prefix: "},
-		{"prefix", "a{b}", "prefix: "},
-		{"prefix", "a*", "prefix: "},
-		{"prefix", "a b", "prefix: "},
-		{"prefix", "a\nb", "prefix: "},
-		{"prefix", "ü", "prefix: "},
-		{"prefix", strings.Repeat("p", 65), "prefix: "},
-		{"replica_id", "a b", "replica_id: "},
-		{"upstream", "", "upstream: "},
-		{"upstream", "127.0.0.1:9000/mcp", "upstream: "},
-		{"upstream", "ftp://h/mcp", `"ftp://h/mcp" is not an http or https URL`},
-		{"upstream", "http:///mcp", "has no host"},
-		{"upstream", "Files=http://h/mcp", `the name "Files" is not`},
-		{"upstream", "=http://h/mcp", `the name "" is not`},
-		{"upstream", "a/b=http://h/mcp", "the name"},
-		{"upstream", strings.Repeat("n", 64) + "=http://h/mcp", "the name"},
-		{"upstream", "http://h/mcp#frag", "has a fragment"},
-		{"upstream", "http://u:p@h/mcp", "has a user or password"},
-		{"upstream", "http://h:65536/mcp", `"http://h:65536/mcp" has a port that is not 1 to 65535`},
-		{"upstream", "http://h:0/mcp", "has a port that is not"},
-		{"upstream", "http://h/mcp,b=http://h2/x", "the value without a name is a list with commas; separate upstreams by spaces"},
-		{"upstream", "a=http://h/mcp,http://h2/x", `the value of "a" is a list with commas`},
-		{"upstream", "http://h/mcp, https://h2/x", "is a list with commas"},
-		{"upstream", "http://h,http://h2", "is a list with commas"},
-		{"upstream", "http://h/mcp,b=h2:80/x", "is a list with commas"},
-		{"upstream", "http://a,b/mcp", "not yet supported by this version"},
-		{"allowed_origins", "inspector.example", "is no origin"},
-		{"allowed_origins", "https://x.example/", "is no origin"},
-		{"allowed_hosts", "https://x.example", "is no host"},
-		{"max_body", "0", "is not in 1KiB to 1GiB"},
-		{"max_body", "2GiB", "is not in 1KiB to 1GiB"},
-		{"max_body", "4MB", "unknown unit"},
-		{"max_sessions", "-1", `max_sessions: "-1" is negative`},
-		{"max_sessions", "1e3", `max_sessions: "1e3" is not a whole number`},
-		{"max_sessions", "01", `max_sessions: "01" begins with 0; want a whole number`},
-		{"max_sessions", "99999999999999999999", "is too large"},
-		{"max_sessions", "1000000000", "max_sessions: 1000000000 is not in"},
-		{"request_rate", "50/m", `request_rate: "50/m" is not a rate a second`},
-		{"request_burst", "0", "request_burst: 0 lets no request through"},
-		{"idle_timeout", "5x", `idle_timeout: "5x" has the unknown unit "x"; want`},
-		{"initialize_timeout", "0", `initialize_timeout: "0" would turn it off`},
-		{"store_timeout", "0", "store_timeout: "},
-		{"store_timeout", "0s", "store_timeout: "},
-		{"lease", "500ms", "lease: 500ms must be 0 or longer than report_interval"},
-		{"report_slack", "10ms", "report_slack: "},
-		{"auth.mode", "jwt", `auth.mode: "jwt" is not yet supported by this version`},
-		{"auth.mode", "magic", `auth.mode: "magic" is not known`},
-		{"log_level", "INFO", `log_level: "INFO" is not known; want debug, info, warn or error`},
-		{"log_format", "xml", "log_format: "},
-		{"recover", "false", "recover: not yet supported by this version"},
-		{"sweeper", "maybe", `sweeper: "maybe" is neither true nor false`},
-		{"sweep_interval", "10ms", `sweep_interval: "10ms" is not in 1s to 1h`},
-		{"emergency_percent", "101", `emergency_percent: "101" is not in 0 to 100`},
-		{"create_rate_per_principal", "5/s", "create_rate_per_principal: not yet supported by this version"},
-		{"wait_replicas", "17", `wait_replicas: "17" is not in 0 to 16`},
-		{"max_pending", "10001", "max_pending: 10001 is not in 0 to 10000"},
-	} {
+	for _, c := range badValues {
 		problems := refused(t, flags(c.name, c.value))
 		if len(problems) != 1 || !strings.HasPrefix(problems[0], c.name+": ") || !strings.Contains(problems[0], c.want) {
 			t.Errorf("%s=%q: %q; want one problem with %q", c.name, c.value, problems, c.want)
@@ -271,9 +306,37 @@ func TestUpstreamNamesAreDistinct(t *testing.T) {
 	}
 }
 
+func TestAnUpstreamMayHaveSeveralEndpoints(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"http://a/mcp": {"", "http://a/mcp"},
+		"files=http://a/mcp?x=1,2,https://b:1/mcp?y=,3,http://c/mcp": {"files", "http://a/mcp?x=1,2", "https://b:1/mcp?y=,3", "http://c/mcp"},
+		"http://a/mcp?next=http://x,y=z,http://b/mcp":                {"", "http://a/mcp?next=http://x,y=z", "http://b/mcp"},
+		"files=dns+https://a:1/mcp?x=1,2":                            {"files", "dns+https://a:1/mcp?x=1,2"},
+	} {
+		for source, src := range map[string]settings.Sources{
+			"flag": flags("upstream", text), "environment": {Environ: []string{"SHADOWCAT_UPSTREAM=" + text}},
+			"file": {File: yamlFile(t, "upstream: "+text)}, "file's list": {File: yamlFile(t, `upstream: ["`+text+`"]`)},
+		} {
+			upstreams := load(t, src).Upstreams
+			if len(upstreams) != 1 {
+				t.Errorf("%s, %s: %d upstreams", text, source, len(upstreams))
+				continue
+			}
+			got := []string{upstreams[0].Name, upstreams[0].URL.String()}
+			for _, more := range upstreams[0].More {
+				got = append(got, more.String())
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s, %s: %q, want %q", text, source, got, want)
+			}
+		}
+	}
+}
+
 func TestAllMistakesAreReportedTogetherWithTheirSource(t *testing.T) {
 	t.Parallel()
-	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nrecover: true\nauth: {issuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
+	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nrecording: full\nauth: {issuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
 	src := settings.Sources{
 		File:    path,
 		Environ: []string{"SHADOWCAT_LEASE=-1s", "SHADOWCAT_MAX_SESSION=5", "SHADOWCAT_EVENTS_MAX_AGE=5m"},
@@ -287,12 +350,12 @@ max_body: takes one value, not a list (from FILE)
 retention: has no value (from FILE)
 listen: takes text or a number (from FILE)
 SHADOWCAT_MAX_SESSION: unknown setting; did you mean SHADOWCAT_MAX_SESSIONS?
-SHADOWCAT_EVENTS_MAX_AGE: not yet supported by this version
-upstream: "ftp://a" is not an http or https URL; want URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
-upstream: "y" is not an http or https URL; want URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
+SHADOWCAT_EVENTS_MAX_AGE: unknown setting; did you mean SHADOWCAT_EVENTS_AGE?
+upstream: "ftp://a" is not an http or https URL; want URL, URL,URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
+upstream: "y" is not an http or https URL; want URL, URL,URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
 max_age: "5x" has the unknown unit "x"; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from FILE)
 lease: "-1s" is negative; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from SHADOWCAT_LEASE)
-recover: not yet supported by this version (from FILE)
+recording: not yet supported by this version (from FILE)
 `)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -304,6 +367,8 @@ func TestErrorsNeverShowCredentials(t *testing.T) {
 	for _, upstream := range []string{
 		"ftp://user:hunter2@h/mcp", "http://user:hunter2@/mcp", "http://user:hunter2@h:port/mcp", "x=http://user:hunter2@h/%zz",
 		"http://user:hunter2@h/mcp#x", "http://user:hunter2@a,b/mcp", "ftp://h/mcp?key=hunter2", "http://hunter2@h/mcp",
+		"http://a/mcp,http://user:hunter2@b/mcp", "http://a/mcp?key=hunter2,dns+http://b/mcp?key=hunter2", "http://a/mcp?key=hunter2, http://b",
+		"dns+http://user:hunter2@h/mcp", "http://a/mcp,http://h/%zz?hunter2", "http://h/mcp,b=h2/mcp?hunter2", "http://h/mcp?a=hunter2,",
 		"http://h:0/mcp?key=hunter2", "http://h/mcp?key=hunter2,b=http://h2/mcp?key=hunter2", "http://h/mcp#hunter2",
 	} {
 		if got := fmt.Sprint(refused(t, flags("upstream", upstream))); strings.Contains(got, "hunter2") {
@@ -364,7 +429,8 @@ func TestAGroupIsNoSetting(t *testing.T) {
 		"auth: is no setting by itself; did you mean auth.mode?":                     {File: yamlFile(t, "auth: none")},
 		"auth: is no setting by itself; did you mean auth.mode? (":                   {File: yamlFile(t, "auth: {}")},
 		"SHADOWCAT_AUTH: is no setting by itself; did you mean SHADOWCAT_AUTH_MODE?": {Environ: []string{"SHADOWCAT_AUTH=none"}},
-		"events: not yet supported by this version":                                  {File: yamlFile(t, "events: 5")},
+		"events: is no setting by itself; did you mean events.count?":                {File: yamlFile(t, "events: 5")},
+		"frames: not yet supported by this version":                                  {File: yamlFile(t, "frames: 5")},
 	} {
 		if problems := refused(t, src); len(problems) != 1 || !strings.HasPrefix(problems[0], want) {
 			t.Errorf("%q, want %q", problems, want)
@@ -389,6 +455,19 @@ func TestServeNeedsAnUpstream(t *testing.T) {
 	}
 	if err := load(t, flags("upstream", "http://a/mcp")).CheckServe(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestServeNeedsTimeToDrain(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		delay, timeout string
+		enough         bool
+	}{{"3s", "4s", true}, {"0", "1s", true}, {"3s", "3s999ms", false}, {"30s", "25s", false}} {
+		err := load(t, flags("upstream", "http://a/mcp", "drain_delay", c.delay, "drain_timeout", c.timeout)).CheckServe()
+		if (err == nil) != c.enough || err != nil && !strings.HasPrefix(err.Error(), "drain_timeout: ") {
+			t.Errorf("drain_delay %s, drain_timeout %s: %v", c.delay, c.timeout, err)
+		}
 	}
 }
 

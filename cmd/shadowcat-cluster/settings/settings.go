@@ -29,6 +29,13 @@ type Settings struct {
 	AllowedHosts   []string
 	MaxBody        int64 // bytes
 
+	UpstreamCheckInterval time.Duration // 0: endpoints are not checked
+	Recover               bool          // whether sessions that their upstream has lost are initialized anew
+	FollowInterval        time.Duration // between two looks at streams that other replicas read
+	StreamKeepAlive       time.Duration // the longest silence of a stream; 0: any
+	DrainDelay            time.Duration // how long a stopping replica serves on while not ready
+	DrainTimeout          time.Duration // how long stopping may take, DrainDelay included
+
 	LogLevel  slog.Level
 	LogFormat LogFormat
 
@@ -45,7 +52,9 @@ type Settings struct {
 // Upstream is one configured MCP server.
 type Upstream struct {
 	Name string // empty: served at /mcp; else at /<name>/mcp
+	// URL is the first endpoint, or with dns+ before its scheme all addresses of its host.
 	URL  *url.URL
+	More []*url.URL // further endpoints
 }
 
 // LogFormat is how log lines are written.
@@ -77,7 +86,7 @@ const (
 	KindAddress  Kind = "host:port"
 	KindURL      Kind = "URL"
 	KindFile     Kind = "file"
-	KindUpstream Kind = "[name=]URL" // repeatable; in the environment separated by spaces
+	KindUpstream Kind = "[name=]URL" // repeatable; in the environment separated by spaces. Commas separate its endpoints
 	KindList     Kind = "list"       // repeatable; separated by commas or spaces
 	KindCount    Kind = "number"
 	KindRate     Kind = "rate"

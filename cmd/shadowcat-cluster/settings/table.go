@@ -59,7 +59,15 @@ var supported = []Setting{
 	},
 	{
 		Name: "upstream", Kind: KindUpstream, set: setUpstreams,
-		Meaning: "An MCP server. A URL alone is served at /mcp, name=URL at /<name>/mcp. At least one; at most one without a name.",
+		Meaning: "An MCP server. A URL alone is served at /mcp, name=URL at /<name>/mcp. At least one; at most one without a name. Its endpoints are listed with commas, URL,URL, or are all addresses of a host, dns+http://host:port/path, looked up every 5s; each session stays at one.",
+	},
+	{
+		Name: "upstream_check_interval", Kind: KindDuration, Default: "0", Zero: "never", set: setDurationOrOff(time.Second, time.Hour, upstreamCheckInterval),
+		Meaning: "How often each endpoint is connected to, to see that something listens there, 1s to 1h. Failing requests are noticed either way.",
+	},
+	{
+		Name: "recover", Kind: KindSwitch, Default: "true", set: setSwitch(recovers),
+		Meaning: "Whether a session that its upstream has lost is initialized there anew; else it ends, and its client must do that.",
 	},
 	{
 		Name: "redis", Kind: KindURL, Default: "redis://127.0.0.1:6379", Scope: ScopeStore, set: setRedis,
@@ -100,6 +108,34 @@ var supported = []Setting{
 	{
 		Name: "max_body", Kind: KindSize, Default: "4MiB", set: setMaxBody,
 		Meaning: "The largest request body, 1KiB to 1GiB. A body is read whole before it is forwarded.",
+	},
+	{
+		Name: "follow_interval", Kind: KindDuration, Default: "100ms", set: setDuration(10*time.Millisecond, 10*time.Second, followInterval),
+		Meaning: "How often a replica asks the store for what other replicas read from upstreams for its clients, 10ms to 10s.",
+	},
+	{
+		Name: "stream_keep_alive", Kind: KindDuration, Default: "15s", Zero: "none", set: setDurationOrOff(time.Second, time.Hour, streamKeepAlive),
+		Meaning: "How long an event stream may be silent until a comment is sent, so that nothing on the way takes it for dead, 1s to 1h.",
+	},
+	{
+		Name: "events.count", Kind: KindCount, Default: "256", Zero: "none", set: count(clusterEventsCount),
+		Meaning: "How many of a session's latest messages to its client are kept, so that a broken stream can be resumed at any replica, at most 10000.",
+	},
+	{
+		Name: "events.bytes", Kind: KindSize, Default: "1MiB", Zero: "none", set: size(clusterEventsBytes),
+		Meaning: "How large these may be together, at most 64MiB. A larger message is not kept.",
+	},
+	{
+		Name: "events.age", Kind: KindDuration, Default: "5m", Zero: "none", set: duration(clusterEventsAge),
+		Meaning: "How long they are kept.",
+	},
+	{
+		Name: "drain_delay", Kind: KindDuration, Default: "3s", Zero: "none", set: setDuration(0, 5*time.Minute, drainDelay),
+		Meaning: "How long a replica that is told to stop serves on as before while /readyz says no, so that balancers look away first, at most 5m.",
+	},
+	{
+		Name: "drain_timeout", Kind: KindDuration, Default: "25s", set: setDuration(time.Second, time.Hour, drainTimeout),
+		Meaning: "How long stopping may take in all, 1s to 1h; at least 1s longer than drain_delay. Requests that take longer are answered with may_have_run.",
 	},
 	{
 		Name: "max_sessions", Kind: KindCount, Default: "10000", Zero: "no cap", set: count(clusterMaxSessions),
@@ -162,7 +198,7 @@ var supported = []Setting{
 		Meaning: "How many Redis replicas must have a session's creation, activation or end before it counts, 0 to 16. With 0 a failover may forget what was not replicated yet; with more, these calls fail while too few replicas answer within store_timeout.",
 	},
 	{
-		Name: "sweeper", Kind: KindSwitch, Default: "true", set: setSweeper,
+		Name: "sweeper", Kind: KindSwitch, Default: "true", set: setSwitch(sweeps),
 		Meaning: "Whether this replica may be the one that cleans up. At least one replica must; one at a time does.",
 	},
 	{
@@ -205,18 +241,13 @@ var unsupported = []Setting{
 	{Name: "max_streams", Kind: KindCount, Meaning: "Cap on the open streams of one session."},
 	{Name: "max_sessions_per_principal", Kind: KindCount, Meaning: "Cap on the live sessions of one principal."},
 	{Name: "create_rate_per_principal", Kind: KindRate, Meaning: "How many sessions a second one principal may create."},
-	{Name: "follow_interval", Kind: KindDuration, Meaning: "How often streams held by other replicas are followed."},
-	{Name: "recover", Kind: KindSwitch, Meaning: "Re-initialize a session whose upstream has lost it."},
 	{Name: "outage_grace", Kind: KindDuration, Meaning: "How long known sessions are served without the store."},
-	{Name: "drain_delay", Kind: KindDuration, Meaning: "How long a stopping replica serves on while not ready."},
-	{Name: "drain_timeout", Kind: KindDuration, Meaning: "How long stopping may take."},
 	{Name: "recording", Kind: KindChoice, Meaning: "Which messages are recorded: off, metadata or full."},
 }
 
 // unsupportedGroups are levels of nesting whose every key is refused as not yet supported, but for those in the table.
 var unsupportedGroups = []struct{ prefix, meaning string }{
 	{"auth.", "How clients prove who they are, beyond auth.mode none."},
-	{"events.", "How much is kept so that a broken stream can be resumed."},
 	{"frames.", "How much is kept of a recording."},
 }
 
