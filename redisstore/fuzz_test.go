@@ -196,6 +196,42 @@ var decoders = map[string]struct {
 		}
 		return []error{page.Err}
 	}, []error{cluster.ErrStoreUnavailable}},
+	"appended": {func(_ *testing.T, reply []any) []error {
+		_, err := decodeAppended(reply)
+		return []error{err}
+	}, []error{cluster.ErrStoreUnavailable}},
+	"claimed": {func(t *testing.T, reply []any) []error {
+		state, err := decodeClaimed(reply)
+		if err != nil && state != (cluster.StreamState{}) {
+			t.Errorf("a state with an error: %+v", state)
+		}
+		return []error{err}
+	}, []error{cluster.ErrStoreUnavailable}},
+	"states": {func(t *testing.T, reply []any) []error {
+		n := len(reply) / stateParts
+		states := decodeStates(pipelined{reply: reply}, n)
+		errs := make([]error, len(states))
+		for i, state := range states {
+			errs[i] = state.Err
+			if errors.Is(state.Err, cluster.ErrNotFound) && reply[stateParts*i] != int64(0) {
+				t.Errorf("a session is gone because of %T", reply[stateParts*i])
+			}
+		}
+		if len(states) != n {
+			t.Errorf("%d states of %d sessions", len(states), n)
+		}
+		return errs
+	}, []error{cluster.ErrNotFound, cluster.ErrStoreUnavailable}},
+	"recovery": {func(t *testing.T, reply []any) []error {
+		r, err := decodeRecovery(fuzzID, reply)
+		if r.Busy == 0 {
+			checkSession(t, r.Session, err)
+		}
+		if r.Busy < 0 || len(r.Notes) > len(reply) || r.Busy > 0 && len(r.Notes) > 0 {
+			t.Errorf("busy for %v, %d notes out of %d parts", r.Busy, len(r.Notes), len(reply))
+		}
+		return []error{err}
+	}, []error{cluster.ErrStoreUnavailable}},
 	"frames": {func(t *testing.T, reply []any) []error {
 		const after = 7
 		page, err := decodeFrames(after, reply)
@@ -311,7 +347,12 @@ func replySeeds() [][]any {
 		{"OK"},
 		{"RATE", 100},
 		{"FULL", id, id},
-		{2, "one", "two"},
+		{2, 7, "one", "two"},
+		{2, 7},
+		{"r/1", 3, 7, 2, "up-2", 1},
+		{1, "r/1", 3, 7, 2, 0, 0, 0, 0, 0},
+		{1500},
+		slices.Concat([]any{0}, answer, []any{"{}", "b", "note b", "a", "note a"}),
 		slices.Concat([]any{9}, frame, []any{9}, frame[1:]),
 		{math.MaxInt64},
 		{"NaN"},
@@ -324,7 +365,7 @@ func replySeeds() [][]any {
 
 // FuzzErrorReplies gives domainError what a server may answer instead of a reply.
 func FuzzErrorReplies(f *testing.F) {
-	for _, seed := range []string{"NOTFOUND x", "GONE", "ILLEGAL x", "CONFLICT x", "LIMITED 20", "LIMITED 9223372036854775807", "LIMITED -1", "PENDING x", "OOM", ""} {
+	for _, seed := range []string{"NOTFOUND x", "GONE", "STALE x", "NOTESFULL x", "ILLEGAL x", "CONFLICT x", "LIMITED 20", "LIMITED 9223372036854775807", "LIMITED -1", "PENDING x", "OOM", ""} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -334,7 +375,7 @@ func FuzzErrorReplies(f *testing.F) {
 		}
 		known := []error{
 			cluster.ErrNotFound, cluster.ErrEventsGone, cluster.ErrIllegalTransition, cluster.ErrConflict,
-			cluster.ErrRateLimited, cluster.ErrPendingLimited, cluster.ErrStoreUnavailable,
+			cluster.ErrRateLimited, cluster.ErrPendingLimited, cluster.ErrStoreUnavailable, cluster.ErrStaleClaim, cluster.ErrNotesFull,
 		}
 		if !slices.ContainsFunc(known, func(e error) bool { return errors.Is(err, e) }) {
 			t.Errorf("%q became %v", text, err)
