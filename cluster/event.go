@@ -9,8 +9,9 @@ import "context"
 // ends.
 type EventStore interface {
 	// AppendEvents stores events of a live session, all or none. Events that are stored already are passed over, so that
-	// repeating it at once after a lost reply is harmless; once they have been dropped for newer ones, they would be stored anew. Errors: ErrNotFound (there is no such live session, or it is past its
-	// end), ErrEventTooLarge, ErrStaleClaim.
+	// repeating it at once after a lost reply is harmless; once they have been dropped for newer ones, they would be stored
+	// anew, but never those of OwnStream. Errors: ErrNotFound (there is no such live session, or it is past its end),
+	// ErrEventTooLarge, ErrStaleClaim.
 	AppendEvents(ctx context.Context, a EventAppend) (Appended, error)
 	// ReadEvents reads of several streams at once. It returns one EventPage for each query, in order. It touches nothing.
 	ReadEvents(ctx context.Context, queries []EventQuery) []EventPage
@@ -24,7 +25,7 @@ type EventAppend struct {
 	// last event stored before and First is a hole: readers are told. Positions go up to 1<<53 - 1.
 	First  int64
 	Events [][]byte // at least one; none is empty
-	// Claim is for OwnStream, and only for it: the number of the writer's claim to read it. With an older one than the
+	// Claim is for OwnStream, and only for it: the number of the writer's claim to read it. With another one than the
 	// session's the call is refused.
 	Claim int64
 	// UpstreamEvent is for OwnStream, too: the upstream's own id of the last of Events, empty when it gave none. At most 256
@@ -48,15 +49,15 @@ type EventQuery struct {
 
 // EventPage is a store's answer to an EventQuery.
 type EventPage struct {
-	// Err is nil, or ErrNotFound when there is no such live session or it is past its end, ErrEventsGone when the event after EventQuery.After is
-	// not kept any more, or was never stored although later ones were, or when the store knows of none as late as
-	// EventQuery.After: what the reader has, the store has lost or not been told of. Or ErrStoreUnavailable.
+	// Err is nil, or ErrNotFound when there is no such live session or it is past its end, ErrEventsGone when the event after
+	// EventQuery.After is not kept any more, or was never stored although later ones were, or when the store knows of none as
+	// late as EventQuery.After: what the reader has, the store has lost or not been told of. Or ErrStoreUnavailable.
 	Err error
 	// Events are those at EventQuery.After+1 and up, without a gap. None: there are none yet. A stream of which nothing is kept
-	// is like one that never was: there are none after 0.
+	// is like one that never was: there are none after 0. Not so OwnStream: what is missing is gone.
 	Events [][]byte
-	// Last is the position of the last event that is stored of the stream, 0 when there is none. Of OwnStream it is the last that ever
-	// was.
+	// Last is the position of the last event that is stored of the stream, 0 when there is none. Of OwnStream it is the last
+	// that ever was.
 	Last int64
 	// Listener is for OwnStream: the number of the latest listener, who is the one to be sent the events.
 	Listener int64

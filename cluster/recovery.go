@@ -7,13 +7,14 @@ import (
 
 // RecoveryStore helps to give a session a new upstream session when its upstream has lost the old one.
 type RecoveryStore interface {
-	// ClaimRecovery lets one replica at a time recover a live, active session, if its version is still c.ExpectedVersion: the claim
+	// ClaimRecovery lets one replica at a time recover an active session, if its version is still c.ExpectedVersion: the claim
 	// lasts for c.For, or until the mapping changes. While another writer has it, Recovery.Busy says for how long yet.
-	// Repeated by the same writer it is granted again. Errors: ErrNotFound, ErrIllegalTransition (it is not active), ErrConflict (another version: the session
-	// was recovered already).
+	// Repeated by the same writer it is granted again, for c.For from then on. It only keeps others from trying in vain: what
+	// Update decides by is the version. Errors: ErrNotFound, ErrIllegalTransition (it is not active, or has ended), ErrConflict
+	// (another version: the session was recovered already).
 	ClaimRecovery(ctx context.Context, c RecoveryClaim) (Recovery, error)
-	// Note keeps a client's message that a new upstream session must be told again, or forgets it. It is kept until the
-	// session ends. Errors: ErrNotFound, ErrNotesFull.
+	// Note keeps a message of a live session's client that a new upstream session must be told again, or forgets it. It is kept
+	// until the session ends. Errors: ErrNotFound, ErrNotesFull.
 	Note(ctx context.Context, n Note) error
 }
 
@@ -30,7 +31,7 @@ type RecoveryClaim struct {
 	ExpectedVersion int64
 	// Writer identifies the claimant, as in Change.Writer. Random, not empty.
 	Writer string
-	For    time.Duration
+	For    time.Duration // at least a millisecond, at most MaxDuration
 }
 
 // Recovery is a store's answer to a RecoveryClaim.
@@ -49,6 +50,6 @@ type Note struct {
 	ID ID
 	// Key tells which message this one replaces: 1 to MaxNoteKey bytes.
 	Key string
-	// Message has at most MaxNoteMessage bytes; nil forgets the message noted under Key.
+	// Message has at most MaxNoteMessage bytes; an empty one forgets the message noted under Key.
 	Message []byte
 }

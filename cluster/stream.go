@@ -26,7 +26,7 @@ type StreamStore interface {
 // StreamClaim asks a store for a part in a session's own stream.
 type StreamClaim struct {
 	ID ID
-	// Owner is the caller's incarnation.
+	// Owner is the caller's incarnation: 1 to 256 bytes.
 	Owner string
 	// Listen makes the caller's client the listener: StreamState.Listener is its number then.
 	Listen bool
@@ -53,6 +53,6 @@ type StreamState struct {
 	// leaves it out.
 	Since int64
 	// UpstreamEvent is the upstream's own id of the last event stored, by which a new reader may go on; empty when the
-	// upstream gives none. StreamStates leaves it out.
+	// upstream gives none, or when the session has been given another upstream session since. StreamStates leaves it out.
 	UpstreamEvent string
 }

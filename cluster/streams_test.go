@@ -195,7 +195,12 @@ func (w *world) listed() (*cluster.Manager, *listingStore) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
-	w.t.Cleanup(func() { cancel(); <-done })
+	w.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("Run: %v", err)
+		}
+	})
 	w.pass(time.Millisecond) // it has said that it lives
 	return m, list
 }
@@ -275,7 +280,7 @@ func TestNobodyIsDeadForAMomentAfterAnOutage(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, nil, func(t *testing.T, w *world) {
+			inWorld(t, nil, func(_ *testing.T, w *world) {
 				m, list := w.listed()
 				w.pass(1500 * time.Millisecond)
 				outage(w, m, list)

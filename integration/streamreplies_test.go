@@ -2,7 +2,7 @@ package integration_test
 
 import (
 	"bytes"
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -80,7 +80,7 @@ func recoveryLossily(t *testing.T, store *redisstore.Store, lose func(func()) bo
 func notesLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool) bool {
 	k := mustActive(t, store)
 	for i := range cluster.MaxNotes - 1 {
-		if err := store.Note(t.Context(), cluster.Note{ID: k.ID, Key: fmt.Sprint(i), Message: []byte{'n'}}); err != nil {
+		if err := store.Note(t.Context(), cluster.Note{ID: k.ID, Key: strconv.Itoa(i), Message: []byte{'n'}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -68,9 +68,9 @@ func (d *decoder) notes(parts []any) [][]byte {
 		all = append(all, note{d.text(parts[0]), d.text(parts[1])})
 	}
 	slices.SortFunc(all, func(a, b note) int { return strings.Compare(a.key, b.key) })
-	var messages [][]byte
-	for _, n := range all {
-		messages = append(messages, []byte(n.message))
+	messages := make([][]byte, len(all))
+	for i, n := range all {
+		messages[i] = []byte(n.message)
 	}
 	return messages
 }
