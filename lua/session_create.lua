@@ -11,16 +11,16 @@
 -- ARGV[10] id, ARGV[11] digest
 -- ARGV[12] cap                live sessions, 0: none
 -- ARGV[13] min_idle ms       of those that may be evicted
--- ARGV[14] initialize_timeout ms
--- ARGV[15] lifetime ms        the backstop TTL of a live session
--- ARGV[16] n, then n fields and values of the record, then fields and values of more
+-- ARGV[14] initialize_timeout ms, ARGV[15] lifetime ms: the backstop TTL of a live session
+-- ARGV[16] leeway ms          sessions past their end for less stay: after an outage, activity is still on its way
+-- ARGV[17] n, then n fields and values of the record, then fields and values of more
 --
 -- Returns the answer of record.inc.lua, or FULL and the ms until a retry may succeed; then what finish.inc.lua has ended;
 -- error EXISTS (another digest). Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, digest, cap, min_idle = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
-local initialize_timeout, lifetime, n = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
-local last_field = 16 + 2 * n
+local initialize_timeout, lifetime, leeway, n = tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
+local last_field = 17 + 2 * n
 
 --include clock
 --include record
@@ -43,7 +43,7 @@ end
 redis.call('HINCRBY', counts, 'created', 0) -- a full server refuses this; ending others below would open it
 local retry = 0
 for _ = 1, 2 do
-  local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 1)
+  local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now - leeway, 'LIMIT', 0, 1)
   if due[1] then
     finish(due, 'x', now)
     tidy(1, now)
@@ -60,7 +60,7 @@ if cap > 0 and redis.call('ZCARD', lru) >= cap then
   return { 'FULL', math.max(retry, 1), unpack(gone) }
 end
 
-redis.call('HSET', session, 's', 'i', 'd', digest, 'v', 1, 'c', now, 'a', now, 'q', 0, unpack(ARGV, 17, last_field))
+redis.call('HSET', session, 's', 'i', 'd', digest, 'v', 1, 'c', now, 'a', now, 'q', 0, unpack(ARGV, 18, last_field))
 redis.call('PEXPIREAT', session, now + lifetime)
 if #ARGV > last_field then
   redis.call('HSET', more, unpack(ARGV, last_field + 1))

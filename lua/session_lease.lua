@@ -13,8 +13,8 @@
 -- ARGV[8] never               the score of a session without an end
 -- ARGV[9] interval us         between two requests at the full rate, 0: no limit
 -- ARGV[10] burst, ARGV[11] want, ARGV[12] need: requests; the ones in hand are needed, all or none
--- ARGV[13] max_pending        requests in flight, 0: no cap
--- ARGV[14] more_pending       how many of those in hand would be
+-- ARGV[13] max_pending (requests in flight, 0: no cap), ARGV[14] more_pending: how many of those in hand would be
+-- ARGV[15] leeway ms          see leeway.inc.lua
 --
 -- Returns granted, ms to the session's end (-1: never), this clock in us, then the answer of record.inc.lua; error NOTFOUND,
 -- LIMITED <ms until a retry may succeed>, PENDING. A refused call changes nothing. Cost: O(log n).
@@ -22,8 +22,9 @@ local session, more, lru, deadlines, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4
 local id, digest, upstream, principal = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local idle, max_age, lifetime, never = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local interval, burst = tonumber(ARGV[9]), tonumber(ARGV[10])
-local want, need = tonumber(ARGV[11]), tonumber(ARGV[12])
+local want, need, leeway = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[15])
 
+--include leeway
 --include record
 
 local record = complete(read(session), more)
@@ -32,8 +33,7 @@ if record[1] ~= 'a' or record[2] ~= digest or (record[5] or '') ~= upstream or (
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ends = redis.call('ZSCORE', deadlines, id)
-if ends and tonumber(ends) <= now then
+if is_past(redis.call('ZSCORE', deadlines, id), leeway, record[11], max_age, now) then
   return redis.error_reply('NOTFOUND the session is past its end')
 end
 local in_flight, max_pending, more_pending = redis.call('HLEN', pending), tonumber(ARGV[13]), tonumber(ARGV[14])
@@ -57,7 +57,7 @@ if interval > 0 then
 end
 
 local activity = math.max(now, tonumber(record[12]))
-ends = never
+local ends = never
 if idle > 0 then ends = activity + idle end
 if max_age > 0 then ends = math.min(ends, tonumber(record[11]) + max_age) end
 redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others

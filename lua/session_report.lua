@@ -8,7 +8,7 @@
 -- ARGV[3] lifetime ms         the backstop TTL of a live session
 -- ARGV[4] never               the score of a session without an end
 -- ARGV[5] interval us         between two requests at the full rate, 0: no limit
--- ARGV[6] burst               requests
+-- ARGV[6] burst (requests), ARGV[7] leeway ms (see leeway.inc.lua)
 -- then for each session: id, ms since the last activity (-1: only an open stream holds it), requests served, requests
 -- given back, when those were granted (us by this clock), requests wanted, number of requests now pending and for each its key, owner
 -- and age in ms, number of requests no longer pending and for each its key
@@ -17,7 +17,9 @@
 -- never), this clock in us, number of requests in flight. Cost: O(log n) a session.
 local lru, deadlines = KEYS[1], KEYS[2]
 local idle, max_age, lifetime, never = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local interval, burst = tonumber(ARGV[5]), tonumber(ARGV[6])
+local interval, burst, leeway = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+
+--include leeway
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -34,7 +36,7 @@ local function spend(arrival, unspent, since, want)
   return string.format('%.0f', arrival), granted
 end
 
-local reply, arg = {}, 7
+local reply, arg = {}, 8
 for key = 3, #KEYS, 2 do
   local session, pending, id = KEYS[key], KEYS[key + 1], ARGV[arg]
   local silent, requests = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
@@ -45,7 +47,7 @@ for key = 3, #KEYS, 2 do
 
   local record = redis.call('HMGET', session, 's', 'v', 'c', 'a', 't', 'q')
   local ends = tonumber(redis.call('ZSCORE', deadlines, id) or never)
-  if record[1] ~= 'a' or ends <= now then
+  if record[1] ~= 'a' or is_past(ends, leeway, record[3], max_age, now) then
     for _ = 1, 6 do reply[#reply + 1] = 0 end
   else
     local activity = tonumber(record[4])
@@ -66,7 +68,7 @@ for key = 3, #KEYS, 2 do
     if finished - 1 > started then redis.call('PEXPIREAT', pending, now + lifetime) end
     for i = finished, arg - 1 do redis.call('HDEL', pending, ARGV[i]) end
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = 1, tonumber(record[2]), granted
-    reply[#reply + 1] = ends == never and -1 or ends - now
+    reply[#reply + 1] = ends == never and -1 or math.max(ends - now, 0)
     reply[#reply + 1], reply[#reply + 2] = string.format('%.0f', now_us), redis.call('HLEN', pending)
   end
 end

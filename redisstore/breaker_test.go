@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
@@ -25,6 +26,7 @@ type flaky struct {
 	server   *miniredis.Miniredis
 	isSilent atomic.Bool
 	refuses  atomic.Bool
+	closes   atomic.Bool
 	sent     atomic.Int32 // writes to the server
 	cfg      cluster.Config
 }
@@ -71,6 +73,10 @@ type flakyConn struct {
 
 func (c *flakyConn) Write(p []byte) (int, error) {
 	c.f.sent.Add(1)
+	if c.f.closes.Load() {
+		_ = c.Conn.Close()
+		return 0, net.ErrClosed
+	}
 	if c.f.isSilent.Load() {
 		return len(p), nil
 	}
@@ -87,8 +93,8 @@ func (f *flaky) lease(ctx context.Context) (took time.Duration, err error) {
 // trip makes calls until the store does not ask any more.
 func (f *flaky) trip() {
 	f.t.Helper()
-	for range 3 {
-		if _, err := f.lease(f.t.Context()); !errors.Is(err, cluster.ErrStoreUnavailable) {
+	for calls := 0; calls < 4 && f.Breakers().Open == 0; calls++ { // the first may find that its connection is dead
+		if err := f.Beat(f.t.Context(), "a/1"); !errors.Is(err, cluster.ErrStoreUnavailable) {
 			f.t.Fatalf("the store is there: %v", err)
 		}
 	}
@@ -111,7 +117,15 @@ func (f *flaky) wantThere(when string) {
 var faults = map[string]struct{ begin, end func(*flaky) }{
 	"silent":  {func(f *flaky) { f.isSilent.Store(true) }, func(f *flaky) { f.isSilent.Store(false) }},
 	"loading": replies("LOADING Redis is loading the dataset in memory"),
-	"demoted": replies("READONLY You can't write against a read only replica."),
+	"demoted": {func(f *flaky) {
+		f.server.Server().SetPreHook(func(peer *server.Peer, command string, _ ...string) bool {
+			if command != "PING" {
+				peer.WriteError("READONLY You can't write against a read only replica.")
+			}
+			return command != "PING"
+		})
+	}, func(f *flaky) { f.server.Server().SetPreHook(nil) }},
+	"closing": {func(f *flaky) { f.closes.Store(true) }, func(f *flaky) { f.closes.Store(false) }},
 	"torn":    replies("CLUSTERDOWN The cluster is down"),
 	"orphan":  replies("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."),
 	"gone": {func(f *flaky) {

@@ -206,6 +206,8 @@ func (s *Store) judge(err error, took time.Duration) verdict {
 		return answered
 	case errors.Is(err, context.Canceled), errors.Is(err, redis.ErrClosed):
 		return unclear
+	case isBrokenConnection(err):
+		return unclear // it may have been dead for long; whether another works, the next call shows
 	case isReply(err):
 		reply, _ := errors.AsType[redis.Error](err)
 		if slices.ContainsFunc(cannotServe, func(word string) bool { return redis.HasErrorPrefix(reply, word) }) {

@@ -25,7 +25,7 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 			c.ID.String(), c.Digest[:], c.Upstream, string(c.Principal),
 			s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
 			intervalMicros(s.cfg.RequestRate), s.cfg.RequestBurst, max(c.Want, c.Need, 1), max(c.Need, 1),
-			s.cfg.MaxPending, c.Pending,
+			s.cfg.MaxPending, c.Pending, s.leewayMillis(),
 		},
 	})
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 	keys := append(make([]string, 0, 2+2*len(reports)), p.lru(), p.deadlines())
 	args := []any{
 		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
-		intervalMicros(s.cfg.RequestRate), s.cfg.RequestBurst,
+		intervalMicros(s.cfg.RequestRate), s.cfg.RequestBurst, s.leewayMillis(),
 	}
 	for _, r := range reports {
 		keys = append(keys, p.session(r.ID), p.pending(r.ID))
@@ -164,7 +164,10 @@ func (s *Store) Check(ctx context.Context, ids []cluster.ID) []error {
 	groups := s.group(len(ids), checksPerScript, func(i int) cluster.ID { return ids[i] })
 	calls := make([]call, len(groups))
 	for g, group := range groups {
-		c := call{script: sessionCheck, keys: []string{group.partition.deadlines()}}
+		c := call{
+			script: sessionCheck, keys: []string{group.partition.deadlines()},
+			args: []any{s.leewayMillis(), s.cfg.MaxAge.Milliseconds()},
+		}
 		for _, i := range group.members {
 			c.keys = append(c.keys, group.partition.session(ids[i]))
 			c.args = append(c.args, ids[i].String())

@@ -151,7 +151,11 @@ func (s *Store) repeatWith(ctx context.Context, c call, run func(context.Context
 		}
 		repeated = true
 	}
-	s.tell(s.breakerOf(c.keys[0]), s.judge(err, time.Since(begun)), begun)
+	v := s.judge(err, time.Since(begun))
+	if repeated && err != nil && isBrokenConnection(err) {
+		v = failed // not even a new connection works
+	}
+	s.tell(s.breakerOf(c.keys[0]), v, begun)
 	return reply, repeated, err
 }
 

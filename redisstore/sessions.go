@@ -117,7 +117,7 @@ func (s *Store) create(ctx context.Context, c cluster.Creation) (cluster.Created
 	p := s.partitionOf(id)
 	args := append(s.finishArgs(p),
 		id.String(), digest[:],
-		p.cap, s.cfg.EvictMinIdle.Milliseconds(), s.cfg.InitializeTimeout.Milliseconds(), s.lifetimeMillis(),
+		p.cap, s.cfg.EvictMinIdle.Milliseconds(), s.cfg.InitializeTimeout.Milliseconds(), s.lifetimeMillis(), s.leewayMillis(),
 	)
 	reply, _, err := s.acknowledged(ctx, call{
 		script: sessionCreate,

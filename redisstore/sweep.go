@@ -19,7 +19,7 @@ func (s *Store) Sweep(ctx context.Context, c cluster.SweepCall) (cluster.Swept, 
 		calls[i] = call{
 			script: sessionsSweep,
 			keys:   []string{p.lru(), p.deadlines(), p.ended(), p.counts(), p.fence()},
-			args:   append(append(s.finishArgs(p), cleanupArgs(c.Cleanup)...), limit),
+			args:   append(append(s.finishArgs(p), cleanupArgs(c.Cleanup)...), limit, s.leewayMillis()),
 		}
 	}
 	var swept cluster.Swept
