@@ -8,43 +8,81 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
+// server is one whose scripts take so long for each session.
+type server time.Duration
+
+// sweeps lets full batches run, and returns how large they are in the end.
+func (s server) sweeps(b *batch, n int) int {
+	for range n {
+		b.took(cluster.Swept{Took: time.Duration(b.size) * time.Duration(s), More: true})
+	}
+	return b.size
+}
+
 func TestBatchesAreAsLargeAsTheServersTimeAllows(t *testing.T) {
 	t.Parallel()
-	b := batch{most: 100, size: 100}
-	for i, step := range []struct {
-		took time.Duration
-		more bool
-		want int
+	for name, c := range map[string]struct {
+		each        time.Duration
+		least, most int
 	}{
-		{0, true, 100},                  // the server does not tell
-		{scriptBudget, true, 100},       // just so
-		{scriptBudget + 1, true, 50},    // too long
-		{scriptBudget + 1, false, 25},   // though it was the last
-		{scriptBudget / 2, true, 25},    // good as it is
-		{scriptBudget/2 - 1, true, 35},  // there is room
-		{scriptBudget/2 - 1, false, 35}, // it was not full: says nothing
-		{time.Second, true, 17},         // far too long
-		{time.Second, true, 8},          //
-		{time.Second, true, 4},          //
-		{time.Second, true, 2},          //
-		{time.Second, true, 1},          //
-		{time.Second, true, 1},          // never none
-		{0, true, 11},                   //
-		{scriptBudget/2 - 1, true, 21},  //
+		"the server does not tell":    {0, firstBatch, firstBatch},
+		"as expected":                 {14 * time.Microsecond, firstBatch, firstBatch},
+		"a quarter dearer":            {18 * time.Microsecond, firstBatch, firstBatch},
+		"twice as dear":               {28 * time.Microsecond, 7, 9},
+		"cheap":                       {2 * time.Microsecond, 50, 62},
+		"cheaper than batches may be": {100 * time.Nanosecond, 100, 100},
+		"far too dear":                {time.Millisecond, smallBatch, smallBatch},
 	} {
-		if b.took(cluster.Swept{Took: step.took, More: step.more}); b.size != step.want {
-			t.Errorf("step %d: %d, want %d", i, b.size, step.want)
+		b := newBatch(100)
+		if got := server(c.each).sweeps(&b, 100); got < c.least || got > c.most {
+			t.Errorf("%s: batches of %d, want %d to %d", name, got, c.least, c.most)
+		}
+		if got := server(14*time.Microsecond).sweeps(&b, 100); got < 7 || got > 18 {
+			t.Errorf("%s, and then as expected: batches of %d", name, got)
 		}
 	}
-	for range 20 {
-		b.took(cluster.Swept{More: true})
+}
+
+func TestAFewSlowScriptsAreNoReasonForSmallBatches(t *testing.T) {
+	t.Parallel()
+	b := newBatch(100)
+	for range 50 {
+		b.took(cluster.Swept{Took: time.Second, More: true})
+		b.took(cluster.Swept{Took: time.Second, More: true})
+		server(14*time.Microsecond).sweeps(&b, 3)
 	}
-	if b.size != 100 {
-		t.Errorf("%d in the end, want no more than 100", b.size)
+	if b.size != firstBatch {
+		t.Errorf("batches of %d, want %d", b.size, firstBatch)
 	}
-	b = batch{most: 5, size: 2}
-	if b.took(cluster.Swept{More: true}); b.size != 3 {
-		t.Errorf("small batches do not grow: %d", b.size)
+}
+
+func TestBatchesThatWereNotFullTellOnlyOfTooMuch(t *testing.T) {
+	t.Parallel()
+	b := newBatch(100)
+	for range 100 {
+		b.took(cluster.Swept{Took: time.Microsecond})
+	}
+	if b.size != firstBatch {
+		t.Errorf("batches of %d after many that were not full, want %d", b.size, firstBatch)
+	}
+	for range 100 {
+		b.took(cluster.Swept{Took: time.Millisecond})
+	}
+	if b.size != smallBatch {
+		t.Errorf("batches of %d after many that took too long, want %d", b.size, smallBatch)
+	}
+}
+
+func TestBatchesAreNeverLargerThanTheyMayBe(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int{1, 3, 20} {
+		b := newBatch(most)
+		if got := server(time.Microsecond).sweeps(&b, 100); got != most {
+			t.Errorf("batches of %d, want %d", got, most)
+		}
+		if got := server(time.Millisecond).sweeps(&b, 100); got != min(most, smallBatch) {
+			t.Errorf("batches of %d where they take too long, want %d", got, min(most, smallBatch))
+		}
 	}
 }
 

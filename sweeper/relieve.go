@@ -36,7 +36,7 @@ func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(c
 		var relieved cluster.Relieved
 		err := call(ctx, func(ctx context.Context, who cluster.Cleanup) (err error) {
 			relieved, err = s.cfg.Store.Relieve(ctx, cluster.RelieveCall{
-				Cleanup: who, Above: s.cfg.EmergencyAbove, Limit: s.cfg.Batch, IdleFor: s.cfg.EvictMinIdle,
+				Cleanup: who, Above: s.cfg.EmergencyAbove, Limit: min(s.cfg.Batch, relieveBatch), IdleFor: s.cfg.EvictMinIdle,
 			})
 			s.tellRelieved(relieved)
 			return err

@@ -12,7 +12,7 @@ import (
 
 // sweepLoop sweeps once an interval. It fails when that has not worked for several intervals.
 func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
-	b := batch{most: s.cfg.Batch, size: s.cfg.Batch}
+	b := newBatch(s.cfg.Batch)
 	lastGood := time.Now()
 	for wasAway := false; ctx.Err() == nil; {
 		var err error
@@ -102,19 +102,6 @@ func (s *Sweeper) tell(swept cluster.Swept, took time.Duration) {
 	s.trail.Purged(cluster.ActorSweeper, "past its retention", swept.Purged...)
 	if s.cfg.Expired != nil && len(swept.Expired) > 0 {
 		s.cfg.Expired(swept.Expired)
-	}
-}
-
-// batch is how many sessions one script takes: as many as may be, and fewer when scripts take too long.
-type batch struct{ most, size int }
-
-// took takes in what a sweep took of the server's time, where the server tells: halved when it was too much, otherwise a little more.
-func (b *batch) took(swept cluster.Swept) {
-	switch {
-	case swept.Took > scriptBudget:
-		b.size = max(b.size/2, 1)
-	case swept.More && swept.Took < scriptBudget/2:
-		b.size = min(b.size+max(b.most/10, 1), b.most)
 	}
 }
 

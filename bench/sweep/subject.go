@@ -74,7 +74,7 @@ func newSubject(ctx context.Context, p plan, sessions int) (*subject, error) {
 	// The slow log tells what each script of cleanup took. The threshold keeps most of the callers' out of it; a batch of
 	// cleanup that ends more than a few sessions takes longer.
 	client := s.server.Client()
-	err = errors.Join(client.ConfigSet(ctx, "slowlog-max-len", "100000").Err(), client.ConfigSet(ctx, "slowlog-log-slower-than", "100").Err())
+	err = errors.Join(client.ConfigSet(ctx, "slowlog-max-len", "100000").Err(), client.ConfigSet(ctx, "slowlog-log-slower-than", "60").Err())
 	return s, errors.Join(err, client.Close())
 }
 

@@ -94,7 +94,7 @@ func addCleanupFlags(flags *pflag.FlagSet) *cleanupFlags {
 // job reads the flags. Flags that contradict each other are usage errors, and so are conditions that are empty: a script
 // whose variable is not set would otherwise select every session.
 func (f *cleanupFlags) job(changed func(name string) bool, evictMinIdle time.Duration) (cleanupJob, error) {
-	job := cleanupJob{kind: cleanupDue, query: cluster.Query{Ended: f.ended, Limit: cleanupBatch}}
+	job := cleanupJob{kind: cleanupDue, query: cluster.Query{Ended: f.ended, Limit: cleanupPage}}
 	errs := []error{f.conditions.apply(&job.query)}
 	for _, name := range []string{"status", "principal", "idle-for", "older-than"} {
 		if !changed(name) {

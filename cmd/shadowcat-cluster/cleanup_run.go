@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// cleanupBatch is how many sessions one call takes: about half a millisecond of a server's time.
-	cleanupBatch = 100
+	// cleanupPage is how many sessions are listed at once, cleanupBatch how many one call ends or purges of each slice of the
+	// session space: about half a millisecond of a server's time.
+	cleanupPage  = 100
+	cleanupBatch = 30
 	// cleanupPace is the pause between two batches, so that the requests of clients come between.
 	cleanupPace = 5 * time.Millisecond
 	// cleanupTries is how many batches in a row may fail, or find nothing although there should be something.
@@ -295,7 +297,7 @@ func (c *cleaner) mostPages(ctx context.Context) (int, error) {
 	for _, n := range stats.ByStatus {
 		records += n
 	}
-	return int(2*records/cleanupBatch) + 10, nil
+	return int(2*records/cleanupPage) + 10, nil
 }
 
 func (c *cleaner) list(ctx context.Context, q cluster.Query) (cluster.Page, error) {

@@ -308,11 +308,11 @@ func TestCleanupGoesOnWhereABatchFails(t *testing.T) {
 	w.make(350, "")
 	w.fail(isScript(lua.SessionsEnd), 2)
 	status, stdout, stderr := w.clean(t.Context(), "--idle-for", "0", "--yes", "--output", "json")
-	if status != exitFailure || !strings.Contains(stderr, "100 sessions may not have gone: ") {
+	if status != exitFailure || !strings.Contains(stderr, "30 sessions may not have gone: ") {
 		t.Errorf("exit status %d: %s", status, stderr)
 	}
-	same(t, "cleaned up", w.view(stdout), done(250, 0, 0, 0, 100))
-	same(t, "again", w.cleaned("--idle-for", "0"), done(100, 0, 0, 0, 0))
+	same(t, "cleaned up", w.view(stdout), done(320, 0, 0, 0, 30))
+	same(t, "again", w.cleaned("--idle-for", "0"), done(30, 0, 0, 0, 0))
 }
 
 func TestCleanupGivesUpWhereEveryBatchFails(t *testing.T) {
@@ -324,7 +324,7 @@ func TestCleanupGivesUpWhereEveryBatchFails(t *testing.T) {
 	if status != exitFailure || !strings.Contains(stderr, "given up") {
 		t.Errorf("exit status %d: %s", status, stderr)
 	}
-	same(t, "cleaned up", w.view(stdout), done(0, 0, 0, 0, 300))
+	same(t, "cleaned up", w.view(stdout), done(0, 0, 0, 0, 90))
 }
 
 // fail answers commands with an error, by their number from 1.
@@ -356,8 +356,8 @@ func TestAnInterruptedCleanupTellsWhatItDid(t *testing.T) {
 	if status != exitFailure || !strings.Contains(stderr, "interrupted: what was done stays done") {
 		t.Errorf("exit status %d: %s", status, stderr)
 	}
-	same(t, "cleaned up", w.view(stdout), done(100, 0, 0, 0, 0)) // the batch under way is finished
-	same(t, "records", w.stats(), map[cluster.Status]int64{cluster.StatusActive: 250, cluster.StatusTerminated: 100})
+	same(t, "cleaned up", w.view(stdout), done(30, 0, 0, 0, 0)) // the batch under way is finished
+	same(t, "records", w.stats(), map[cluster.Status]int64{cluster.StatusActive: 320, cluster.StatusTerminated: 30})
 }
 
 // full makes the server say that it holds a record for each percent of its memory.
@@ -390,14 +390,14 @@ func TestEmergencyCleanupStopsOnceThereIsRoom(t *testing.T) {
 	}
 	w.full(550)
 	same(t, "plan", w.planned("--emergency"), []plannedActionView{{cluster.ActionPurged, "ended", 20}, {cluster.ActionEvicted, "idle for 1m", 230}})
-	same(t, "cleaned up", w.cleaned("--emergency"), done(0, 0, 100, 120, 0)) // 550, 530, 430: below 90 %
+	same(t, "cleaned up", w.cleaned("--emergency"), done(0, 0, 60, 80, 0)) // 550, 530, 500, 470: below 90 %
 	same(t, "again", w.cleaned("--emergency"), done(0, 0, 0, 0, 0))
 
 	status, stdout, stderr := w.clean(t.Context(), "--emergency", "--above", "1", "--yes", "--output", "json")
 	if status != exitFailure || !strings.Contains(stderr, "still uses 55 % of its memory limit, and no session is left that may go") {
 		t.Errorf("exit status %d: %s", status, stderr)
 	}
-	same(t, "the rest", w.view(stdout), done(0, 0, 130, 130, 0))
+	same(t, "the rest", w.view(stdout), done(0, 0, 170, 170, 0))
 	same(t, "records", w.stats(), map[cluster.Status]int64{cluster.StatusActive: 300})
 }
 
@@ -443,7 +443,7 @@ func TestEachSessionThatIsCleanedUpIsAudited(t *testing.T) {
 	ids := w.make(2, "alice")
 	var auditor remembered
 	c := &cleaner{
-		cleanupJob: cleanupJob{kind: cleanupLive, query: cluster.Query{Principal: "alice", Limit: cleanupBatch}},
+		cleanupJob: cleanupJob{kind: cleanupLive, query: cluster.Query{Principal: "alice", Limit: cleanupPage}},
 		store:      w.store, timeout: time.Minute, trail: operatorTrail(nil, &auditor), progress: hidden{},
 	}
 	plan, err := c.plan(t.Context())
