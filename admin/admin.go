@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // ProbeInterval is how often the store is probed: the longest that /readyz may lag behind, beside the timeout.
@@ -34,11 +35,17 @@ type Config struct {
 	Metrics *Metrics
 	// StoreTimeout bounds each probe and each count. Default 250ms.
 	StoreTimeout time.Duration
+	// OutageGrace is for how long the replica stays ready while the store is away: it serves the sessions that it knows. Default
+	// 0: not at all.
+	OutageGrace time.Duration
+	// Breakers tells of which parts the store is not asked. Default: nothing is told.
+	Breakers func() redisstore.Breakers
 	// SweepInterval is how often the leader cleans up: what is due for three times as long is told as left behind. Default 5s.
 	SweepInterval time.Duration
 	// Leadership tells what this replica knows of the leader. Default: nothing is told.
 	Leadership func() Leadership
-	// Logger is told when the store goes away and comes back, once each. Default: discards.
+	// Logger is told that the store cannot be reached at first, and that it is reached then. That it goes away and comes back later
+	// the Manager logs, who knows what that means to sessions. Default: discards.
 	Logger *slog.Logger
 }
 
@@ -75,12 +82,13 @@ func New(cfg Config) (*Admin, error) {
 		probe: &probe{
 			store:   cfg.Store,
 			timeout: timeout,
+			grace:   cfg.OutageGrace,
 			log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		},
 		watchdog: &watchdog{sessions: cfg.Sessions, timeout: timeout, interval: cmp.Or(cfg.SweepInterval, 5*time.Second)},
 		leader:   cfg.Leadership,
 	}
-	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up, lag: a.watchdog.state}
+	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up, breakers: cfg.Breakers, lag: a.watchdog.state}
 	if err := cfg.Metrics.registry.Register(shared); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/admin"
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,9 +64,16 @@ func (s *fakeStore) Stats(ctx context.Context) (cluster.Stats, error) {
 
 func newAdmin(t *testing.T, store *fakeStore, log *slog.Logger) (*admin.Admin, *admin.Metrics) {
 	t.Helper()
+	return newGraceful(t, store, log, 0)
+}
+
+// newGraceful returns an Admin of a replica that serves on for a time while the store is away.
+func newGraceful(t *testing.T, store *fakeStore, log *slog.Logger, grace time.Duration) (*admin.Admin, *admin.Metrics) {
+	t.Helper()
 	metrics := admin.NewMetrics(admin.Build{Version: "v1.2.3", Commit: "abc"})
 	a, err := admin.New(admin.Config{
 		ReplicaID: "r-1", Store: store, Sessions: store, Metrics: metrics, StoreTimeout: 100 * time.Millisecond, Logger: log,
+		OutageGrace: grace, Breakers: func() redisstore.Breakers { return redisstore.Breakers{Parts: 16, Open: 2, Trips: 7} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +155,7 @@ func TestReadyWhenTheStoreAnswersAndTheReplicaServes(t *testing.T) {
 	})
 }
 
-func TestReadinessFollowsTheStoreAndLogsEachChangeOnce(t *testing.T) {
+func TestReadinessFollowsTheStoreAndLogsThatItIsReached(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var lines strings.Builder
@@ -170,7 +178,7 @@ func TestReadinessFollowsTheStoreAndLogsEachChangeOnce(t *testing.T) {
 		store.hang.Store(true)
 		<-time.After(admin.ProbeInterval + 100*time.Millisecond)
 		synctest.Wait()
-		if code, body := ready(t, a); code != http.StatusServiceUnavailable || body.Checks["store"].Error != "no answer within 100ms" {
+		if code, body := ready(t, a); code != http.StatusServiceUnavailable || body.Checks["store"].Error != "away since 2000-01-01T00:01:01Z: no answer within 100ms" {
 			t.Errorf("store hangs: %d %+v", code, body)
 		}
 		store.hang.Store(false)
@@ -187,11 +195,46 @@ func TestReadinessFollowsTheStoreAndLogsEachChangeOnce(t *testing.T) {
 			messages = append(messages, entry.Msg)
 		}
 		want := []string{
-			"the store cannot be reached: not ready, and trying again", "the store is reached",
-			"the store cannot be reached: not ready, and trying again", "the store is back",
+			"the store cannot be reached: not ready, and trying again", "the store is reached", // the rest is the Manager's to tell
 		}
 		if !slices.Equal(messages, want) {
 			t.Errorf("log: %q, want %q", messages, want)
+		}
+	})
+}
+
+func TestReadyForAsLongAsKnownSessionsAreServedWithoutTheStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{}
+		store.fail("never there")
+		a, _ := newGraceful(t, store, nil, 30*time.Second)
+		a.SetServing(true)
+		running(t, a)
+		if code, body := ready(t, a); code != http.StatusServiceUnavailable || body.Checks["store"].Error != "never there" {
+			t.Errorf("never reached: %d %+v", code, body)
+		}
+		pass := func(d time.Duration) {
+			<-time.After(d)
+			synctest.Wait()
+		}
+		store.failure.Store(nil)
+		pass(admin.ProbeInterval)
+		store.fail("connection refused")
+		pass(10 * time.Second)
+		code, body := ready(t, a)
+		want := "away since 2000-01-01T00:00:01Z: connection refused"
+		if check := body.Checks["store"]; code != http.StatusOK || !check.OK || check.Error != want || check.Since == nil {
+			t.Errorf("inside the grace: %d %+v; want %q", code, body, want)
+		}
+		pass(20*time.Second + admin.ProbeInterval)
+		if code, body := ready(t, a); code != http.StatusServiceUnavailable || body.Checks["store"].OK || body.Checks["store"].Error != want {
+			t.Errorf("after the grace: %d %+v", code, body)
+		}
+		store.failure.Store(nil)
+		pass(admin.ProbeInterval)
+		if code, body := ready(t, a); code != http.StatusOK || body.Checks["store"].Error != "" {
+			t.Errorf("when it is back: %d %+v", code, body)
 		}
 	})
 }
@@ -207,6 +250,9 @@ func TestMetricsTellWhatTheReplicaAndTheClusterDid(t *testing.T) {
 		metrics.LeaseDone(cluster.LeaseHit)
 		metrics.LeaseDone("invented")
 		metrics.ReportDone(25, 2, 3*time.Millisecond)
+		metrics.OutageBegan()
+		metrics.OutageEnded(1500 * time.Millisecond)
+		metrics.OutageBegan()
 		body := get(t, a, "/metrics").Body.String()
 		for _, want := range []string{
 			`shadowcat_build_info{commit="abc",goversion="go`,
@@ -221,6 +267,13 @@ func TestMetricsTellWhatTheReplicaAndTheClusterDid(t *testing.T) {
 			"shadowcat_reported_sessions_unconfirmed_total 2",
 			"shadowcat_report_duration_seconds_count 1",
 			"shadowcat_store_up 1",
+			"shadowcat_store_outage 1",
+			"shadowcat_store_outages_total 2",
+			"shadowcat_store_outage_seconds_total 1.5",
+			"shadowcat_store_breakers 16",
+			"shadowcat_store_breakers_open 2",
+			"shadowcat_store_breaker_trips_total 7",
+			`shadowcat_leases_total{outcome="grace"} 0`,
 			"shadowcat_leases_held 3",
 			`shadowcat_sessions{status="active"} 5`,
 			`shadowcat_sessions{status="evicted"} 0`,

@@ -16,7 +16,8 @@ type readiness struct {
 	Leader *leaderCheck `json:"leader,omitempty"`
 }
 
-// check is one condition of readiness.
+// check is one condition of readiness. While the store is away but known sessions are served, it is met, with an error all the
+// same.
 type check struct {
 	OK    bool       `json:"ok"`
 	Error string     `json:"error,omitempty"`
@@ -41,15 +42,7 @@ func (a *Admin) serveReady(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *Admin) readiness() readiness {
-	state := a.probe.state()
-	store := check{OK: state.err == nil}
-	if state.err != nil {
-		store.Error = state.err.Error()
-	}
-	if !state.since.IsZero() {
-		since := state.since.UTC().Truncate(time.Millisecond)
-		store.Since = &since
-	}
+	store := a.probe.ready()
 	serving := check{OK: a.serving.Load()}
 	if !serving.OK {
 		serving.Error = "the replica is starting or stopping"

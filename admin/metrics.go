@@ -36,6 +36,10 @@ type Metrics struct {
 	unconfirmedSessions prometheus.Counter
 	reportSeconds       prometheus.Histogram
 
+	outages       prometheus.Counter
+	outageSeconds prometheus.Counter
+	isAway        prometheus.Gauge
+
 	cleanup cleanupMetrics
 }
 
@@ -72,10 +76,22 @@ func NewMetrics(build Build) *Metrics {
 			Help:    "Time the store took for one batch of reports.",
 			Buckets: reportBuckets,
 		}),
+		outages: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "store_outages_total",
+			Help: "How often this replica could not ask the store for a second or longer.",
+		}),
+		outageSeconds: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Name: "store_outage_seconds_total",
+			Help: "How long those outages were that are over.",
+		}),
+		isAway: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "store_outage",
+			Help: "1 during such an outage and until no call has failed for two seconds, else 0.",
+		}),
 	}
 	leases := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: namespace, Name: "leases_total",
-		Help: "Requests of a session by how this replica got the right to serve them: hit is from memory, all else asked the store.",
+		Help: "Requests of a session by how this replica got the right to serve them: hit is from memory, grace is without the store, which is away, all else asked the store.",
 	}, []string{"outcome"})
 	for _, outcome := range cluster.LeaseOutcomes() {
 		m.leases[outcome] = leases.WithLabelValues(string(outcome))
@@ -89,7 +105,7 @@ func NewMetrics(build Build) *Metrics {
 	})
 	info.Set(1)
 	m.registry.MustRegister(info, m.requests, m.requestSeconds, leases,
-		m.reportedSessions, m.unconfirmedSessions, m.reportSeconds,
+		m.reportedSessions, m.unconfirmedSessions, m.reportSeconds, m.outages, m.outageSeconds, m.isAway,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.cleanup = newCleanupMetrics(m.registry)
 	return m
@@ -128,6 +144,18 @@ func (m *Metrics) ReportDone(sessions, unconfirmed int, took time.Duration) {
 	m.reportedSessions.Add(float64(sessions))
 	m.unconfirmedSessions.Add(float64(unconfirmed))
 	m.reportSeconds.Observe(took.Seconds())
+}
+
+// OutageBegan counts an outage of the store.
+func (m *Metrics) OutageBegan() {
+	m.outages.Inc()
+	m.isAway.Set(1)
+}
+
+// OutageEnded adds its length.
+func (m *Metrics) OutageEnded(length time.Duration) {
+	m.outageSeconds.Add(length.Seconds())
+	m.isAway.Set(0)
 }
 
 func httpMethod(method string) string {

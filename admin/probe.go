@@ -13,6 +13,7 @@ import (
 type probe struct {
 	store   Pinger
 	timeout time.Duration
+	grace   time.Duration // for which a replica that has reached the store is ready without it
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -43,8 +44,7 @@ func (p *probe) run(ctx context.Context) {
 	}
 }
 
-// once asks the store and remembers the answer. A change of state is logged, a repetition is not: a store that is away
-// for an hour costs two lines.
+// once asks the store and remembers the answer. Until the store is reached for the first time, a change of state is logged.
 func (p *probe) once(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
@@ -69,15 +69,13 @@ func (p *probe) once(ctx context.Context) {
 	p.mu.Unlock()
 
 	switch {
-	case !changed:
+	case !changed || wasReached:
 	case err != nil:
 		p.log.ErrorContext(ctx, "the store cannot be reached: not ready, and trying again", "error", err, "every", ProbeInterval.String())
-	case !wasReached && first:
+	case first:
 		p.log.InfoContext(ctx, "the store is reached")
-	case !wasReached:
-		p.log.InfoContext(ctx, "the store is reached", "after", now.Sub(before.since).Round(time.Millisecond).String())
 	default:
-		p.log.InfoContext(ctx, "the store is back", "after", now.Sub(before.since).Round(time.Millisecond).String())
+		p.log.InfoContext(ctx, "the store is reached", "after", now.Sub(before.since).Round(time.Millisecond).String())
 	}
 }
 
@@ -91,3 +89,26 @@ func (p *probe) state() storeState {
 }
 
 func (p *probe) up() bool { return p.state().err == nil }
+
+// ready reports whether the replica can serve as far as the store is concerned, and what there is to say.
+func (p *probe) ready() check {
+	state := p.state()
+	var c check
+	if !state.since.IsZero() {
+		since := state.since.UTC().Truncate(time.Millisecond)
+		c.Since = &since
+	}
+	p.mu.Lock()
+	wasReached := p.reached
+	p.mu.Unlock()
+	switch {
+	case state.err == nil:
+		c.OK = true
+	case wasReached:
+		c.OK = time.Since(state.since) < p.grace
+		c.Error = fmt.Sprintf("away since %s: %v", c.Since.Format(time.RFC3339), state.err)
+	default:
+		c.Error = state.err.Error()
+	}
+	return c
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 const sharedHelp = " Counted by the store, the same at every replica: do not sum over replicas."
@@ -16,12 +17,16 @@ type sharedCollector struct {
 	sessions Sessions
 	timeout  time.Duration
 	up       func() bool
+	breakers func() redisstore.Breakers // may be nil
 	lag      func() (time.Duration, bool)
 }
 
 var (
 	storeUpDesc    = prometheus.NewDesc("shadowcat_store_up", "1 when this replica's last probe of the store was answered, else 0.", nil, nil)
-	heldDesc       = prometheus.NewDesc("shadowcat_leases_held", "Sessions this replica holds a lease of.", nil, nil)
+	heldDesc       = prometheus.NewDesc("shadowcat_leases_held", "Sessions this replica knows: those it serves, and those it could serve without the store.", nil, nil)
+	partsDesc      = prometheus.NewDesc("shadowcat_store_breakers", "Parts of the store that fail by themselves: one, of a Redis Cluster one for each range of slots.", nil, nil)
+	openDesc       = prometheus.NewDesc("shadowcat_store_breakers_open", "Those of them that this replica does not ask at present but for a probe every 500 ms, because they did not answer.", nil, nil)
+	tripsDesc      = prometheus.NewDesc("shadowcat_store_breaker_trips_total", "How often a part of the store became one of those.", nil, nil)
 	byStatusDesc   = prometheus.NewDesc("shadowcat_sessions", "Session records by status; initializing and active ones are live."+sharedHelp, []string{"status"}, nil)
 	dueDesc        = prometheus.NewDesc("shadowcat_sessions_due", "Live sessions past their end that nobody has ended yet."+sharedHelp, nil, nil)
 	lagDesc        = prometheus.NewDesc("shadowcat_sweep_lag_seconds", "For how long the session that waits the longest has been waiting to be cleaned up."+sharedHelp, nil, nil)
@@ -32,7 +37,7 @@ var (
 
 // Describe tells the registry which metrics there are.
 func (c *sharedCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{storeUpDesc, heldDesc, byStatusDesc, dueDesc, lagDesc, behindDesc, createdDesc, endedTotalDesc} {
+	for _, d := range []*prometheus.Desc{storeUpDesc, heldDesc, partsDesc, openDesc, tripsDesc, byStatusDesc, dueDesc, lagDesc, behindDesc, createdDesc, endedTotalDesc} {
 		descs <- d
 	}
 }
@@ -42,6 +47,12 @@ func (c *sharedCollector) Collect(metrics chan<- prometheus.Metric) {
 	up := c.up()
 	metrics <- prometheus.MustNewConstMetric(storeUpDesc, prometheus.GaugeValue, number(up))
 	metrics <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(c.sessions.Held()))
+	if c.breakers != nil {
+		b := c.breakers()
+		metrics <- prometheus.MustNewConstMetric(partsDesc, prometheus.GaugeValue, float64(b.Parts))
+		metrics <- prometheus.MustNewConstMetric(openDesc, prometheus.GaugeValue, float64(b.Open))
+		metrics <- prometheus.MustNewConstMetric(tripsDesc, prometheus.CounterValue, float64(b.Trips))
+	}
 	_, behind := c.lag()
 	metrics <- prometheus.MustNewConstMetric(behindDesc, prometheus.GaugeValue, number(behind))
 	if !up {

@@ -26,6 +26,7 @@ type plan struct {
 
 func (p plan) apply(c *cluster.Config) {
 	c.RequestRate, c.RequestBurst, c.ReportInterval, c.Lease = p.Rate, p.Burst, p.Interval, p.Lease
+	c.OutageGrace = 0 // what replicas let through by themselves is bounded by another rule
 }
 
 // step is one thing that happens, at one replica or to it.

@@ -63,6 +63,11 @@ type Config struct {
 	ReportSlack time.Duration
 	// StoreTimeout bounds every call of the store; creating a session takes up to four, at the cap up to twelve. Default 250ms; at least 1ms.
 	StoreTimeout time.Duration
+	// OutageGrace is for how long after the store has last confirmed a session a replica serves it while the store cannot be
+	// asked, and so the longest a session that was ended elsewhere is still served by a replica that is cut off. A replica
+	// keeps what it knows of a session for as long, so memory grows with it. Default 30s; 0: not at all. It may be longer
+	// than IdleTimeout: sessions idle out as usual, as far as the replica knows of their activity.
+	OutageGrace time.Duration
 }
 
 // DefaultConfig returns the defaults.
@@ -88,6 +93,7 @@ func DefaultConfig() Config {
 		ReportInterval:         time.Second,
 		ReportSlack:            2 * time.Second,
 		StoreTimeout:           250 * time.Millisecond,
+		OutageGrace:            30 * time.Second,
 	}
 }
 
@@ -126,6 +132,7 @@ func (c Config) Validate() error {
 		durationInRange("report_interval", c.ReportInterval, 10*time.Millisecond),
 		durationInRange("report_slack", c.ReportSlack, 0),
 		durationInRange("store_timeout", c.StoreTimeout, time.Millisecond),
+		durationInRange("outage_grace", c.OutageGrace, 0),
 	}
 	fails := func(bad bool, format string, args ...any) {
 		if bad {

@@ -21,6 +21,7 @@ type holding struct {
 	session    Session   // the record
 	validUntil time.Time // the record is served from memory before this
 	endsAt     time.Time // the session's end as the store last told it; zero: never
+	oldAt      time.Time // the end of its maximum age; zero: never
 
 	// Request budget, in two generations: a report moves fresh to aging and gives aging back, so that nothing is held
 	// for two intervals, and never longer than the lease it came with.
@@ -34,6 +35,9 @@ type holding struct {
 
 	refusedUntil time.Time // the store has said that there is no budget before this
 
+	alone   alone // the request limit while the store is away
+	isAlone bool  // served without the store, since that was last heard of
+
 	inFlight  int
 	streams   int
 	watchers  int
@@ -43,8 +47,9 @@ type holding struct {
 	telling   int               // how many of those the report on its way to the store tells
 	elsewhere int               // how many the store has of others, as it last said
 
-	ended  chan struct{} // closed when the session is known to be over
-	isOver bool
+	ended      chan struct{} // closed when the session is known to be over
+	streamsEnd chan struct{} // closed then, or when its streams must not go on
+	isOver     bool
 }
 
 // budget is a number of requests, spendable for one lease from the moment they were asked for.
@@ -81,7 +86,7 @@ func (b *budget) add(n int, at, since time.Time, validity time.Duration) {
 }
 
 func newHolding(id ID) *holding {
-	return &holding{id: id, ended: make(chan struct{})}
+	return &holding{id: id, ended: make(chan struct{}), streamsEnd: make(chan struct{})}
 }
 
 // serve admits one request from memory, or refuses it. It returns neither when the store must be asked.
@@ -153,7 +158,7 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 	if g.Session.Version >= h.session.Version {
 		h.session = g.Session
 	}
-	h.renewed(m, g.EndsIn, sent)
+	h.renewed(m, g.EndsIn, g.At, sent)
 	h.elsewhere = max(g.Pending-h.known(), 0)
 	// The call itself recorded this activity: it is not reported again.
 	h.recordedAt = later(h.recordedAt, sent)
@@ -181,20 +186,26 @@ func (h *holding) everGranted() bool {
 }
 
 // renewed prolongs trust after the store confirmed the session. The caller holds h.mu.
-func (h *holding) renewed(m *Manager, endsIn time.Duration, sent time.Time) {
+func (h *holding) renewed(m *Manager, endsIn time.Duration, at, sent time.Time) {
 	h.validUntil = later(h.validUntil, m.leaseEnd(sent, endsIn))
 	h.checkedAt = later(h.checkedAt, sent)
 	h.endsAt = time.Time{}
 	if endsIn >= 0 {
 		h.endsAt = sent.Add(endsIn)
 	}
+	h.oldAt = time.Time{}
+	if m.cfg.MaxAge > 0 {
+		// By the store's clock the session is so old, and by ours it was not older when it was asked.
+		h.oldAt = sent.Add(m.cfg.MaxAge - at.Sub(h.session.CreatedAt))
+	}
+	h.alone, h.isAlone = alone{}, false
 }
 
 // open registers a request or stream. The caller holds h.mu.
 func (h *holding) open(use Use, now time.Time) *Lease {
-	l := &Lease{h: h, session: h.session, pendingKey: use.PendingKey, since: now}
+	l := &Lease{h: h, session: h.session, ended: h.ended, pendingKey: use.PendingKey, since: now}
 	if use.Stream {
-		l.kind = forStream
+		l.kind, l.ended = forStream, h.streamsEnd
 		h.streams++
 		return l
 	}
@@ -210,6 +221,7 @@ func (h *holding) open(use Use, now time.Time) *Lease {
 func (h *holding) close(l *Lease) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	l.released = true
 	switch l.kind {
 	case forStream:
 		h.streams--
@@ -217,9 +229,11 @@ func (h *holding) close(l *Lease) {
 	case forWatch:
 		h.watchers--
 		return
+	case forAbandoned:
+		h.watchers--
 	case forRequest:
+		h.inFlight--
 	}
-	h.inFlight--
 	if l.pendingKey != "" {
 		h.waiting--
 	}
@@ -253,6 +267,7 @@ func (h *holding) end() {
 	if !h.isOver {
 		h.isOver = true
 		close(h.ended)
+		close(h.streamsEnd)
 	}
 }
 

@@ -28,11 +28,16 @@ type Use struct {
 type Lease struct {
 	h          *holding
 	session    Session
-	kind       leaseKind
+	kind       leaseKind // guarded by h.mu
+	ended      <-chan struct{}
+	isAlone    bool // granted without the store; set before anybody else sees it
 	pendingKey string
 	since      time.Time
 	reported   bool // the store knows of it as pending, or may know; guarded by h.mu
+	isNews     bool // the report on its way to the store is the first to tell it; guarded by h.mu
 	retell     bool // it is to be told again: what the store knows is uncertain, or of an earlier request; guarded by h.mu
+
+	released bool // guarded by h.mu
 
 	release sync.Once
 }
@@ -44,6 +49,7 @@ const (
 	forRequest leaseKind = iota
 	forStream
 	forWatch
+	forAbandoned
 )
 
 // Session returns the record that the lease was granted with.
@@ -64,7 +70,19 @@ func (l *Lease) Watch() *Lease {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
 	l.h.watchers++
-	return &Lease{h: l.h, session: l.h.session, kind: forWatch, since: time.Now()}
+	return &Lease{h: l.h, session: l.h.session, kind: forWatch, ended: l.h.ended, since: time.Now()}
+}
+
+// Abandon says that nobody waits for the answer to the lease's request any more. It still counts as in flight, until Release, but it
+// no longer keeps the session from idling out. On a lease of a stream, and called again, it does nothing.
+func (l *Lease) Abandon() {
+	l.h.mu.Lock()
+	defer l.h.mu.Unlock()
+	if l.kind == forRequest && !l.released {
+		l.kind = forAbandoned
+		l.h.inFlight--
+		l.h.watchers++
+	}
 }
 
 // Touch records that a message passed, in either direction. It is cheap: call it for every piece of a stream.
@@ -72,15 +90,17 @@ func (l *Lease) Touch() { l.h.touch(time.Now()) }
 
 // Ended is closed when the session is known to have ended: at once when this replica ended it, within one lease validity
 // (in strict mode: two report intervals) when another did, later while the store cannot be asked. Whoever streams for the
-// lease must stop then.
-func (l *Lease) Ended() <-chan struct{} { return l.h.ended }
+// lease must stop then. Of an open stream (Use.Stream) it is also closed when the store could not be asked about the session
+// for Config.OutageGrace: the session may live, and a later stream be granted.
+func (l *Lease) Ended() <-chan struct{} { return l.ended }
 
 // Release says that the request or stream is over. Calling it again does nothing.
 func (l *Lease) Release() { l.release.Do(func() { l.h.close(l) }) }
 
 // Lease admits one request, or one stream, of the session that token names. Usually it answers from memory; when the
 // replica's lease has run out, or its budget, it asks the store, which takes one round trip. In strict mode every call
-// asks.
+// asks. While the store is away, a session that it has confirmed within Config.OutageGrace is served all the same, under a
+// request limit that this replica applies by itself.
 //
 // Errors: [ErrNotFound] for anything but the live session of just this secret, principal and upstream; a [LimitError]
 // that is [ErrRateLimited] or [ErrPendingLimited]; [ErrStoreUnavailable].
@@ -99,7 +119,7 @@ func (m *Manager) Lease(ctx context.Context, token Token, use Use) (*Lease, erro
 		}
 	}
 	l, err := m.ask(ctx, token.ID, digest, use)
-	m.observer.LeaseDone(leaseOutcome(err))
+	m.observer.LeaseDone(leaseOutcome(l, err))
 	if err != nil {
 		return nil, fmt.Errorf("leasing session %s: %w", token.ID, err)
 	}
@@ -108,8 +128,8 @@ func (m *Manager) Lease(ctx context.Context, token Token, use Use) (*Lease, erro
 
 // ask gets a lease from the store. The holding is registered before the call, so that a session that ends here while the
 // answer is on its way stays ended.
-func (m *Manager) ask(ctx context.Context, id ID, digest Digest, use Use) (*Lease, error) {
-	ctx, cancel := m.storeContext(ctx)
+func (m *Manager) ask(caller context.Context, id ID, digest Digest, use Use) (*Lease, error) {
+	ctx, cancel := m.storeContext(caller)
 	defer cancel()
 	h, others := m.hold(id)
 	defer m.letGo(h, others == nil)
@@ -124,6 +144,13 @@ func (m *Manager) ask(ctx context.Context, id ID, digest Digest, use Use) (*Leas
 	}
 	sent := time.Now()
 	grant, err := m.store.Lease(ctx, call)
+	if isUnavailable(err, caller.Err()) {
+		m.outage.heard(err, sent)
+		return h.serveAlone(m, digest, use, time.Now(), err)
+	}
+	if !errors.Is(err, ErrStoreUnavailable) {
+		m.outage.heard(nil, sent)
+	}
 	if errors.Is(err, ErrRateLimited) {
 		return m.secondLook(ctx, h, others, digest, use, err)
 	}
@@ -192,8 +219,10 @@ func (m *Manager) letGo(h *holding, provider bool) {
 	}
 }
 
-func leaseOutcome(err error) LeaseOutcome {
+func leaseOutcome(l *Lease, err error) LeaseOutcome {
 	switch {
+	case err == nil && l.isAlone:
+		return LeaseGrace
 	case err == nil:
 		return LeaseGranted
 	case errors.Is(err, ErrNotFound):

@@ -24,7 +24,7 @@ type Manager struct {
 
 	replicas replicaList
 
-	unheard bool // the last reports were not confirmed; of the report loop alone
+	outage outage
 
 	mu   sync.Mutex
 	held map[ID]*holding // what this replica holds leases of; at most one entry a live session

@@ -101,7 +101,7 @@ func TestSessionEndedHereStopsAtOnce(t *testing.T) {
 }
 
 func TestLeaseIsNotServedPastItsValidityWithoutTheStore(t *testing.T) {
-	inWorld(t, nil, func(t *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.OutageGrace = 0 }, func(t *testing.T, w *world) {
 		m, _ := w.replica()
 		_, token := w.session(m)
 		w.serve(m, token)

@@ -9,6 +9,7 @@ type LeaseOutcome string
 const (
 	LeaseHit         LeaseOutcome = "hit"         // served from memory
 	LeaseGranted     LeaseOutcome = "granted"     // asked the store, which granted it
+	LeaseGrace       LeaseOutcome = "grace"       // served without the store, which is away
 	LeaseLimited     LeaseOutcome = "limited"     // the session has reached its request rate, or its cap on requests in flight
 	LeaseNotFound    LeaseOutcome = "not_found"   // no session for this caller
 	LeaseCanceled    LeaseOutcome = "canceled"    // the caller left before the store had answered
@@ -17,7 +18,7 @@ const (
 
 // LeaseOutcomes lists every outcome.
 func LeaseOutcomes() []LeaseOutcome {
-	return []LeaseOutcome{LeaseHit, LeaseGranted, LeaseLimited, LeaseNotFound, LeaseCanceled, LeaseUnavailable}
+	return []LeaseOutcome{LeaseHit, LeaseGranted, LeaseGrace, LeaseLimited, LeaseNotFound, LeaseCanceled, LeaseUnavailable}
 }
 
 // Observer is told what a Manager does, for metrics. Its methods are called on the request path and by the report loop:
@@ -28,9 +29,15 @@ type Observer interface {
 	// ReportDone is called once for each batch of reports: how many sessions it held, how many of them the store did
 	// not confirm, and how long the store took.
 	ReportDone(sessions, unconfirmed int, took time.Duration)
+	// OutageBegan is called when the store has been away for about a second.
+	OutageBegan()
+	// OutageEnded is called once for each OutageBegan, about two seconds after the store is back, with the time that it was away.
+	OutageEnded(length time.Duration)
 }
 
 type noObserver struct{}
 
 func (noObserver) LeaseDone(LeaseOutcome)             {}
 func (noObserver) ReportDone(int, int, time.Duration) {}
+func (noObserver) OutageBegan()                       {}
+func (noObserver) OutageEnded(time.Duration)          {}

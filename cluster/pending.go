@@ -7,6 +7,10 @@ func (h *holding) tooMany(m *Manager, use Use) error {
 	if m.cfg.MaxPending == 0 || use.PendingKey == "" || h.waiting+h.elsewhere < m.cfg.MaxPending {
 		return nil
 	}
+	return h.tooManyError(m)
+}
+
+func (h *holding) tooManyError(m *Manager) error {
 	return &LimitError{Limit: "max_pending", RetryAfter: m.cfg.ReportInterval, Err: ErrPendingLimited}
 }
 

@@ -33,9 +33,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-tick.C:
 			m.reportAll(context.WithoutCancel(ctx), false) // what is taken out to be said must be said
 			m.checkStreams(ctx)
+			m.cutStreams(time.Now())
 			m.forgetIdle(time.Now())
 		case <-beat.C:
 			m.beat(ctx)
+			m.lookAtOutage()
 		case <-ctx.Done():
 			m.reportAll(context.WithoutCancel(ctx), true)
 			m.leave(context.WithoutCancel(ctx))
@@ -46,10 +48,15 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // beat says in the store that this replica lives, so that what it has in flight is known to be in good hands.
 func (m *Manager) beat(ctx context.Context) {
-	ctx, cancel := m.storeContext(ctx)
+	bounded, cancel := m.storeContext(ctx)
 	defer cancel()
-	if err := m.store.Beat(ctx, m.incarnation); err != nil {
+	sent := time.Now()
+	err := m.store.Beat(bounded, m.incarnation)
+	if err != nil {
 		m.log.Debug("saying that this replica lives", "error", err)
+	}
+	if ctx.Err() == nil {
+		m.outage.heard(err, sent)
 	}
 }
 
@@ -62,8 +69,9 @@ func (m *Manager) leave(ctx context.Context) {
 	}
 }
 
-// reportAll sends one report for each session with something to say. After a fault of the store it stops: what was not
-// sent is said in the next round, so a dead store costs one timeout a round, not one a batch.
+// reportAll sends one report for each session with something to say. After a fault of the store that took its time it stops:
+// what was not sent is said in the next round, so a dead store costs one timeout a round, not one a batch. What has to wait is
+// kept in the holdings, of which there is one for each session leased of late: an outage adds none.
 func (m *Manager) reportAll(ctx context.Context, last bool) {
 	var (
 		batch   []Report
@@ -89,48 +97,32 @@ func (m *Manager) reportAll(ctx context.Context, last bool) {
 	flush()
 }
 
-// sendReports sends one batch and takes in the answers. It reports whether the store was there.
+// sendReports sends one batch and takes in the answers. It reports whether it makes sense to go on: either the store was there,
+// or finding that it is not took no time.
 func (m *Manager) sendReports(ctx context.Context, batch []Report, holders []*holding) bool {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
 	sent := time.Now()
 	renewals := m.store.Report(ctx, batch)
-	unconfirmed := 0
+	unconfirmed, unsent := 0, 0
+	var fault error
 	for i, r := range renewals {
 		switch {
 		case errors.Is(r.Err, ErrNotFound):
 			m.drop(batch[i].ID)
+		case errors.Is(r.Err, ErrNotSent):
+			unsent, fault = unsent+1, r.Err
+			holders[i].unsent(batch[i])
 		case r.Err != nil:
-			unconfirmed++
+			unconfirmed, fault = unconfirmed+1, r.Err
 			holders[i].unreported(batch[i])
 		default:
 			holders[i].reported(m, batch[i], r, sent)
 		}
 	}
-	m.observer.ReportDone(len(batch), unconfirmed, time.Since(sent))
-	m.logFault(unconfirmed, firstFault(renewals))
+	m.outage.heard(fault, sent)
+	m.observer.ReportDone(len(batch), unconfirmed+unsent, time.Since(sent))
 	return unconfirmed == 0
-}
-
-// logFault says once that reports are not confirmed, and once that they are again. Only the report loop calls it.
-func (m *Manager) logFault(unconfirmed int, fault error) {
-	switch {
-	case unconfirmed > 0 && !m.unheard:
-		m.log.Warn("reports are not confirmed by the store; activity will be sent again until they are",
-			"sessions", unconfirmed, "error", fault)
-	case unconfirmed == 0 && m.unheard:
-		m.log.Info("reports are confirmed again")
-	}
-	m.unheard = unconfirmed > 0
-}
-
-func firstFault(renewals []Renewal) error {
-	for _, r := range renewals {
-		if r.Err != nil && !errors.Is(r.Err, ErrNotFound) {
-			return r.Err
-		}
-	}
-	return nil
 }
 
 // checkStreams asks which of the sessions that someone still waits for have ended elsewhere. Reports tell that of busy
@@ -152,23 +144,26 @@ func (m *Manager) checkStreams(ctx context.Context) {
 	}
 }
 
-// check asks about one batch. It reports whether the store was there.
+// check asks about one batch. It reports whether it makes sense to go on.
 func (m *Manager) check(ctx context.Context, ids []ID) bool {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
 	sent, there := time.Now(), true
+	var fault error
 	for i, err := range m.store.Check(ctx, ids) {
 		switch {
 		case errors.Is(err, ErrNotFound):
 			m.drop(ids[i])
 		case err != nil:
-			there = false
+			fault = err
+			there = there && errors.Is(err, ErrNotSent)
 		default:
 			if h := m.holding(ids[i]); h != nil {
 				h.checked(sent)
 			}
 		}
 	}
+	m.outage.heard(fault, sent)
 	return there
 }
 
@@ -177,7 +172,7 @@ func (m *Manager) forgetIdle(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, h := range m.held {
-		if h.asking == 0 && h.retire(now, m.cfg.ReportInterval) {
+		if h.asking == 0 && h.retire(m.cfg, now) {
 			delete(m.held, id)
 		}
 	}
@@ -244,6 +239,7 @@ func (h *holding) newlyPending(owner string, now time.Time, interval time.Durati
 			break
 		}
 		if age := now.Sub(l.since); (!l.reported || l.retell) && age >= interval {
+			l.isNews = !l.reported
 			l.reported, l.retell = true, false
 			started = append(started, PendingRequest{Key: key, Owner: owner, Age: age})
 		}
@@ -261,7 +257,7 @@ func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time
 	h.telling = 0
 	h.elsewhere = max(renewal.Pending-h.known(), 0)
 	h.fresh.add(renewal.Budget, sent, renewal.At, m.cfg.Lease)
-	h.renewed(m, renewal.EndsIn, sent)
+	h.renewed(m, renewal.EndsIn, renewal.At, sent)
 	if renewal.Version != h.session.Version {
 		h.validUntil = time.Time{} // the record has changed: the next request reads it
 	}
@@ -272,9 +268,26 @@ func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time
 func (h *holding) unreported(r Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.takeBack(r, false)
+}
+
+// unsent takes back a report that has certainly not been taken: nothing of it is lost but the budget that it gives back.
+func (h *holding) unsent(r Report) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.requests += r.Requests
+	h.takeBack(r, true)
+}
+
+// takeBack makes a report's requests in flight, and those over, be told again. The caller holds h.mu.
+func (h *holding) takeBack(r Report, isUnsent bool) {
 	h.telling = 0
 	keys := r.Finished
 	for _, p := range r.Started {
+		if l := h.pending[p.Key]; isUnsent && l != nil && l.isNews {
+			l.reported = false
+			continue
+		}
 		keys = append(keys, p.Key)
 	}
 	for _, key := range keys {
@@ -299,14 +312,14 @@ func (h *holding) checked(at time.Time) {
 	h.mu.Unlock()
 }
 
-// retire reports whether there is nothing left to serve, to spend or to say; from then on nothing is served from h, not
-// even for a caller that found it, and looked at the clock, before.
-func (h *holding) retire(now time.Time, interval time.Duration) bool {
+// retire reports whether there is nothing left to serve, with the store or without it, to spend or to say; from then on nothing
+// is served from h, not even for a caller that found it, and looked at the clock, before.
+func (h *holding) retire(cfg Config, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	idle := h.inFlight == 0 && h.streams == 0 && h.watchers == 0 && !now.Before(h.validUntil) &&
 		h.requests == 0 && len(h.finished) == 0 && h.aging.n == 0 && h.fresh.n == 0 &&
-		h.touchedAt.Sub(h.recordedAt) < interval
+		h.touchedAt.Sub(h.recordedAt) < cfg.ReportInterval && now.Sub(h.checkedAt) >= cfg.OutageGrace
 	h.isGranted = h.isGranted && !idle
 	return idle
 }

@@ -85,7 +85,7 @@ func TestReleasedWatchLeavesNothingHeld(t *testing.T) {
 		_, _, watch := w.watched(m)
 		watch.Release()
 		watch.Release()
-		w.pass(10 * time.Second)
+		w.pass(w.cfg.OutageGrace + 2*time.Second)
 		if m.Held() != 0 {
 			t.Errorf("%d sessions held after the watch was released", m.Held())
 		}

@@ -26,6 +26,7 @@ func clusterLease(c *cluster.Config) *time.Duration             { return &c.Leas
 func clusterReportInterval(c *cluster.Config) *time.Duration    { return &c.ReportInterval }
 func clusterReportSlack(c *cluster.Config) *time.Duration       { return &c.ReportSlack }
 func clusterStoreTimeout(c *cluster.Config) *time.Duration      { return &c.StoreTimeout }
+func clusterOutageGrace(c *cluster.Config) *time.Duration       { return &c.OutageGrace }
 
 func count(field func(*cluster.Config) *int) func(*Settings, []string) error {
 	return limit(field, parseCount)

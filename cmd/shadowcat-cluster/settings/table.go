@@ -194,6 +194,10 @@ var supported = []Setting{
 		Meaning: "Bounds every call to the store that a client waits for. At least 1ms.",
 	},
 	{
+		Name: "outage_grace", Kind: KindDuration, Default: "30s", Zero: "not at all", set: duration(clusterOutageGrace),
+		Meaning: "For how long after the store has last confirmed a session a replica serves it while the store is away, and stays ready. Also the longest a session that was ended elsewhere is still served by a replica that is cut off from the store.",
+	},
+	{
 		Name: "wait_replicas", Kind: KindCount, Default: "0", set: setCount(0, redisstore.MaxWaitReplicas, waitReplicas),
 		Meaning: "How many Redis replicas must have a session's creation, activation or end before it counts, 0 to 16. With 0 a failover may forget what was not replicated yet; with more, these calls fail while too few replicas answer within store_timeout.",
 	},
@@ -241,7 +245,6 @@ var unsupported = []Setting{
 	{Name: "max_streams", Kind: KindCount, Meaning: "Cap on the open streams of one session."},
 	{Name: "max_sessions_per_principal", Kind: KindCount, Meaning: "Cap on the live sessions of one principal."},
 	{Name: "create_rate_per_principal", Kind: KindRate, Meaning: "How many sessions a second one principal may create."},
-	{Name: "outage_grace", Kind: KindDuration, Meaning: "How long known sessions are served without the store."},
 	{Name: "recording", Kind: KindChoice, Meaning: "Which messages are recorded: off, metadata or full."},
 }
 
