@@ -1,8 +1,10 @@
 package cluster_test
 
 import (
+	"cmp"
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -60,6 +62,7 @@ type faultyStore struct {
 	cluster.Store
 	mu      sync.Mutex
 	away    bool
+	notSent bool // while it is away, the store knows that it was not even asked
 	lost    bool // calls happen, their replies are lost
 	late    bool // reports are kept and their senders give up
 	kept    []cluster.Report
@@ -75,13 +78,33 @@ func (f *faultyStore) set(away, lost bool) {
 	f.away, f.lost = away, lost
 }
 
+// fault is what a call fails with before it is made, nil when it is made.
+func (f *faultyStore) fault() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case !f.away:
+		return nil
+	case f.notSent:
+		return cluster.ErrNotSent
+	default:
+		return cluster.ErrStoreUnavailable
+	}
+}
+
+func (f *faultyStore) Beat(ctx context.Context, incarnation string) error {
+	if err := f.fault(); err != nil {
+		return err
+	}
+	return f.Store.Beat(ctx, incarnation)
+}
+
 func (f *faultyStore) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, error) {
 	f.mu.Lock()
 	f.leases++
-	away := f.away
 	f.mu.Unlock()
-	if away {
-		return cluster.Grant{}, cluster.ErrStoreUnavailable
+	if err := f.fault(); err != nil {
+		return cluster.Grant{}, err
 	}
 	<-time.After(f.delay)
 	grant, err := f.Store.Lease(ctx, c)
@@ -95,16 +118,17 @@ func (f *faultyStore) Report(ctx context.Context, reports []cluster.Report) []cl
 	if f.late {
 		f.kept = append(f.kept, reports...)
 	}
-	away, lost := f.away || f.late || ctx.Err() != nil, f.lost
+	late, lost := f.late || ctx.Err() != nil, f.lost
 	f.mu.Unlock()
+	fault := f.fault()
 	var renewals []cluster.Renewal
-	if !away {
+	if fault == nil && !late {
 		renewals = f.Store.Report(ctx, reports)
 	}
-	if away || lost {
+	if fault != nil || late || lost {
 		renewals = make([]cluster.Renewal, len(reports))
 		for i := range renewals {
-			renewals[i].Err = cluster.ErrStoreUnavailable
+			renewals[i].Err = cmp.Or(fault, cluster.ErrStoreUnavailable)
 		}
 	}
 	return renewals
@@ -114,6 +138,9 @@ func (f *faultyStore) Check(ctx context.Context, ids []cluster.ID) []error {
 	f.mu.Lock()
 	f.checks += len(ids)
 	f.mu.Unlock()
+	if err := f.fault(); err != nil {
+		return slices.Repeat([]error{err}, len(ids))
+	}
 	return f.Store.Check(ctx, ids)
 }
 
@@ -126,7 +153,12 @@ func (f *faultyStore) counted() (leases, reports, checks int) {
 // replica starts a Manager with its report loop; stop ends it cleanly.
 func (w *world) replica() (m *cluster.Manager, stop func()) {
 	w.t.Helper()
-	m, err := cluster.NewManager(w.store, w.cfg, cluster.Options{})
+	return w.replicaWith(cluster.Options{})
+}
+
+func (w *world) replicaWith(options cluster.Options) (m *cluster.Manager, stop func()) {
+	w.t.Helper()
+	m, err := cluster.NewManager(w.store, w.cfg, options)
 	if err != nil {
 		w.t.Fatal(err)
 	}
