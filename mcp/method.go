@@ -4,7 +4,20 @@ package mcp
 const (
 	MethodInitialize  = "initialize"
 	MethodInitialized = "notifications/initialized"
+	MethodSetLevel    = "logging/setLevel"
+	MethodSubscribe   = "resources/subscribe"
+	MethodUnsubscribe = "resources/unsubscribe"
 )
+
+// ReadOnly reports whether a request of this method changes nothing at a server, so that it may be sent twice.
+func ReadOnly(method string) bool {
+	switch method {
+	case "ping", "completion/complete", "prompts/get", "prompts/list", "resources/list", "resources/read",
+		"resources/templates/list", "tools/list", "tasks/get", "tasks/list":
+		return true
+	}
+	return false
+}
 
 // knownMethods are the methods a client may send in any revision.
 var knownMethods = map[string]bool{

@@ -17,6 +17,18 @@ const (
 // same text: strings are in their shortest form. Empty means that there is none.
 type ID string
 
+// ParseID returns the id that a JSON text stands for: a string or an integer, of at most 1,024 bytes.
+func ParseID(text string) (ID, bool) {
+	if len(text) > maxIDLen {
+		return "", false
+	}
+	msg, err := Peek([]byte(`{"jsonrpc":"2.0","method":"ping","id":` + text + `}`))
+	if err != nil || msg.Kind != KindRequest || string(msg.ID) != text {
+		return "", false
+	}
+	return msg.ID, true
+}
+
 // Kind is what a JSON-RPC body is.
 type Kind uint8
 

@@ -27,6 +27,10 @@ func AllowsBatch(revision string) bool {
 	return revision == Revision20241105 || revision == Revision20250326
 }
 
+// Primes reports whether streams of this revision begin with an event that has an id and no data, by which a client can
+// resume before the first message. Clients of older revisions may take it for a broken message.
+func Primes(revision string) bool { return revision >= Revision20251125 && HasSessions(revision) }
+
 // Era is the half of the protocol's history that a message belongs to.
 type Era string
 

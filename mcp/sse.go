@@ -106,28 +106,37 @@ func (r *EventReader) line(limit int) ([]byte, error) {
 
 // WriteEvent writes one event, in a single Write. It refuses an ID, Name or Retry that would break out of its line.
 func WriteEvent(w io.Writer, e Event) error {
-	if strings.ContainsAny(e.ID, "\r\n\x00") || strings.ContainsAny(e.Name, "\r\n") || strings.ContainsAny(e.Retry, "\r\n") {
-		return errors.New("server-sent event: a line break in its id, name or retry")
+	text, err := AppendEvent(nil, e)
+	if err != nil {
+		return err
 	}
-	var buf bytes.Buffer
+	if _, err := w.Write(text); err != nil {
+		return fmt.Errorf("writing server-sent event: %w", err)
+	}
+	return nil
+}
+
+// AppendEvent appends the text of one event to dst. It refuses an ID, Name or Retry that would break out of its line; then dst
+// is returned as it was.
+func AppendEvent(dst []byte, e Event) ([]byte, error) {
+	if strings.ContainsAny(e.ID, "\r\n\x00") || strings.ContainsAny(e.Name, "\r\n") || strings.ContainsAny(e.Retry, "\r\n") {
+		return dst, errors.New("server-sent event: a line break in its id, name or retry")
+	}
 	field := func(name, value string) {
 		if value != "" {
-			buf.WriteString(name + ": " + value + "\n")
+			dst = append(append(append(append(dst, name...), ": "...), value...), '\n')
 		}
 	}
 	field("event", e.Name)
 	field("id", e.ID)
 	field("retry", e.Retry)
-	// The reader on the other side takes each of the three line ends for one; \n is what it gives back.
-	data := bytes.ReplaceAll(bytes.ReplaceAll(e.Data, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	data := e.Data
+	if bytes.IndexByte(data, '\r') >= 0 {
+		// The reader on the other side takes each of the three line ends for one; \n is what it gives back.
+		data = bytes.ReplaceAll(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")), []byte("\r"), []byte("\n"))
+	}
 	for line := range bytes.SplitSeq(data, []byte("\n")) {
-		buf.WriteString("data: ")
-		buf.Write(line)
-		buf.WriteByte('\n')
+		dst = append(append(append(dst, "data: "...), line...), '\n')
 	}
-	buf.WriteByte('\n')
-	if _, err := w.Write(buf.Bytes()); err != nil {
-		return fmt.Errorf("writing server-sent event: %w", err)
-	}
-	return nil
+	return append(dst, '\n'), nil
 }

@@ -25,6 +25,7 @@ const (
 	DefaultEndTimeout        = 3 * time.Second
 	DefaultFollowInterval    = 100 * time.Millisecond
 	DefaultKeepAlive         = 15 * time.Second
+	DefaultKeepAfter         = time.Second
 )
 
 // Upstream is an MCP server: one endpoint or several, each of which serves the sessions that were opened there.
@@ -77,6 +78,9 @@ type Config struct {
 	FollowInterval time.Duration
 	// KeepAlive is the longest silence of an event stream: a comment is sent then. Default 15s.
 	KeepAlive time.Duration
+	// KeepAfter is how long an answer's stream goes on before all of it is stored, so that its client may resume it at any replica;
+	// one whose client leaves is stored at once. Default 1s.
+	KeepAfter time.Duration
 	// NoKeepAlive leaves silent streams silent.
 	NoKeepAlive bool
 
@@ -103,6 +107,7 @@ func (c Config) withDefaults() Config {
 	c.EndTimeout = cmp.Or(c.EndTimeout, DefaultEndTimeout)
 	c.FollowInterval = cmp.Or(c.FollowInterval, DefaultFollowInterval)
 	c.KeepAlive = cmp.Or(c.KeepAlive, DefaultKeepAlive)
+	c.KeepAfter = cmp.Or(c.KeepAfter, DefaultKeepAfter)
 	if c.Resolver == nil {
 		c.Resolver = net.DefaultResolver
 	}

@@ -26,7 +26,7 @@ func (x *exchange) delete() {
 		x.refuseEnded(err)
 		return
 	}
-	x.endUpstream(ctx, session.Endpoint, x.upstreamSession, session.Revision)
+	x.endUpstream(ctx, session.Endpoint, session.UpstreamSession, session.Revision)
 	x.w.WriteHeader(http.StatusNoContent)
 }
 

@@ -21,6 +21,7 @@ const retryAfter = time.Second
 var (
 	errSessionEnded      = errors.New("the session ended")
 	errInitializeTimeout = errors.New("the upstream took too long to answer initialize")
+	errDraining          = errors.New("the replica is stopping")
 )
 
 // refusal is an answer of the proxy's own. Its body is a JSON-RPC error: with the code of JSON-RPC where that defines one
@@ -55,6 +56,13 @@ var (
 		anonymous: true,
 	}
 )
+
+// errEventsGone refuses to resume a stream of which something is missing, or that never was: the answers are the same.
+var errEventsGone = refusal{
+	status:  http.StatusGone,
+	reason:  mcp.ReasonEventsGone,
+	message: "what follows this event is not kept any more; open the stream anew without Last-Event-ID",
+}
 
 func methodNotAllowed(allow, message string) refusal {
 	return refusal{status: http.StatusMethodNotAllowed, allow: allow, message: message}

@@ -28,9 +28,12 @@ type exchange struct {
 	body     []byte
 	msg      mcp.Message // what the body says; zero for requests without one
 
-	session         cluster.ID    // zero until known
-	token           cluster.Token // the client's
-	upstreamSession string        // what the upstream calls the session
+	session         cluster.ID      // zero until known
+	token           cluster.Token   // the client's
+	record          cluster.Session // as it was when the request was admitted
+	upstreamSession string          // of initialize: what the upstream calls the session
+	call            *upstreamCall   // of a request in a session, once it is sent
+	streamed        bool            // the answer is a stream that goes on without this request
 
 	sent atomic.Bool // some of the request may have reached the upstream; set by net/http's goroutines
 }

@@ -7,28 +7,28 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptrace"
 	"net/http/httputil"
 	"strings"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
-// forward sends the request to its upstream and copies the answer to the client. ctx bounds both. answered sees the
-// answer before the client does, and may refuse it.
+// sender sends a request to an upstream, or answers it in another way.
+type sender func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (s sender) RoundTrip(req *http.Request) (*http.Response, error) { return s(req) }
+
+// forward has the request sent and copies the answer to the client. ctx bounds both. answered sees the answer before the client does,
+// and may refuse it.
 //
 // A httputil.ReverseProxy is a set of hooks; each exchange has its own, so that the hooks know what they are for. Its
 // FlushInterval is left zero: it flushes every piece of an event stream, and of any answer of unknown length, by itself,
 // and a short JSON answer of known length is not worth two packets.
-func (x *exchange) forward(ctx context.Context, answered func(*http.Response) error) {
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// The transport tries again only what it knows not to have sent, so each attempt starts from nothing.
-		GetConn:      func(string) { x.sent.Store(false) },
-		WroteHeaders: func() { x.sent.Store(true) },
-	})
+func (x *exchange) forward(ctx context.Context, send sender, answered func(*http.Response) error) {
 	reverse := httputil.ReverseProxy{
 		Rewrite:   x.rewrite,
-		Transport: x.endpoint,
+		Transport: send,
 		ModifyResponse: func(res *http.Response) error {
 			dropCORS(res.Header)
 			res.Trailer.Del(mcp.HeaderSessionID)
@@ -42,6 +42,14 @@ func (x *exchange) forward(ctx context.Context, answered func(*http.Response) er
 		ErrorLog:     slog.NewLogLogger(x.p.log.Handler(), slog.LevelDebug),
 	}
 	reverse.ServeHTTP(x.w, x.outbound(ctx))
+}
+
+// sendToEndpoint sends a request that belongs to no session to the endpoint that was chosen for it.
+func (x *exchange) sendToEndpoint(req *http.Request) (*http.Response, error) {
+	out := req.WithContext(withTrace(req.Context(), &x.sent))
+	out.URL = x.endpoint.target(req.URL.RawQuery)
+	out.Host = x.endpoint.host // servers on loopback refuse any other
+	return x.endpoint.RoundTrip(out)
 }
 
 // outbound returns the request with the body that was read instead of the client's.
@@ -61,8 +69,6 @@ func (x *exchange) outbound(ctx context.Context) *http.Request {
 // rewrite makes the client's request the proxy's own. Hop-by-hop headers and what the client claims about forwarding are
 // gone already.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
-	pr.Out.URL = x.endpoint.target(pr.Out.URL.RawQuery)
-	pr.Out.Host = x.endpoint.host // servers on loopback refuse any other
 	pr.SetXForwarded()
 
 	h := pr.Out.Header
@@ -77,10 +83,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	} {
 		h.Del(name)
 	}
-	if x.upstreamSession != "" {
-		h.Set(mcp.HeaderSessionID, x.upstreamSession)
-	}
-	if x.msg.Initializes {
+	if x.era == mcp.EraSession {
 		h.Del("Accept-Encoding") // the answer must be read
 	}
 }
@@ -113,12 +116,17 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 	switch cause := context.Cause(ctx); {
 	case errors.As(err, &refused):
 		x.refuse(refused)
+	case errors.Is(err, errSessionLost):
+		x.p.endLost(x.detached(), x.session, x.upstream.Name, "recovery is off")
+		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errSessionEnded):
 		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errInitializeTimeout):
 		x.refuse(upstreamUnavailable(errInitializeTimeout.Error()))
 	case x.r.Context().Err() != nil:
 		panic(http.ErrAbortHandler) // the client is gone
+	case errors.Is(cause, errDraining) && !x.sent.Load():
+		x.refuse(upstreamUnavailable("this replica is stopping; retry"))
 	default:
 		x.p.log.Warn("upstream did not answer", "upstream", x.upstream.Name, "session", x.sessionText(), "sent", x.sent.Load(), "error", err)
 		x.refuse(x.upstreamFailed())

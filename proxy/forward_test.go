@@ -2,14 +2,17 @@ package proxy_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 )
 
@@ -103,34 +106,34 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 	})
 	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.WriteTimeout = 200 * time.Millisecond })
 	token := r.openSession()
-	for _, q := range []request{
-		post(r.url, token, `{"jsonrpc":"2.0","id":1,"method":"tools/call"}`),
-		get(r.url, token).with("Last-Event-Id", "stream-1_7"),
-	} {
+	for _, q := range []request{post(r.url, token, `{"jsonrpc":"2.0","id":1,"method":"tools/call"}`), get(r.url, token)} {
 		next = make(chan string)
 		res := q.open(t) // the header comes before any event
-		stream := res.lines()
+		events := mcp.NewEventReader(res.Body, 1<<20)
+		if primed, err := events.Next(); err != nil || primed.ID == "" || len(primed.Data) != 0 {
+			t.Fatalf("%s: the stream begins with %+v, %v; want an id without data", q.method, primed, err)
+		}
 		// Each event is sent only after the one before has arrived, the last one after longer than any write may take.
-		for i := range 3 {
+		seen := map[string]bool{}
+		for i, data := range []string{`{"first":1}`, `{"second":2}`, `{"jsonrpc":"2.0","id":1,"result":{}}`} {
 			if i == 2 {
 				<-time.After(300 * time.Millisecond)
 			}
-			next <- fmt.Sprintf("id: stream-1_%d\ndata: %d\n\n", i, i)
-			for _, want := range []string{fmt.Sprintf("id: stream-1_%d", i), fmt.Sprintf("data: %d", i), ""} {
-				if !stream.Scan() || stream.Text() != want {
-					t.Fatalf("%s: got line %q, %v; want %q", q.method, stream.Text(), stream.Err(), want)
-				}
+			next <- fmt.Sprintf("id: stream-1_%d\ndata: %s\n\n", i, data)
+			got, err := events.Next()
+			if err != nil || string(got.Data) != data || got.ID == "" || strings.Contains(got.ID, "stream-1") || seen[got.ID] {
+				t.Fatalf("%s: got %+v, %v; want %s with an id of its own", q.method, got, err, data)
 			}
+			seen[got.ID] = true
 		}
 		<-time.After(300 * time.Millisecond) // the end, too, may come long after the last event
 		close(next)
-		if stream.Scan() || stream.Err() != nil {
-			t.Errorf("%s: after the last event: %q, %v", q.method, stream.Text(), stream.Err())
+		if q.method == http.MethodPost {
+			if last, err := events.Next(); !errors.Is(err, io.EOF) {
+				t.Errorf("after the last event: %+v, %v", last, err)
+			}
 		}
-	}
-	requests := u.requests()
-	if got := requests[len(requests)-1].header.Get("Last-Event-Id"); got != "stream-1_7" {
-		t.Errorf("Last-Event-ID at the upstream: %q", got)
+		_ = res.Body.Close()
 	}
 }
 
@@ -211,7 +214,7 @@ func TestStreamsEndWithTheirSession(t *testing.T) {
 			receive(t, "both to reach the upstream", waiting)
 		}
 		del(at.url, token).send(t)
-		if text, err := io.ReadAll(stream.Body); err != nil || string(text) != "data: unfinished" {
+		if text, err := io.ReadAll(stream.Body); err != nil || strings.Contains(string(text), "unfinished") {
 			t.Errorf("%s: the stream ended with %q, %v", name, text, err)
 		}
 		got := receive(t, "the request to be answered", called)
@@ -235,10 +238,6 @@ func TestUpstreamThatLostTheSession(t *testing.T) {
 	})
 	r := newFleet(t, u.url).replica()
 	token := r.openSession()
-	// A server may answer 404 to every GET, when it has no stream to offer.
-	if got := get(r.url, token).send(t); got.status != 404 || r.status(token) != cluster.StatusActive {
-		t.Errorf("GET: %d, the session is %s", got.status, r.status(token))
-	}
 	got := post(r.url, token, pingBody).send(t)
 	if p := got.problem(); got.status != 404 || p.Error.Data.Reason != "session_not_found" || len(p.ID) != 0 || strings.Contains(got.body, upstreamSession) {
 		t.Errorf("POST: %d %s", got.status, got.body)
@@ -345,7 +344,6 @@ func TestObserverHearsOfEachRequestAndOfNoSecret(t *testing.T) {
 
 func TestClientThatStopsReadingIsCut(t *testing.T) {
 	t.Parallel()
-	cut := make(chan struct{})
 	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
 		if got.method != http.MethodGet {
 			return false
@@ -356,7 +354,6 @@ func TestClientThatStopsReadingIsCut(t *testing.T) {
 				break
 			}
 		}
-		close(cut)
 		return true
 	})
 	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.WriteTimeout = 200 * time.Millisecond })
@@ -364,7 +361,10 @@ func TestClientThatStopsReadingIsCut(t *testing.T) {
 	conn := r.dial()
 	// And then reads nothing.
 	_, _ = fmt.Fprintf(conn, "GET /mcp HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nMcp-Session-Id: %s\r\n\r\n", token)
-	receive(t, "the stream to be cut", cut)
+	eventually(t, "the stream to be cut", func() bool {
+		return slices.ContainsFunc(r.requests(), func(done proxy.RequestInfo) bool { return done.Method == http.MethodGet })
+	})
+	del(r.url, token).send(t)
 }
 
 func TestLeasesAreReleased(t *testing.T) {
@@ -385,10 +385,14 @@ func TestLeasesAreReleased(t *testing.T) {
 	post(r.url, token, "["+pingBody+"]").send(t)
 	stream := get(r.url, token).open(t)
 	receive(t, "the stream to open", streaming)
-	if r.manager.Held() != 1 {
-		t.Errorf("%d sessions are held while a stream is open, want 1", r.manager.Held())
-	}
 	_ = stream.Body.Close()
+	after := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() { close(after) })
+	receive(t, "several leases to pass", after)
+	if r.manager.Held() != 1 {
+		t.Errorf("%d sessions are held while a stream is read for a client that may come back, want 1", r.manager.Held())
+	}
+	del(r.url, token).send(t)
 	eventually(t, "the session to be let go", func() bool { return r.manager.Held() == 0 })
 }
 

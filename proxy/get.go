@@ -1,7 +1,10 @@
 package proxy
 
 import (
+	"context"
+	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
@@ -10,8 +13,8 @@ import (
 // maxIgnoredBody is how much of a body is read, and thrown away, where none belongs.
 const maxIgnoredBody = 64 << 10
 
-// get serves a GET: the client opens a stream of what the server has to say of its own, or resumes one by Last-Event-ID,
-// which is passed on.
+// get serves a GET: the client listens to what the server has to say of its own, or resumes any stream of its session by
+// Last-Event-ID. At which replica it does that makes no difference.
 func (x *exchange) get() {
 	if !x.checkBodyless("GET") {
 		return
@@ -24,8 +27,133 @@ func (x *exchange) get() {
 	if !ok {
 		return
 	}
-	defer lease.Release()
-	x.forwardLeased(lease)
+	defer func() {
+		if !x.streamed {
+			lease.Release()
+		}
+	}()
+	x.forward(x.r.Context(), func(req *http.Request) (*http.Response, error) { return x.openStream(req, lease) }, func(res *http.Response) error {
+		res.Header.Del(mcp.HeaderSessionID) // it is the upstream's own
+		return nil
+	})
+}
+
+// openStream opens or resumes the stream that a GET asks for.
+func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Response, error) {
+	last := strings.Join(req.Header.Values(mcp.HeaderLastEventID), ", ")
+	req.Header.Del(mcp.HeaderLastEventID)
+	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, session: x.record}
+	if last == "" {
+		return x.listen(req.Context(), lease, nil)
+	}
+	id, ok := parseEventID(last)
+	switch {
+	case !ok:
+		return nil, errEventsGone
+	case id.stream == cluster.OwnStream:
+		return x.listen(req.Context(), lease, &id)
+	default:
+		l := newListener(x.call, lease, id)
+		l.onLeave = func() { x.p.follower.remove(l) }
+		x.p.follower.readAll(req.Context(), []*listener{l})
+		return x.streamTo(l), nil
+	}
+}
+
+// listen makes the client the one that the session's own stream goes to, and this replica its reader unless another one is. after is
+// the last event that the client has; nil: it wants what comes from now on.
+func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *eventID) (*http.Response, error) {
+	state, err := x.claimListening(ctx)
+	if err != nil {
+		return nil, refusalOf(err)
+	}
+	l := newListener(x.call, lease, eventID{stream: cluster.OwnStream, claim: state.Claim, position: state.Last})
+	l.number = state.Listener
+	l.onEnded = func() {
+		if r := x.p.own.of(l.session); r != nil {
+			r.stop(errSessionEnded)
+		}
+	}
+	l.onLeave = func() {
+		x.p.follower.remove(l)
+		if r := x.p.own.of(l.session); r != nil {
+			r.left(l)
+		}
+	}
+	if after == nil {
+		l.prime(x.record.Revision)
+	} else if err := x.catchUp(ctx, l, state, *after); err != nil {
+		return nil, err
+	}
+	if state.Reader == x.p.incarnation {
+		r, refused, err := x.p.readOwn(ctx, x.call, lease, state)
+		if err != nil {
+			return nil, streamRefusal(err)
+		}
+		if refused != nil {
+			return refused, nil
+		}
+		r.attach(l)
+	}
+	return x.streamTo(l), nil
+}
+
+// claimListening makes the client the listener, and this replica the reader where nobody reads.
+func (x *exchange) claimListening(ctx context.Context) (cluster.StreamState, error) {
+	p := x.p
+	claim := cluster.StreamClaim{ID: x.session, Owner: p.incarnation, Listen: true, Read: !p.isDraining()}
+	state, err := p.sessions.ClaimStream(ctx, claim)
+	if err != nil || state.Reader == p.incarnation || p.isDraining() || !p.follower.isUnread(ctx, state.Reader) {
+		return state, err
+	}
+	taken, err := p.sessions.ClaimStream(ctx, cluster.StreamClaim{ID: x.session, Owner: p.incarnation, Read: true, From: state.Claim})
+	if err != nil {
+		return state, nil //nolint:nilerr // the follower tries again
+	}
+	return taken, nil
+}
+
+// catchUp gives a listener that resumes what it has missed, as far as one look goes; the follower goes on from there.
+func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.StreamState, after eventID) error {
+	l.position = after.position
+	if after.claim < state.Claim && after.position > state.Since {
+		// The reader before had sent it more than it could store: of what the store knows nothing was missed.
+		l.position = state.Since
+	}
+	page := x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
+	switch {
+	case errors.Is(page.Err, cluster.ErrEventsGone):
+		return errEventsGone
+	case page.Err != nil:
+		return refusalOf(page.Err)
+	}
+	l.offer(l.position+1, page.Events)
+	return nil
+}
+
+// streamRefusal is the answer to a client whose stream the upstream cannot be asked for.
+func streamRefusal(err error) error {
+	if refused, ok := errors.AsType[refusal](err); ok {
+		return refused
+	}
+	if errors.Is(err, errSessionLost) {
+		return err
+	}
+	return upstreamUnavailable("the upstream could not be asked for the stream; retry")
+}
+
+// streamTo answers with a listener's stream.
+func (x *exchange) streamTo(l *listener) *http.Response {
+	x.streamed = true
+	x.p.follower.add(l)
+	return &http.Response{
+		StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: -1,
+		Header: http.Header{"Content-Type": {mcp.MediaTypeEventStream}, "Cache-Control": {"no-cache, no-transform"}, "X-Accel-Buffering": {"no"}},
+		Body: &streamBody{
+			source: l, keepAlive: x.p.keepAlive(), gone: x.r.Context().Done(), ended: l.lease.Ended(), drained: x.p.draining,
+			onEnded: l.sessionEnded,
+		},
+	}
 }
 
 // checkBodyless checks what GET and DELETE have in common. When it returns false, the request is answered.

@@ -51,7 +51,7 @@ func (x *exchange) initialize() {
 	// The timer also ends a stream that goes on after the answer: nothing more is due on it.
 	timer := time.AfterFunc(x.p.cfg.InitializeTimeout, func() { cancel(errInitializeTimeout) })
 	defer timer.Stop()
-	x.forward(ctx, func(res *http.Response) error { return i.answered(ctx, res) })
+	x.forward(ctx, x.sendToEndpoint, func(res *http.Response) error { return i.answered(ctx, res) })
 }
 
 // conclude undoes what was made, unless the client has it.
@@ -148,16 +148,8 @@ func (i *initialization) read(ctx context.Context, res *http.Response, body *ans
 	// One byte more than allowed tells "too large" from "just fits".
 	limited := &io.LimitedReader{R: body.ReadCloser, N: i.p.cfg.MaxBody + 1}
 	source := io.TeeReader(limited, &taken)
-	var answer mcp.Message
-	var err error
-	switch contentType := res.Header.Get("Content-Type"); {
-	case mcp.IsMediaType(contentType, mcp.MediaTypeJSON):
-		answer, err = i.readJSON(source, &taken)
-	case mcp.IsMediaType(contentType, mcp.MediaTypeEventStream):
-		answer, err = i.readEvents(source)
-	default:
-		err = errors.New("it is neither JSON nor an event stream")
-	}
+	// The source is bounded, so one event may be as large as all of it.
+	answer, err := findAnswer(source, res.Header.Get("Content-Type"), int(i.p.cfg.MaxBody)+1, i.msg.ID)
 	if limited.N <= 0 {
 		err = fmt.Errorf("it is over %d bytes", i.p.cfg.MaxBody)
 	}
@@ -175,24 +167,35 @@ func (i *initialization) read(ctx context.Context, res *http.Response, body *ans
 	return answer, nil
 }
 
-func (i *initialization) readJSON(source io.Reader, taken *bytes.Buffer) (mcp.Message, error) {
-	if _, err := io.Copy(io.Discard, source); err != nil {
+// findAnswer reads an upstream's answer to the request with an id, as far as it must. In a stream of events others may come before it,
+// each of at most maxEvent bytes.
+func findAnswer(source io.Reader, contentType string, maxEvent int, id mcp.ID) (mcp.Message, error) {
+	switch {
+	case mcp.IsMediaType(contentType, mcp.MediaTypeJSON):
+		return answerInJSON(source, id)
+	case mcp.IsMediaType(contentType, mcp.MediaTypeEventStream):
+		return answerInEvents(mcp.NewEventReader(source, maxEvent), id)
+	default:
+		return mcp.Message{}, errors.New("it is neither JSON nor an event stream")
+	}
+}
+
+func answerInJSON(source io.Reader, id mcp.ID) (mcp.Message, error) {
+	body, err := io.ReadAll(source)
+	if err != nil {
 		return mcp.Message{}, errors.New("it broke off")
 	}
-	answer, err := mcp.Peek(taken.Bytes())
+	answer, err := mcp.Peek(body)
 	if err != nil {
 		return mcp.Message{}, err
 	}
-	if !i.isAnswer(answer) {
+	if !answers(answer, id) {
 		return mcp.Message{}, errors.New("it answers no request of this id")
 	}
 	return answer, nil
 }
 
-// readEvents reads events up to the answer. Others may come before it: they are passed on as they are.
-func (i *initialization) readEvents(source io.Reader) (mcp.Message, error) {
-	// The source is bounded, so one event may be as large as all of it.
-	events := mcp.NewEventReader(source, int(i.p.cfg.MaxBody)+1)
+func answerInEvents(events *mcp.EventReader, id mcp.ID) (mcp.Message, error) {
 	for {
 		event, err := events.Next()
 		if err != nil {
@@ -205,14 +208,14 @@ func (i *initialization) readEvents(source io.Reader) (mcp.Message, error) {
 		if err != nil {
 			return mcp.Message{}, err
 		}
-		if i.isAnswer(answer) {
+		if answers(answer, id) {
 			return answer, nil
 		}
 	}
 }
 
-// isAnswer reports whether a message answers the client's request. An error without an id does: the upstream could not
-// read the request.
-func (i *initialization) isAnswer(m mcp.Message) bool {
-	return m.Kind == mcp.KindResponse && (m.ID == i.msg.ID || m.Failed && m.ID == "")
+// answers reports whether a message answers the request with an id. An error without an id does: the upstream could not read the
+// request.
+func answers(m mcp.Message, id mcp.ID) bool {
+	return m.Kind == mcp.KindResponse && (m.ID == id || m.Failed && m.ID == "")
 }

@@ -20,11 +20,16 @@ func newServer(t *testing.T, h http.Handler) string {
 	return s.URL
 }
 
+// noSessions has none.
+type noSessions struct{ proxy.Sessions }
+
+func (noSessions) Incarnation() string { return "r-1/AAAAAAAA" }
+
 // ask asks a proxy that has no sessions, and whose answer to what its policy allows is therefore 400.
 func ask(t *testing.T, cfg proxy.Config, method, host string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	cfg.Upstreams = []proxy.Upstream{{URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}}}
-	p, err := proxy.New(nil, cfg)
+	p, err := proxy.New(noSessions{}, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

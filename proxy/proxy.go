@@ -6,6 +6,10 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
@@ -17,6 +21,20 @@ type Sessions interface {
 	Activate(ctx context.Context, s cluster.Session, a cluster.Activation) (cluster.Session, error)
 	Lease(ctx context.Context, token cluster.Token, use cluster.Use) (*cluster.Lease, error)
 	Terminate(ctx context.Context, id cluster.ID, status cluster.Status) (cluster.Session, error)
+	Get(ctx context.Context, id cluster.ID) (cluster.Session, error)
+
+	ClaimRecovery(ctx context.Context, id cluster.ID, version int64, writer string, d time.Duration) (cluster.Recovery, error)
+	Remap(ctx context.Context, s cluster.Session, writer, endpoint string, a cluster.Activation) (cluster.Session, error)
+	Note(ctx context.Context, n cluster.Note) error
+
+	Append(ctx context.Context, a cluster.EventAppend) (cluster.Appended, error)
+	Events(ctx context.Context, queries []cluster.EventQuery) []cluster.EventPage
+	ClaimStream(ctx context.Context, c cluster.StreamClaim) (cluster.StreamState, error)
+	ReleaseStream(ctx context.Context, id cluster.ID, claim int64) error
+	StreamStates(ctx context.Context, ids []cluster.ID) []cluster.StreamState
+
+	Incarnation() string
+	Alive(ctx context.Context, owner string) (bool, error)
 }
 
 var _ Sessions = (*cluster.Manager)(nil)
@@ -30,6 +48,21 @@ type Proxy struct {
 	policy    policy
 	buffers   sync.Pool // of *[]byte, each of copyBufferSize
 	farewells chan cluster.Session
+
+	incarnation string
+	owner       string // its random part
+	answers     atomic.Int64
+	answering   answerStreams
+	own         ownReaders
+	follower    *follower
+	recovering  singleflight.Group
+
+	background context.Context // of what goes on without a client; ends with Close
+	end        context.CancelFunc
+	cut        context.Context // of what waits for an upstream; ends with Cut
+	cutNow     context.CancelCauseFunc
+	draining   chan struct{}
+	running    sync.WaitGroup // all goroutines that outlive a request
 }
 
 // New returns a proxy. The error says everything that is wrong with cfg. Close the proxy when it is no longer used.
@@ -46,14 +79,23 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 		policy:    newPolicy(cfg),
 		farewells: make(chan cluster.Session, farewellQueue),
 	}
+	p.incarnation, p.owner = sessions.Incarnation(), ownerOf(sessions.Incarnation())
+	p.answering = answerStreams{p: p, all: make(map[*answerStream]struct{})}
+	p.own.all = make(map[cluster.ID]*ownReader)
+	p.follower = newFollower(p)
+	p.background, p.end = context.WithCancel(context.Background())
+	p.cut, p.cutNow = context.WithCancelCause(p.background)
+	p.draining = make(chan struct{})
 	for _, u := range cfg.Upstreams {
 		p.upstreams[u.path()] = newUpstream(u, cfg)
 	}
 	return p, nil
 }
 
-// Close closes idle connections to upstreams. Requests in flight are not affected.
+// Close ends all that goes on in the background, waits for it, and closes idle connections to upstreams. Requests in flight are cut.
 func (p *Proxy) Close() {
+	p.end()
+	p.running.Wait()
 	for _, u := range p.upstreams {
 		u.close()
 	}

@@ -26,8 +26,8 @@ func (x *exchange) postInSession() {
 	if !ok {
 		return
 	}
-	defer lease.Release()
 	if revision := lease.Session().Revision; x.msg.Kind == mcp.KindBatch && !mcp.AllowsBatch(revision) {
+		lease.Release()
 		x.refuse(refusal{
 			status:  http.StatusBadRequest,
 			code:    mcp.CodeInvalidRequest,
@@ -80,42 +80,94 @@ func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 		x.refuseFor(err, f)
 		return nil, false
 	}
-	x.token, x.session, x.upstreamSession = token, token.ID, lease.Session().UpstreamSession
+	x.token, x.session, x.record = token, token.ID, lease.Session()
 	return lease, true
 }
 
-// forwardLeased forwards the request until it is answered or its session ends.
+// forwardLeased forwards the request until it is answered or its session ends. That its client leaves ends nothing: in this era it is no
+// cancellation.
 func (x *exchange) forwardLeased(lease *cluster.Lease) {
-	if !x.aim(lease.Session().Endpoint) {
-		return
-	}
-	ctx, cancel := context.WithCancelCause(x.r.Context())
-	// The watcher ends with this function, which cancels its context and waits for it.
+	ctx, cancel := context.WithCancelCause(x.detached())
+	unlink := context.AfterFunc(x.p.cut, func() { cancel(errDraining) })
+	defer unlink()
+	// The watcher ends with this function, or when the answer turns out to be a stream, which watches for itself.
+	answering, answered := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
 		select {
 		case <-lease.Ended():
 			cancel(errSessionEnded)
-		case <-ctx.Done():
+		case <-answering.Done():
 		}
 	})
-	defer watcher.Wait()
-	defer cancel(nil)
-	x.forward(ctx, func(res *http.Response) error { return x.answeredInSession(ctx, res, lease) })
+	defer func() {
+		answered()
+		watcher.Wait()
+		if !x.streamed {
+			cancel(nil)
+			lease.Release()
+		}
+	}()
+	x.forward(ctx, x.sendInSession, func(res *http.Response) error {
+		if isEventStream(res) {
+			answered()
+			x.answeredByStream(ctx, cancel, res, lease)
+		}
+		return x.answeredInSession(ctx, res, lease)
+	})
+}
+
+// sendInSession sends the request to the upstream of its session.
+func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
+	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, session: x.record}
+	res, err := x.call.do(req.Context(), message{
+		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
+	})
+	if failed, ok := errors.AsType[*unanswered](err); ok {
+		x.sent.Store(failed.sent)
+	}
+	if errors.Is(context.Cause(req.Context()), errDraining) {
+		x.sent.Store(true) // it may have been
+	}
+	return res, err
+}
+
+// isEventStream reports whether an answer is a stream of events that can be read.
+func isEventStream(res *http.Response) bool {
+	encoding := res.Header.Get("Content-Encoding")
+	return res.StatusCode == http.StatusOK && (encoding == "" || encoding == "identity") &&
+		mcp.IsMediaType(res.Header.Get("Content-Type"), mcp.MediaTypeEventStream)
+}
+
+// answeredByStream makes the stream that the upstream answers with one that outlives the client's connection.
+func (x *exchange) answeredByStream(ctx context.Context, cancel context.CancelCauseFunc, res *http.Response, lease *cluster.Lease) {
+	x.streamed = true
+	// This request's end is not the stream's.
+	unlink := context.AfterFunc(x.p.cut, func() { cancel(errDraining) })
+	s := newAnswerStream(x.call, lease, x.msg, func(cause error) { unlink(); cancel(cause) })
+	upstream := res.Body
+	res.Body = &streamBody{
+		source: s, keepAlive: x.p.keepAlive(), settle: settleTime, gone: x.r.Context().Done(), ended: lease.Ended(),
+		onEnded: func() { cancel(errSessionEnded) },
+	}
+	res.ContentLength = -1
+	res.Header.Del("Content-Length")
+	x.p.answering.start(ctx, s, upstream)
 }
 
 // answeredInSession takes in the header of the upstream's answer.
 func (x *exchange) answeredInSession(ctx context.Context, res *http.Response, lease *cluster.Lease) error {
-	// Only a POST tells for sure: some servers answer 404 to every GET, meaning that they have no such stream.
-	if res.StatusCode == http.StatusNotFound && x.upstreamSession != "" && x.r.Method == http.MethodPost {
-		x.lostByUpstream()
-		return errSessionNotFound
-	}
 	// Some servers name the session in every answer, and clients check it.
 	id := res.Header.Get(mcp.HeaderSessionID)
 	res.Header.Del(mcp.HeaderSessionID)
-	if id != "" && id == x.upstreamSession {
+	if id != "" && id == x.call.current().UpstreamSession {
 		res.Header.Set(mcp.HeaderSessionID, x.token.Reveal())
+	}
+	if res.StatusCode >= 200 && res.StatusCode <= 299 {
+		x.note()
+	}
+	if x.streamed {
+		return nil
 	}
 	res.Body = &answerBody{
 		ReadCloser: res.Body,
@@ -124,15 +176,4 @@ func (x *exchange) answeredInSession(ctx context.Context, res *http.Response, le
 		ended:      func() bool { return errors.Is(context.Cause(ctx), errSessionEnded) },
 	}
 	return nil
-}
-
-// lostByUpstream ends a session that its upstream no longer knows. The client must start anew either way, so it is told
-// even when the store cannot be.
-func (x *exchange) lostByUpstream() {
-	_, err := x.p.sessions.Terminate(x.detached(), x.session, cluster.StatusFailed)
-	if err != nil && !errors.Is(err, cluster.ErrIllegalTransition) && !errors.Is(err, cluster.ErrNotFound) {
-		x.p.log.Warn("session lost by its upstream could not be ended", "session", x.sessionText(), "error", err)
-		return
-	}
-	x.p.log.Warn("upstream lost a session", "upstream", x.upstream.Name, "session", x.sessionText())
 }

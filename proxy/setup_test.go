@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -110,6 +109,7 @@ func (f *fleet) replica(change ...func(*proxy.Config)) *replica {
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = manager.Run(ctx) })
+	running.Go(func() { _ = p.RunStreams(ctx) })
 	f.t.Cleanup(func() {
 		r.server.CloseClientConnections()
 		r.server.Close()
@@ -182,9 +182,6 @@ func (a answer) problem() problem {
 
 // opened is an answer whose body is read as it comes.
 type opened struct{ *http.Response }
-
-// lines reads the body line by line.
-func (o *opened) lines() *bufio.Scanner { return bufio.NewScanner(o.Body) }
 
 // open sends the request and returns the answer with its body unread. A test that does not read it to the end closes it.
 func (r request) open(t *testing.T) *opened {

@@ -12,7 +12,7 @@ func (x *exchange) stateless() {
 	if !x.aim("") {
 		return
 	}
-	x.forward(x.r.Context(), func(res *http.Response) error {
+	x.forward(x.r.Context(), x.sendToEndpoint, func(res *http.Response) error {
 		res.Header.Del(mcp.HeaderSessionID)
 		res.Body = &answerBody{ReadCloser: res.Body, res: res}
 		return nil

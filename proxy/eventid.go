@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"strconv"
+	"strings"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// maxEventID bounds the ids of events, in bytes. A request whose own id is so long that the ids of its events would be longer
+// cannot be resumed.
+const maxEventID = 512
+
+// eventID is what a client knows an event by, and names when it resumes: which stream of its session, and where in it. It is no
+// secret and proves nothing; it is only looked up among the events of the client's own session.
+//
+//	g.<claim>.<position>                       the session's own stream
+//	p.<owner>.<number>.<position>.<request>    the answer to one request, which the replica <owner> reads
+//
+// Numbers are to base 36; the request's JSON-RPC id is its JSON text in base64url.
+type eventID struct {
+	stream   string // as the store names it
+	position int64
+	claim    int64  // of the own stream: the reader's, under which the event was sent
+	owner    string // of an answer: the random part of the incarnation that reads it from the upstream
+	request  mcp.ID // of an answer
+}
+
+// answerStreamName names the stream of one answer.
+func answerStreamName(owner string, number int64) string {
+	return "p." + owner + "." + strconv.FormatInt(number, 36)
+}
+
+// String is the text that clients see. Empty when it would be too long.
+func (e eventID) String() string {
+	position := strconv.FormatInt(e.position, 36)
+	if e.stream == cluster.OwnStream {
+		return cluster.OwnStream + "." + strconv.FormatInt(e.claim, 36) + "." + position
+	}
+	text := e.stream + "." + position + "." + base64.RawURLEncoding.EncodeToString([]byte(e.request))
+	if len(text) > maxEventID {
+		return ""
+	}
+	return text
+}
+
+// parseEventID reads what a client sent as Last-Event-ID. What this package has not made is no id.
+func parseEventID(text string) (eventID, bool) {
+	if len(text) > maxEventID {
+		return eventID{}, false
+	}
+	var e eventID
+	switch parts := strings.Split(text, "."); {
+	case len(parts) == 3 && parts[0] == cluster.OwnStream:
+		e = eventID{stream: cluster.OwnStream, claim: parseNumber(parts[1]), position: parseNumber(parts[2])}
+	case len(parts) == 5 && parts[0] == "p" && isOwner(parts[1]):
+		request, err := base64.RawURLEncoding.DecodeString(parts[4])
+		if err != nil {
+			return eventID{}, false
+		}
+		id, _ := mcp.ParseID(string(request))
+		e = eventID{
+			stream: answerStreamName(parts[1], parseNumber(parts[2])), owner: parts[1], position: parseNumber(parts[3]), request: id,
+		}
+	}
+	// Numbers have one form each, and no other is taken.
+	return e, e.stream != "" && e.String() == text
+}
+
+// parseNumber reads a number as eventID.String writes it; anything else becomes one that is written otherwise.
+func parseNumber(text string) int64 {
+	n, err := strconv.ParseInt(text, 36, 64)
+	if err != nil || n < 0 || n > 1<<53-1 {
+		return 0
+	}
+	return n
+}
+
+// isOwner reports whether s may be the random part of an incarnation.
+func isOwner(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'A' || c > 'Z') && (c < '2' || c > '7') {
+			return false
+		}
+	}
+	return len(s) == ownerLen
+}
+
+// ownerLen is how many characters the random part of an incarnation has.
+const ownerLen = 8
+
+// ownerOf is the random part of an incarnation.
+func ownerOf(incarnation string) string {
+	return incarnation[strings.LastIndexByte(incarnation, '/')+1:]
+}
+
+// The kinds of what is stored of a stream.
+const (
+	keptBegun   = 'b' // the stream has begun: an answer's first event, without data
+	keptMessage = 'm'
+	keptEnd     = 'e' // nothing follows
+)
+
+// keptEvent is one event of a stream as the store has it: a letter for its kind, its name, a line end, its data.
+type keptEvent struct {
+	kind byte
+	name string // of the server-sent event; empty means "message"
+	data []byte
+}
+
+func (e keptEvent) encode() []byte {
+	text := make([]byte, 0, 2+len(e.name)+len(e.data))
+	text = append(append(append(text, e.kind), e.name...), '\n')
+	return append(text, e.data...)
+}
+
+// decodeKept reads what encode wrote. Anything else is a message without data, which tells a client nothing.
+func decodeKept(text []byte) keptEvent {
+	if len(text) < 2 {
+		return keptEvent{kind: keptBegun}
+	}
+	name, data, _ := strings.Cut(string(text[1:]), "\n")
+	return keptEvent{kind: text[0], name: name, data: []byte(data)}
+}

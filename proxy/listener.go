@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// maxQueued is how much waits for a listener's client before its stream is cut, in bytes. The client comes back and goes on where it
+// was.
+const maxQueued = 4 << 20
+
+// listener is the client's end of a stream whose events are in the store: a session's own stream, or an answer that is resumed. Its
+// events come from a reader of this replica, or from the follower.
+type listener struct {
+	session cluster.ID
+	id      eventID // of the stream; the position is not used
+	number  int64   // of a listener to the own stream: the latest is the one that is sent to
+	call    *upstreamCall
+	lease   *cluster.Lease // the listener's to release
+	news    signal
+
+	mu       sync.Mutex
+	position int64     // of the last event that was taken in
+	queue    []byte    // text for the client
+	over     bool      // nothing follows
+	fed      bool      // a reader of this replica gives it events as they come
+	opened   time.Time // when it was opened
+	heard    time.Time // when there last was something
+	looked   time.Time // when the follower last looked
+	onEnded  func()    // may be nil
+	onLeave  func()
+}
+
+func newListener(call *upstreamCall, lease *cluster.Lease, id eventID) *listener {
+	now := time.Now()
+	return &listener{session: call.current().ID, id: id, call: call, lease: lease, position: id.position, news: newSignal(), opened: now, heard: now}
+}
+
+// isOwn reports whether it is the session's own stream that is listened to.
+func (l *listener) isOwn() bool { return l.id.stream == cluster.OwnStream }
+
+// prime lets a client know where it is before there is any event.
+func (l *listener) prime(revision string) {
+	if !mcp.Primes(revision) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.write(mcp.Event{ID: l.idAt(l.position)})
+}
+
+// idAt is the id of the event at a position.
+func (l *listener) idAt(position int64) string {
+	id := l.id
+	id.position = position
+	return id.String()
+}
+
+// write queues an event. The caller holds l.mu.
+func (l *listener) write(e mcp.Event) {
+	if text, err := mcp.AppendEvent(l.queue, e); err == nil { // of what a reader of events has read
+		l.queue = text
+	}
+}
+
+// offer gives the listener events, of which the first is at a position. It reports whether they follow on what it has: if not, it
+// must be given those in between first.
+func (l *listener) offer(first int64, events [][]byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if first > l.position+1 {
+		return false
+	}
+	if l.over {
+		return true
+	}
+	for i, text := range events {
+		if position := first + int64(i); position > l.position {
+			l.position = position
+			l.take1(decodeKept(text))
+		}
+	}
+	l.heard = time.Now()
+	if len(l.queue) > maxQueued {
+		l.over = true
+	}
+	l.news.wake()
+	return true
+}
+
+// take1 takes in the event at l.position. The caller holds l.mu.
+func (l *listener) take1(e keptEvent) {
+	switch e.kind {
+	case keptEnd:
+		l.over = true
+	case keptMessage:
+		l.lease.Touch()
+		l.write(mcp.Event{ID: l.idAt(l.position), Name: e.name, Data: e.data})
+		if l.id.request != "" {
+			msg, err := mcp.Peek(e.data)
+			l.over = l.over || err == nil && msg.Kind == mcp.KindResponse && msg.ID == l.id.request
+		}
+	}
+}
+
+// claimed says under which claim the events that follow were read.
+func (l *listener) claimed(claim int64) {
+	l.mu.Lock()
+	l.id.claim = claim
+	l.mu.Unlock()
+}
+
+// fail answers the request whose stream cannot be resumed, and ends the stream. A stream that answers none just ends.
+func (l *listener) fail(reason mcp.Reason, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over && l.id.request != "" {
+		l.write(mcp.Event{Data: mcp.EncodeError(l.id.request, mcp.Error{
+			Code: mcp.HTTPCode(statusOf(reason)), Message: message, Reason: reason,
+		})})
+	}
+	l.over = true
+	l.news.wake()
+}
+
+// statusOf is the HTTP status that goes with the reason why a stream cannot be resumed.
+func statusOf(reason mcp.Reason) int {
+	if reason == mcp.ReasonEventsGone {
+		return http.StatusGone
+	}
+	return http.StatusServiceUnavailable
+}
+
+// end ends the stream.
+func (l *listener) end() {
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
+	l.news.wake()
+}
+
+// feed says whether a reader of this replica gives it events.
+func (l *listener) feed(is bool) {
+	l.mu.Lock()
+	l.fed = is
+	l.mu.Unlock()
+}
+
+func (l *listener) at() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.position
+}
+
+// sessionEnded is called when the stream ends because its session has.
+func (l *listener) sessionEnded() {
+	if l.onEnded != nil {
+		l.onEnded()
+	}
+}
+
+// take implements source.
+func (l *listener) take(dst []byte) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dst = append(dst, l.queue...)
+	l.queue = nil
+	if l.over {
+		return dst, io.EOF
+	}
+	return dst, nil
+}
+
+// more implements source.
+func (l *listener) more() <-chan struct{} { return l.news }
+
+// leave implements source.
+func (l *listener) leave() {
+	l.end()
+	l.lease.Release()
+	l.onLeave()
+}
+
+// due reports whether the follower should look, and takes note that it does. What has been silent for long is looked at less often.
+func (l *listener) due(now time.Time, interval time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch silence := now.Sub(l.heard); {
+	case l.fed:
+		interval = fedInterval
+	case silence > quietAfter:
+		interval = max(interval, quietInterval)
+	}
+	if l.over || now.Sub(l.looked) < interval {
+		return false
+	}
+	l.looked = now
+	return true
+}
+
+const (
+	// quietAfter is how long a stream must be silent to be looked at only every quietInterval. It bounds what idle streams cost.
+	quietAfter    = 10 * time.Second
+	quietInterval = time.Second
+	// fedInterval is how often a stream is looked at whose events come from this replica itself: only whether somebody else listens now.
+	fedInterval = 5 * time.Second
+)

@@ -1,0 +1,368 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+const (
+	// ownReaderKeep is how long a session's own stream is read on after the last of this replica's clients left: as long as what is
+	// stored of it is kept by default.
+	ownReaderKeep = 5 * time.Minute
+	// Pauses before an upstream is asked again for a session's own stream.
+	reopenPause    = 200 * time.Millisecond
+	maxReopenPause = 10 * time.Second
+	// conflictWait is how long an upstream may go on refusing a second reader, before that is given to the client: it may not have
+	// noticed yet that the reader before has died.
+	conflictWait = 3 * time.Second
+)
+
+// ownReader reads one session's own stream from its upstream, for clients at all replicas: every message is stored first. At most one
+// replica does that for a session; it holds the claim to.
+type ownReader struct {
+	p     *Proxy
+	call  *upstreamCall
+	lease *cluster.Lease // only watches
+	claim int64
+	stop  context.CancelCauseFunc
+
+	mu       sync.Mutex
+	listener *listener // this replica's client, nil when there is none
+	unheard  time.Time // since when there is none
+	last     int64     // the position of the last event
+	backlog  [][]byte  // events that the store may not have yet, the last of them at last
+	size     int       // bytes of backlog
+	upstream string    // the upstream's own id of the last event
+	version  int64     // of the record whose upstream session that belongs to
+}
+
+// errStopReading ends a reader on purpose.
+var errStopReading = errors.New("the session's own stream is read no more by this replica")
+
+// run reads until the reader is stopped, or the upstream has no such stream any more. res is its answer to the first request.
+func (r *ownReader) run(ctx context.Context, res *http.Response) {
+	defer r.lease.Release()
+	defer r.p.own.remove(r)
+	defer r.stop(nil)
+	wait := reopenPause
+	for {
+		if res != nil {
+			if r.read(ctx, res) {
+				wait = reopenPause
+			}
+			res = nil
+		}
+		if !pause(ctx, jittered(wait)) {
+			break
+		}
+		wait = min(2*wait, maxReopenPause)
+		again, err := r.open(ctx)
+		switch {
+		case err == nil && isEventStream(again):
+			res = again
+		case err == nil:
+			discard(again)
+			if again.StatusCode < http.StatusInternalServerError && again.StatusCode != http.StatusConflict {
+				r.endListener()
+				r.release()
+				return
+			}
+		case isSessionOver(err):
+			r.endListener()
+			return
+		}
+	}
+	if !errors.Is(context.Cause(ctx), cluster.ErrStaleClaim) {
+		r.release()
+	}
+}
+
+// release gives the claim up, so that another replica may go on at once.
+func (r *ownReader) release() {
+	ctx := context.Background() // the store's timeout bounds it
+	_ = r.flush(ctx)
+	err := r.p.sessions.ReleaseStream(ctx, r.call.current().ID, r.claim)
+	if err != nil && !errors.Is(err, cluster.ErrNotFound) && !errors.Is(err, cluster.ErrStaleClaim) {
+		r.call.log().Debug("a session's own stream could not be let go", "error", err)
+	}
+}
+
+// read stores and passes on what comes. It reports whether anything did.
+func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
+	defer func() { _ = res.Body.Close() }() // only read
+	events := mcp.NewEventReader(res.Body, maxUpstreamEvent)
+	for {
+		event, err := events.Next()
+		if err != nil {
+			return some
+		}
+		some = true
+		if len(event.Data) == 0 {
+			r.mu.Lock()
+			if event.ID != "" {
+				r.upstream = event.ID
+			}
+			r.mu.Unlock()
+			continue
+		}
+		r.lease.Touch()
+		r.took(ctx, event)
+	}
+}
+
+// took takes in one message.
+func (r *ownReader) took(ctx context.Context, event mcp.Event) {
+	text := keptEvent{kind: keptMessage, name: event.Name, data: event.Data}.encode()
+	r.mu.Lock()
+	r.last++
+	r.backlog = append(r.backlog, text)
+	r.size += len(text)
+	if event.ID != "" {
+		r.upstream = event.ID
+	}
+	for r.size > maxUnkept && len(r.backlog) > 1 { // a hole, of which whoever resumes is told
+		r.size -= len(r.backlog[0])
+		r.backlog = r.backlog[1:]
+	}
+	position := r.last
+	r.mu.Unlock()
+	if err := r.flush(ctx); err != nil && ctx.Err() == nil {
+		// The client that listens here must not wait for the store. That it has the event is told by its id, should it come back.
+		r.feed(position, [][]byte{text})
+	}
+}
+
+// flush stores what is not stored, and passes it on.
+func (r *ownReader) flush(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock() // also orders what is stored
+	for len(r.backlog) > 0 {
+		n := min(len(r.backlog), keepBatch)
+		first := r.last - int64(len(r.backlog)) + 1
+		appended, err := r.p.sessions.Append(ctx, cluster.EventAppend{
+			ID: r.call.current().ID, Stream: cluster.OwnStream, First: first, Events: r.backlog[:n], Claim: r.claim, UpstreamEvent: r.upstream,
+		})
+		switch {
+		case errors.Is(err, cluster.ErrEventTooLarge) && n > 1:
+			return err
+		case errors.Is(err, cluster.ErrStaleClaim), errors.Is(err, cluster.ErrNotFound):
+			r.stop(err)
+			return err
+		case err != nil && !errors.Is(err, cluster.ErrEventTooLarge):
+			return err
+		}
+		if l := r.listener; l != nil && err == nil && appended.Listener != l.number {
+			l.end() // its client has opened another stream since
+			r.detach()
+		}
+		r.offer(first, r.backlog[:n])
+		for _, text := range r.backlog[:n] {
+			r.size -= len(text)
+		}
+		r.backlog = r.backlog[n:]
+	}
+	return nil
+}
+
+// feed passes events on to this replica's client.
+func (r *ownReader) feed(first int64, events [][]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.offer(first, events)
+}
+
+// offer is feed for callers that hold r.mu. A listener that lacks what came before gets it from the store.
+func (r *ownReader) offer(first int64, events [][]byte) {
+	if r.listener != nil {
+		r.listener.claimed(r.claim)
+		r.listener.feed(r.listener.offer(first, events))
+	}
+}
+
+// attach makes l the one that events are passed on to.
+func (r *ownReader) attach(l *listener) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.listener != nil {
+		r.listener.end() // l is a later one
+	}
+	r.listener = l
+	l.claimed(r.claim)
+	l.feed(l.at() == r.last)
+}
+
+// detach is called when the listener is gone. The caller holds r.mu.
+func (r *ownReader) detach() {
+	r.listener, r.unheard = nil, time.Now()
+}
+
+// left is called by a listener that leaves.
+func (r *ownReader) left(l *listener) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.listener == l {
+		r.detach()
+	}
+}
+
+func (r *ownReader) endListener() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.listener != nil {
+		r.listener.end()
+		r.detach()
+	}
+}
+
+// upstreamEvent is the upstream's id of the last event, of the upstream session that the session's record has in a version; empty when
+// that has given none.
+func (r *ownReader) upstreamEvent(version int64) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if version != r.version {
+		r.version, r.upstream = version, ""
+	}
+	return r.upstream
+}
+
+// look stops the reader when its session has ended or nobody has listened here for long, and stores what could not be stored before.
+func (r *ownReader) look(ctx context.Context, now time.Time) {
+	select {
+	case <-r.lease.Ended():
+		r.endListener()
+		r.stop(errSessionEnded)
+		return
+	default:
+	}
+	r.mu.Lock()
+	idle := r.listener == nil && now.Sub(r.unheard) >= ownReaderKeep
+	behind := len(r.backlog) > 0
+	r.mu.Unlock()
+	if idle {
+		r.stop(errStopReading)
+	}
+	if behind {
+		_ = r.flush(ctx) // it is tried again
+	}
+}
+
+// ownReaders are those of this replica, one for each session at most.
+type ownReaders struct {
+	mu  sync.Mutex
+	all map[cluster.ID]*ownReader
+}
+
+func (o *ownReaders) of(id cluster.ID) *ownReader {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.all[id]
+}
+
+func (o *ownReaders) add(r *ownReader) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[r.call.current().ID] = r
+}
+
+func (o *ownReaders) remove(r *ownReader) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if id := r.call.current().ID; o.all[id] == r {
+		delete(o.all, id)
+	}
+}
+
+func (o *ownReaders) list() []*ownReader {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := make([]*ownReader, 0, len(o.all))
+	for _, r := range o.all {
+		all = append(all, r)
+	}
+	return all
+}
+
+// readOwn sees to it that this replica, which holds the claim, reads the session's own stream. When the upstream has none, its answer is
+// returned, and the claim has been given up.
+func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.Lease, state cluster.StreamState) (*ownReader, *http.Response, error) {
+	if r := p.own.of(call.current().ID); r != nil && r.claim == state.Claim {
+		return r, nil, nil
+	}
+	r := &ownReader{
+		p: p, call: call, claim: state.Claim, last: state.Last, upstream: state.UpstreamEvent, version: call.current().Version, unheard: time.Now(),
+	}
+	background, stop := context.WithCancelCause(p.background)
+	r.stop = stop
+	abandon := context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })
+	res, err := r.open(background)
+	if !abandon() && err == nil {
+		discard(res)
+		err = ctx.Err()
+	}
+	if err != nil || !isEventStream(res) {
+		stop(nil)
+		r.release()
+		return nil, res, err
+	}
+	r.lease = lease.Watch()
+	p.own.add(r)
+	p.running.Go(func() {
+		defer p.recovered("a session's own stream")
+		r.run(background, res)
+	})
+	return r, nil, nil
+}
+
+// open asks the upstream for the stream, from where it was left. An upstream that has not noticed yet that the reader before is gone is
+// asked again for a while. One that answers 404 may have no such stream, or have lost the session.
+func (r *ownReader) open(ctx context.Context) (*http.Response, error) {
+	wait, isKnown := reopenPause, false
+	for begun := time.Now(); ; {
+		session := r.call.current()
+		res, err := r.call.do(ctx, message{method: http.MethodGet, header: r.call.streamHeader(r.upstreamEvent(session.Version)), repeatable: true})
+		switch {
+		case err != nil:
+			return nil, err
+		case res.StatusCode == http.StatusNotFound && session.UpstreamSession != "" && !isKnown:
+			discard(res)
+			if isKnown, err = r.call.isKnown(ctx); err != nil {
+				return nil, err
+			}
+			if isKnown {
+				return noSuchStream(res), nil
+			}
+			isKnown = true // it is a new one
+		case res.StatusCode == http.StatusConflict && time.Since(begun) < conflictWait:
+			discard(res)
+			if !pause(ctx, wait) {
+				return nil, ctx.Err()
+			}
+			wait *= 2
+		default:
+			return res, nil
+		}
+	}
+}
+
+// noSuchStream is the answer of an upstream without own streams, as it should have been: a client takes 404 for the end of its session.
+func noSuchStream(res *http.Response) *http.Response {
+	res.StatusCode, res.Status = http.StatusMethodNotAllowed, ""
+	res.Header = http.Header{"Allow": {"POST, DELETE"}, "Content-Type": {mcp.MediaTypeJSON}}
+	body := mcp.EncodeError("", mcp.Error{Code: mcp.HTTPCode(http.StatusMethodNotAllowed), Message: "the server has no stream of its own"})
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return res
+}
+
+// isSessionOver reports whether an error means that the session has ended.
+func isSessionOver(err error) bool {
+	refused, ok := errors.AsType[refusal](err)
+	return errors.Is(err, errSessionLost) || ok && refused.reason == mcp.ReasonSessionNotFound
+}

@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"io"
+	"time"
+)
+
+// source is where the events of one client's stream come from.
+type source interface {
+	// take appends the text of the events that there are to dst. io.EOF with it means that none will follow.
+	take(dst []byte) ([]byte, error)
+	// more is signalled when take may have something.
+	more() <-chan struct{}
+	// leave is called once, at the end: the client has all, or will take no more.
+	leave()
+}
+
+// streamBody is the body of an answer that is a stream of events. Its Read waits for events, but not for ever: it comments on
+// long silence, and ends when the client, the session or the replica does.
+type streamBody struct {
+	source    source
+	keepAlive time.Duration   // silence after which a comment is sent; 0: none
+	settle    time.Duration   // how long the first Read lets events come together
+	gone      <-chan struct{} // the client has left
+	ended     <-chan struct{} // the session has ended
+	drained   <-chan struct{} // the client is to come back, to another replica; nil: it may stay
+	onEnded   func()          // may be nil
+
+	rest []byte // taken, not read yet
+	err  error
+	left bool
+}
+
+// comeBack is what a client is told when it is to come back: after how many ms.
+const comeBack = "retry: 200\n\n"
+
+// comment is sent in silence. Readers of server-sent events pass over it.
+const comment = ": keep-alive\n\n"
+
+// Read implements io.Reader.
+func (b *streamBody) Read(p []byte) (int, error) {
+	if b.settle > 0 {
+		b.wait(b.settle)
+		b.settle = 0
+	}
+	for len(b.rest) == 0 {
+		if b.err != nil {
+			return 0, b.err
+		}
+		if b.rest, b.err = b.source.take(nil); len(b.rest) > 0 || b.err != nil {
+			continue
+		}
+		if !b.wait(b.keepAlive) && b.err == nil {
+			b.rest = []byte(comment)
+		}
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+// wait waits until there may be more, or for a time when that is not 0; then it returns false.
+func (b *streamBody) wait(silence time.Duration) bool {
+	var silent <-chan time.Time
+	if silence > 0 {
+		timer := time.NewTimer(silence)
+		defer timer.Stop()
+		silent = timer.C
+	}
+	select {
+	case <-b.source.more():
+		return true
+	case <-b.ended:
+		if b.onEnded != nil {
+			b.onEnded()
+		}
+		b.err = io.EOF
+	case <-b.gone:
+		b.err = io.ErrClosedPipe
+	case <-b.drained:
+		b.rest, b.err = []byte(comeBack), io.EOF
+	case <-silent:
+	}
+	return false
+}
+
+// Close implements io.Closer.
+func (b *streamBody) Close() error {
+	if !b.left {
+		b.left = true
+		b.source.leave()
+	}
+	return nil
+}
+
+// signal is a wake-up that is never lost and never blocks.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) wake() {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,248 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptrace"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+const (
+	// maxTries bounds how often one request is sent, maxRecoveries how often its session is recovered on the way.
+	maxTries      = 6
+	maxRecoveries = 2
+	// firstRetry is the pause before the second try; it doubles with each.
+	firstRetry = 100 * time.Millisecond
+)
+
+// Why an upstream's session could not be used.
+var (
+	errNoSuchStream = errors.New("the upstream has no such stream")
+	errUnreachable  = errors.New("no endpoint of the upstream could be reached")
+)
+
+// upstreamCall asks the upstream of one session, on behalf of one client's request and of what follows from it: it finds the
+// endpoint that the session is pinned to, tries again where that is safe, and recovers the session where the upstream has lost it.
+type upstreamCall struct {
+	p        *Proxy
+	upstream *upstream
+	header   http.Header // what the upstream is to see of the client's request; no session id
+	query    string
+
+	mu      sync.Mutex
+	session cluster.Session // with the mapping that was used last
+}
+
+// message is what is sent, once or several times.
+type message struct {
+	method     string
+	body       []byte
+	header     http.Header // instead of the call's; may be nil
+	repeatable bool        // it does no harm twice
+	bound      bool        // it has no meaning in another upstream session
+}
+
+// log is for what concerns the session.
+func (c *upstreamCall) log() *slog.Logger {
+	return c.p.log.With("session", c.current().ID, "upstream", c.upstream.Name)
+}
+
+func (c *upstreamCall) current() cluster.Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session
+}
+
+func (c *upstreamCall) use(s cluster.Session) {
+	c.mu.Lock()
+	c.session = s
+	c.mu.Unlock()
+}
+
+// unanswered is the error of a request that has no answer.
+type unanswered struct {
+	sent bool // some of it may have reached the upstream
+	err  error
+}
+
+func (u *unanswered) Error() string { return u.err.Error() }
+func (u *unanswered) Unwrap() error { return u.err }
+
+// do sends m to the session's endpoint and returns the answer's header with its body to come. It sends again when nothing had been
+// sent, when the upstream has lost the session and so did nothing, and when m is repeatable. The error is a refusal, ctx's, or an
+// *unanswered.
+func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error) {
+	wait, recoveries := firstRetry, 0
+	for try := 1; ; try++ {
+		session := c.current()
+		res, fault := c.try(ctx, session, m)
+		if fault == nil {
+			return res, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if fault.sent && !m.repeatable && !fault.lost || try == maxTries {
+			return nil, fault.error()
+		}
+		if (c.p.cfg.NoRecover || m.bound) && (fault.lost || fault.gone) {
+			return nil, fault.error()
+		}
+		if fault.lost || fault.gone || try > 1 && !m.bound && !c.p.cfg.NoRecover && c.upstream.hasOthers(session.Endpoint) {
+			if recoveries++; recoveries > maxRecoveries {
+				return nil, fault.error()
+			}
+			recovered, err := c.p.recoverSession(ctx, c, session, fault)
+			if err != nil {
+				return nil, err
+			}
+			c.use(recovered)
+			if m.header != nil {
+				m.header.Del(mcp.HeaderLastEventID) // the new upstream session has no such event
+			}
+			continue
+		}
+		if !pause(ctx, wait) {
+			return nil, ctx.Err()
+		}
+		wait *= 2
+	}
+}
+
+// fault says why a try came to nothing.
+type fault struct {
+	err  error
+	sent bool // some of the request may have reached the upstream
+	lost bool // the upstream does not know the session any more
+	gone bool // the session's endpoint is not one of the upstream's any more
+}
+
+func (f *fault) error() error {
+	if f.lost || f.gone {
+		return errSessionLost
+	}
+	return &unanswered{sent: f.sent, err: f.err}
+}
+
+// errSessionLost means that the upstream has lost the session for good.
+var errSessionLost = errors.New("the upstream has lost the session")
+
+// try sends m once.
+func (c *upstreamCall) try(ctx context.Context, session cluster.Session, m message) (*http.Response, *fault) {
+	e, known := c.upstream.pinned(ctx, session.Endpoint)
+	if !known {
+		return nil, &fault{gone: true, err: fmt.Errorf("endpoint %s: %w", session.Endpoint, errUnreachable)}
+	}
+	var sent atomic.Bool
+	req, err := c.request(withTrace(ctx, &sent), e, session, m)
+	if err != nil {
+		return nil, &fault{err: err}
+	}
+	res, err := e.RoundTrip(req)
+	if err != nil {
+		return nil, &fault{sent: sent.Load(), err: err}
+	}
+	// Only a POST tells for sure: some servers answer 404 to every GET, meaning that they have no such stream.
+	if res.StatusCode == http.StatusNotFound && session.UpstreamSession != "" && m.method == http.MethodPost {
+		discard(res)
+		return nil, &fault{lost: true, sent: true, err: errSessionLost}
+	}
+	return res, nil
+}
+
+// withTrace notes in sent whether anything may have reached the upstream. The transport tries again by itself only what it knows not
+// to have sent, so each of its attempts starts from nothing.
+func withTrace(ctx context.Context, sent *atomic.Bool) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn:      func(string) { sent.Store(false) },
+		WroteHeaders: func() { sent.Store(true) },
+	})
+}
+
+// request returns the request that carries m to an endpoint.
+func (c *upstreamCall) request(ctx context.Context, e *endpoint, session cluster.Session, m message) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, m.method, "/", bytes.NewReader(m.body)) // sets GetBody, too
+	if err != nil {
+		return nil, fmt.Errorf("making a request for the upstream: %w", err)
+	}
+	req.URL, req.Host = e.target(c.query), e.host
+	req.Header = m.header
+	if req.Header == nil {
+		req.Header = c.header.Clone()
+	}
+	if session.UpstreamSession != "" {
+		req.Header.Set(mcp.HeaderSessionID, session.UpstreamSession)
+	}
+	return req, nil
+}
+
+// resume asks the upstream for what follows an event of an answer. errNoSuchStream means that it does not have that, and never will.
+func (c *upstreamCall) resume(ctx context.Context, last string) (io.ReadCloser, error) {
+	res, err := c.do(ctx, message{method: http.MethodGet, header: c.streamHeader(last), repeatable: true, bound: true})
+	if err != nil {
+		return nil, err
+	}
+	if !isEventStream(res) {
+		discard(res)
+		if res.StatusCode >= http.StatusInternalServerError || res.StatusCode == http.StatusConflict {
+			return nil, fmt.Errorf("the upstream answered %d", res.StatusCode)
+		}
+		return nil, errNoSuchStream
+	}
+	return res.Body, nil
+}
+
+// isKnown asks the upstream whether it still knows the session, by a ping; when it does not, the session is recovered. It reports
+// whether the mapping was right.
+func (c *upstreamCall) isKnown(ctx context.Context) (bool, error) {
+	before := c.current().Version
+	h := c.header.Clone()
+	h.Del(mcp.HeaderLastEventID)
+	h.Set("Content-Type", mcp.MediaTypeJSON)
+	h.Set("Accept", mcp.MediaTypeJSON+", "+mcp.MediaTypeEventStream)
+	res, err := c.do(ctx, message{
+		method: http.MethodPost, body: []byte(`{"jsonrpc":"2.0","id":"shadowcat:known","method":"ping"}`), header: h, repeatable: true,
+	})
+	if err != nil {
+		return false, err
+	}
+	discard(res)
+	return c.current().Version == before, nil
+}
+
+// streamHeader is the header of a GET for events. last is the upstream's id of the event to go on after; empty: from now on.
+func (c *upstreamCall) streamHeader(last string) http.Header {
+	h := c.header.Clone()
+	h.Set("Accept", mcp.MediaTypeEventStream)
+	for _, name := range []string{"Content-Type", "Content-Length", mcp.HeaderLastEventID} {
+		h.Del(name)
+	}
+	if last != "" {
+		h.Set(mcp.HeaderLastEventID, last)
+	}
+	return h
+}
+
+// discard reads a little of a body that nobody wants, so that its connection can be used again.
+func discard(res *http.Response) {
+	_, _ = io.CopyN(io.Discard, res.Body, maxIgnoredBody)
+	_ = res.Body.Close() // only read
+}
+
+// hasOthers reports whether the upstream has another healthy endpoint.
+func (u *upstream) hasOthers(name string) bool {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	return slices.ContainsFunc(u.listed, func(e *endpoint) bool { return e.name != name && e.healthy() })
+}
