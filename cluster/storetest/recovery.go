@@ -230,6 +230,8 @@ func notesOrdered(_ *testing.T, s *suite) {
 		s.mustNote(made.ID, "never noted", "")
 	}
 	s.wantRecovery(made.Session, "w", "of strange bytes", "of B", "of b, again", "of i", "of the longest", "of u", "of y", "of ä")
+	bare := s.bare(s.token()) // of which nothing else is kept: the note alone must not stay for ever
+	s.mustNote(bare.ID, "k", "note")
 	early := s.create() // an initializing session has notes, too
 	s.mustNote(early.ID, "k", "early")
 	activated, err := s.store.Update(s.t.Context(), change(early.Session, "w"))

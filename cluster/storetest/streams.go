@@ -84,6 +84,7 @@ func streamReader(t *testing.T, s *suite) {
 	for range 2 { // repeated, as after a lost reply
 		s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: 1}, cluster.StreamState{Reader: "b/1", Claim: 2})
 	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: 2}, cluster.StreamState{Reader: "b/1", Claim: 2})
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "c/1", Read: true, From: 1}, cluster.StreamState{Reader: "b/1", Claim: 2})
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true, From: 3}, cluster.StreamState{Reader: "b/1", Claim: 2})
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true, From: 2}, cluster.StreamState{Reader: "a/1", Claim: 3})
