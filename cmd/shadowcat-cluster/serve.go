@@ -25,8 +25,10 @@ func newServeCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "serve",
 		Short: "Run one replica",
-		Long: `Runs one replica of the proxy until SIGTERM or SIGINT, which let requests in flight finish (at most 10 s).
-A second signal ends it at once. A store that is away at start is waited for: /readyz says so.
+		Long: `Runs one replica of the proxy until SIGTERM or SIGINT. Then it drains, within --drain-timeout: /readyz says
+no while it serves on for --drain-delay; then streams are told to come back, requests in flight are finished, and
+those that take too long are told that they may have run. Exit status 0. A second signal ends it at once, by that
+signal. A store that is away at start is waited for: /readyz says so.
 
 Each setting is a flag, an environment variable and a YAML key: --max-sessions, SHADOWCAT_MAX_SESSIONS,
 max_sessions. The flag wins over the environment, the environment over the file, the file over the default.
@@ -74,6 +76,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 		Build:   build(),
 		Logger:  log,
 		Cleanup: cleanup(s),
+		Drain:   replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
 
 		AuditStream: s.AuditStream,
 	})

@@ -45,7 +45,7 @@ type logLine struct {
 // startServe starts the command on free ports and waits until it listens.
 func startServe(t *testing.T, args ...string) *served {
 	t.Helper()
-	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, args...)
+	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--drain-delay", "0"}, args...)
 	s := &served{t: t, command: exec.CommandContext(t.Context(), programName, args...), ended: make(chan error, 1), more: make(chan struct{})}
 	stderr, err := s.command.StderrPipe()
 	if err != nil {

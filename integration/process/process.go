@@ -129,6 +129,9 @@ func (p *Process) Stop(grace time.Duration) error {
 	return nil
 }
 
+// Terminate asks the process to end (SIGTERM) without waiting for it.
+func (p *Process) Terminate() error { return p.signal(syscall.SIGTERM) }
+
 // Kill ends the process at once (SIGKILL) and returns when it is gone.
 func (p *Process) Kill() {
 	// The only error is that it has ended already.

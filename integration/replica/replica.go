@@ -67,7 +67,8 @@ func (r *Replica) Launch() error {
 	if r.process != nil && r.process.Running() {
 		return fmt.Errorf("start the replica at %s: it is running", r.address)
 	}
-	args := []string{"serve", "--listen", r.address, "--admin-listen", r.admin, "--redis", r.options.RedisURL}
+	// Nothing here looks at /readyz before it sends a request, so there is nothing to wait for.
+	args := []string{"serve", "--listen", r.address, "--admin-listen", r.admin, "--redis", r.options.RedisURL, "--drain-delay", "0"}
 	if r.options.ID != "" {
 		args = append(args, "--replica-id", r.options.ID)
 	}
@@ -134,6 +135,15 @@ func (r *Replica) Stop() error {
 	}
 	return r.process.Stop(stopGrace)
 }
+
+// Terminate tells the replica to end (SIGTERM) and does not wait.
+func (r *Replica) Terminate() error { return r.process.Terminate() }
+
+// Ended is closed when the replica has ended.
+func (r *Replica) Ended() <-chan struct{} { return r.process.Done() }
+
+// ExitCode is the exit status of a replica that has ended; -1 while it runs or when a signal ended it.
+func (r *Replica) ExitCode() int { return r.process.ExitCode() }
 
 // Kill ends the replica at once, as a lost machine would.
 func (r *Replica) Kill() {

@@ -38,6 +38,9 @@ const (
 	// included, shares one machine with whatever else its user runs.
 	storeTimeout = 2 * time.Second
 
+	// stopTimeout is how long a replica may take to stop: its user waits at the terminal.
+	stopTimeout = 5 * time.Second
+
 	// embeddedURL asks for a Redis inside this process, as it does for other commands.
 	embeddedURL = "embedded:"
 
@@ -203,6 +206,7 @@ func (d *Demo) openReplica(ctx context.Context, index int) error {
 		Build:         d.config.Build,
 		Logger:        d.config.Logger,
 		ProxyObserver: lineObserver{printer: d.printer, replica: index},
+		Drain:         replica.Drain{Timeout: stopTimeout},
 	})
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,9 +22,6 @@ import (
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
-
-// stopTimeout is how long requests in flight may take to finish once the replica stops.
-const stopTimeout = 10 * time.Second
 
 // Config is what a replica is made of. ID, Store and Proxy.Upstreams are required.
 type Config struct {
@@ -42,6 +40,8 @@ type Config struct {
 	AuditStream int
 	// ProxyObserver is told of each finished request, beside the metrics. Default: none.
 	ProxyObserver proxy.Observer
+	// Drain says how the replica stops.
+	Drain Drain
 }
 
 // Replica is one replica.
@@ -56,9 +56,8 @@ type Replica struct {
 	sweeper      *sweeper.Sweeper        // nil: this replica never leads
 	audit        *redisstore.AuditStream // nil: no stream
 	handler      http.Handler
-
-	stopping context.Context // done when Run begins to stop; GET streams end then
-	stop     context.CancelFunc
+	timing       Drain
+	stopping     atomic.Bool
 }
 
 // New returns a replica that has not started. Its errors are mistakes in cfg.
@@ -66,7 +65,7 @@ func New(cfg Config) (*Replica, error) {
 	logger := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	log := logger.With("replica", cfg.ID)
 	metrics := admin.NewMetrics(cfg.Build)
-	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, metrics: metrics}
+	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, metrics: metrics, timing: cfg.Drain}
 	options := cluster.Options{ReplicaID: cfg.ID, Logger: log, Observer: metrics, Ended: r.endUpstream}
 	if cfg.AuditStream > 0 {
 		r.audit = cfg.Store.NewAuditStream(cfg.AuditStream)
@@ -93,6 +92,8 @@ func New(cfg Config) (*Replica, error) {
 		Sessions:     manager,
 		Metrics:      metrics,
 		StoreTimeout: cfg.Cluster.StoreTimeout,
+		OutageGrace:  cfg.Cluster.OutageGrace,
+		Breakers:     cfg.Store.Breakers,
 		Logger:       log,
 
 		SweepInterval: cfg.Cleanup.Interval,
@@ -102,8 +103,7 @@ func New(cfg Config) (*Replica, error) {
 		return nil, err
 	}
 	r.admin = health
-	r.stopping, r.stop = context.WithCancel(context.Background())
-	r.handler = r.endStreamsOnStop(r.proxy)
+	r.handler = r.closeWhenStopping(r.proxy)
 	return r, nil
 }
 
@@ -111,10 +111,27 @@ func New(cfg Config) (*Replica, error) {
 func (r *Replica) Handler() http.Handler { return r.handler }
 
 // Run serves clients on listener, and the admin port on adminListener unless that is nil, until ctx ends. Then it stops
-// in order: not ready, no new connections, GET streams ended (their clients come back, to another replica), requests in
-// flight finished within 10 s or cut off, a last report to the store. It closes the listeners, and returns nil after such
-// an end. Any other end is an error, and ends all parts. Run may be called once.
+// in order, within Config.Drain's Timeout: not ready, but serving on; then no new connections, streams told to come back (to
+// another replica), requests in flight finished or, shortly before the end, cut off; the leader resigns, a last report to
+// the store. It closes the listeners, and returns nil after such an end. Any other end is an error, and ends all parts. Run
+// may be called once.
 func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener) error {
+	late := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() { ended <- r.run(ctx, listener, adminListener, func() { close(late) }) }()
+	select {
+	case err := <-ended:
+		r.proxy.Close()
+		return err
+	case <-late:
+		// Nobody waits for it any longer; what it holds goes with the process.
+		r.log.Warn("the replica ends before all of its parts have")
+		return nil
+	}
+}
+
+// run is Run without its bound. It has late called when that is reached.
+func (r *Replica) run(ctx context.Context, listener, adminListener net.Listener, late func()) error {
 	// Before the first request, if the store is there: nothing must be written into a layout that is not ours.
 	if err := r.claimLayout(ctx); errors.Is(err, redisstore.ErrLayout) {
 		return err
@@ -138,6 +155,7 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 	loop("memory policy check", r.checkMemoryPolicy)
 	loop("cleanup watch", r.admin.Watch)
 	loop("upstreams' endpoints", r.proxy.RunEndpoints)
+	loop("streams", r.proxy.RunStreams)
 	loop("farewells to upstreams", r.proxy.RunFarewells)
 	if r.sweeper != nil {
 		loop("sweeper", r.sweeper.Run)
@@ -145,7 +163,13 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 	if r.audit != nil {
 		loop("audit stream", r.audit.Run)
 	}
-	run("proxy", func(context.Context) error { return serve(server, listener) })
+	front := newFront(server, listener)
+	run("proxy", func(context.Context) error {
+		if err := front.serve(); !r.stopping.Load() {
+			return err
+		}
+		return nil // its listener was closed
+	})
 	if adminListener != nil {
 		adminServer := newAdminServer(r.admin.Handler())
 		run("admin port", func(context.Context) error { return serve(adminServer, adminListener) })
@@ -154,43 +178,22 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 			return adminServer.Close()
 		})
 	}
+	unbound := func() bool { return true }
 	run("shutdown", func(failed context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-failed.Done():
 		}
-		r.shutdown(server)
+		s := r.timing.schedule(time.Now())
+		unbound = time.AfterFunc(time.Until(s.end), late).Stop
+		r.drain(failed, front, s)
 		stopBackground()
 		return nil
 	})
 	r.admin.SetServing(true)
-	return parts.Wait()
-}
-
-// shutdown ends the server that clients see.
-func (r *Replica) shutdown(server *http.Server) {
-	r.admin.SetServing(false)
-	r.stop()
-	bounded, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	if err := server.Shutdown(bounded); err != nil {
-		r.log.Warn("requests were still in flight and have been cut off", "after", stopTimeout.String())
-		_ = server.Close() // errors of closing listeners and connections change nothing now
-	}
-}
-
-// endStreamsOnStop ends GET streams when the replica stops. They last as long as their client likes, so waiting for them
-// would make every stop take the whole timeout.
-func (r *Replica) endStreamsOnStop(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		if request.Method == http.MethodGet {
-			ctx, cancel := context.WithCancel(request.Context())
-			defer cancel()
-			defer context.AfterFunc(r.stopping, cancel)()
-			request = request.WithContext(ctx)
-		}
-		next.ServeHTTP(w, request)
-	})
+	err := parts.Wait()
+	unbound()
+	return err
 }
 
 // guarded runs a part. A panic in it is logged with its stack and becomes an error, so that the replica stops in order and

@@ -22,18 +22,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newReplica(t *testing.T, log *slog.Logger) *Replica {
 	t.Helper()
+	return newReplicaWith(t, log, func(*Config) {})
+}
+
+func newReplicaWith(t *testing.T, log *slog.Logger, change func(*Config)) *Replica {
+	t.Helper()
 	store, err := redisstore.Open(redisstore.EmbeddedURL, redisstore.Options{Config: cluster.DefaultConfig()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	r, err := New(Config{
+	cfg := Config{
 		ID:      "r-1",
 		Store:   store,
 		Cluster: cluster.DefaultConfig(),
 		Proxy:   proxy.Config{Upstreams: []proxy.Upstream{{URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1", Path: "/mcp"}}}},
 		Logger:  log,
-	})
+	}
+	change(&cfg)
+	r, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
