@@ -10,7 +10,7 @@ import (
 // report prints the two runs side by side, scenario by scenario, and below them each check that differs.
 func report(out io.Writer, r revision, direct, proxied results, differences []difference) {
 	different := make(map[string]bool)
-	for _, d := range differences {
+	for _, d := range unexpected(differences) {
 		different[d.scenario] = true
 	}
 	// Errors of writing to the terminal have nowhere to go.
@@ -24,14 +24,18 @@ func report(out io.Writer, r revision, direct, proxied results, differences []di
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", scenario, column(direct, scenario), column(proxied, scenario), mark)
 	}
 	verdict := "equal"
-	if len(differences) > 0 {
+	if len(different) > 0 {
 		verdict = "DIFFERENT"
 	}
 	fmt.Fprintf(table, "total\t%s\t%s\t%s\n",
 		counts(direct.passed(), direct.failed()), counts(proxied.passed(), proxied.failed()), verdict)
 	_ = table.Flush()
 	for _, d := range differences {
-		fmt.Fprintf(out, "%s: %s: %s directly, %s through replicas\n", d.scenario, d.id, statuses(d.direct), statuses(d.proxied))
+		because := addition(d)
+		if because != "" {
+			because = ", as it should be: " + because
+		}
+		fmt.Fprintf(out, "%s: %s: %s directly, %s through replicas%s\n", d.scenario, d.id, statuses(d.direct), statuses(d.proxied), because)
 	}
 }
 

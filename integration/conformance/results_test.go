@@ -107,6 +107,20 @@ func TestReportNamesTheScenarioThatDiffers(t *testing.T) {
 	}
 }
 
+func TestOnlyTheOutcomesThatReplicasAddAreExpected(t *testing.T) {
+	t.Parallel()
+	for _, a := range additions {
+		if got := unexpected([]difference{a.difference}); len(got) != 0 {
+			t.Errorf("not expected: %+v", got)
+		}
+		worse := a.difference
+		worse.proxied = []string{failure}
+		if got := unexpected([]difference{worse}); len(got) != 1 {
+			t.Errorf("expected: %+v", worse)
+		}
+	}
+}
+
 func TestManifestNamesNoRegistry(t *testing.T) {
 	t.Parallel()
 	lock, err := manifest.ReadFile("package-lock.json")
