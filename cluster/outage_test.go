@@ -197,6 +197,11 @@ func TestWhatHappensDuringAnOutageIsReportedAfterIt(t *testing.T) {
 			t.Errorf("after the outage: %d requests, last activity %v after the last, %d pending, %v; want 11, later, 1",
 				got.Requests, got.LastActivityAt.Sub(last), got.Pending, err)
 		}
+		for _, r := range w.store.reports {
+			if len(r.Finished) > 0 {
+				t.Errorf("a report tells that %q are over, which no report had told to have begun", r.Finished)
+			}
+		}
 		held.Release()
 		w.pass(2 * time.Second)
 		if got, err := m.Get(t.Context(), s.ID); err != nil || got.Pending != 0 {

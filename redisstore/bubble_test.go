@@ -15,6 +15,13 @@ import (
 // bubbleClient is a client of an embedded Redis that is reached without a network, for tests in a synctest bubble.
 func bubbleClient(t *testing.T) *redis.Client {
 	t.Helper()
+	client, _ := bubbleServer(t)
+	return client
+}
+
+// bubbleServer is the same, with the server.
+func bubbleServer(t *testing.T) (*redis.Client, *miniredis.Miniredis) {
+	t.Helper()
 	server := miniredis.NewMiniRedis()
 	server.ClockTTL(true)
 	t.Cleanup(server.Close)
@@ -29,7 +36,7 @@ func bubbleClient(t *testing.T) *redis.Client {
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
 	t.Cleanup(func() { _ = client.Close() })
-	return client
+	return client, server
 }
 
 // buffered is a connection whose writes do not wait for their reader, as those of a socket do not. A pipe's do: a long

@@ -1,0 +1,116 @@
+package storetest
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// OutageBackend makes stores that may be away, inside of synctest bubbles: their clock is the bubble's.
+type OutageBackend struct {
+	// Open returns an empty store. It is closed by the backend when the test ends.
+	Open func(t *testing.T, cfg cluster.Config) cluster.Store
+	// SetAway makes the last store that was opened answer nobody, or everybody again.
+	SetAway func(isAway bool)
+}
+
+// A session idles out during the outage.
+const (
+	outageLength = time.Minute
+	outageIdle   = 30 * time.Second
+)
+
+// RunOutages runs the part of the suite that is about what a store grants to callers that have seen an outage: for one report
+// slack after it, sessions end for want of activity later by its length, because reports are on their way.
+func RunOutages(t *testing.T, b OutageBackend) {
+	t.Helper()
+	for name, test := range map[string]struct {
+		serves func(*suite, known) error
+	}{
+		"lease": {func(s *suite, k known) error {
+			_, err := s.lease(k, 1)
+			return err
+		}},
+		"report": {func(s *suite, k known) error {
+			return s.store.Report(s.t.Context(), []cluster.Report{{ID: k.ID, Idle: outageLength / 2}})[0].Err
+		}},
+		"report of a stream": {func(s *suite, k known) error {
+			return s.store.Report(s.t.Context(), []cluster.Report{{ID: k.ID, Idle: -1}})[0].Err
+		}},
+		"check": {func(s *suite, k known) error { return s.store.Check(s.t.Context(), []cluster.ID{k.ID})[0] }},
+		"sweep": {func(s *suite, k known) error {
+			swept, err := s.store.Sweep(s.t.Context(), sweep)
+			if err == nil && len(swept.Expired) > 0 {
+				err = cluster.ErrNotFound
+			}
+			return err
+		}},
+		"creation": {func(s *suite, _ known) error {
+			created, err := s.store.Create(s.t.Context(), creation(s.token()))
+			if err == nil && len(created.Ended) > 0 {
+				err = cluster.ErrNotFound
+			}
+			return err
+		}},
+	} {
+		t.Run(name+" just after an outage spares what idled out during it", func(t *testing.T) {
+			b.run(t, 0, func(_ *testing.T, s *suite, k known) { s.wantServed(test.serves(s, k), nil) })
+		})
+		t.Run(name+" one slack after an outage ends what idled out", func(t *testing.T) {
+			b.run(t, 0, func(_ *testing.T, s *suite, k known) {
+				<-time.After(limits().ReportSlack + time.Millisecond)
+				s.wantServed(test.serves(s, k), cluster.ErrNotFound)
+			})
+		})
+		if name == "sweep" || name == "creation" {
+			continue // they may be late
+		}
+		t.Run(name+" just after an outage refuses what was too old", func(t *testing.T) {
+			b.run(t, outageLength, func(_ *testing.T, s *suite, k known) { s.wantServed(test.serves(s, k), cluster.ErrNotFound) })
+		})
+	}
+	t.Run("a late report does not make a session live for ever", func(t *testing.T) {
+		b.run(t, 0, func(t *testing.T, s *suite, k known) {
+			r := s.store.Report(t.Context(), []cluster.Report{{ID: k.ID, Idle: outageLength - time.Second}})[0]
+			if r.Err != nil || r.EndsIn != 0 {
+				t.Errorf("a report of activity that was too long ago: ends in %v, %v; want at once", r.EndsIn, r.Err)
+			}
+		})
+	})
+}
+
+// run makes a session, and an outage during which it idles out; then it runs the test.
+func (b OutageBackend) run(t *testing.T, maxAge time.Duration, test func(*testing.T, *suite, known)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &suite{t: t, b: Backend{Open: b.Open}}
+		s.open(func(c *cluster.Config) {
+			c.IdleTimeout, c.MaxAge = outageIdle, maxAge
+			c.StoreTimeout = 250 * time.Millisecond
+		})
+		k := s.active()
+		s.mustLease(k, 1)
+		b.SetAway(true)
+		for range int(outageLength / time.Second) {
+			if err := s.store.Beat(t.Context(), "replica/1"); !errors.Is(err, cluster.ErrStoreUnavailable) {
+				t.Fatalf("while the store is away: %v", err)
+			}
+			<-time.After(time.Second)
+		}
+		b.SetAway(false)
+		for s.store.Beat(t.Context(), "replica/1") != nil { // it may be noticed a little later
+			<-time.After(100 * time.Millisecond)
+		}
+		test(t, s, k)
+	})
+}
+
+func (s *suite) wantServed(err, want error) {
+	s.t.Helper()
+	if !errors.Is(err, want) || (want == nil && err != nil) {
+		s.t.Errorf("%v, want %v", err, want)
+	}
+}
