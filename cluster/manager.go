@@ -114,7 +114,7 @@ func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, err
 }
 
 // Activate records the upstream's answer to initialize: s becomes active. s is the record that Create returned; the
-// changed one is returned.
+// changed one is returned. With another s.Endpoint than it was created with, the session is pinned to that.
 //
 // Errors: [ErrNotFound], [ErrIllegalTransition] when the session has ended meanwhile, [ErrConflict] when another replica
 // changed it, [ErrStoreUnavailable].
@@ -132,6 +132,7 @@ func (m *Manager) Activate(ctx context.Context, s Session, a Activation) (Sessio
 	changed, err := m.store.Update(ctx, Change{
 		Activation:      a,
 		ID:              s.ID,
+		Endpoint:        s.Endpoint,
 		ExpectedVersion: s.Version,
 		Writer:          rand.Text()[:13],
 	})

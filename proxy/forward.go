@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strings"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
@@ -44,12 +45,32 @@ func (x *exchange) forward(ctx context.Context, send sender, answered func(*http
 	reverse.ServeHTTP(x.w, x.outbound(ctx))
 }
 
-// sendToEndpoint sends a request that belongs to no session to the endpoint that was chosen for it.
+// maxEndpointTries is how many endpoints a request that belongs to no session is sent to at most, one after another.
+const maxEndpointTries = 3
+
+// sendToEndpoint sends a request that belongs to no session to the endpoint that was chosen for it, or to another one when that cannot
+// be reached.
 func (x *exchange) sendToEndpoint(req *http.Request) (*http.Response, error) {
-	out := req.WithContext(withTrace(req.Context(), &x.sent))
-	out.URL = x.endpoint.target(req.URL.RawQuery)
-	out.Host = x.endpoint.host // servers on loopback refuse any other
-	return x.endpoint.RoundTrip(out)
+	ctx := req.Context()
+	var avoid []string
+	for {
+		out := req.Clone(withTrace(ctx, &x.sent))
+		if req.GetBody != nil {
+			out.Body, _ = req.GetBody() // it reads from memory
+		}
+		out.URL = x.endpoint.target(req.URL.RawQuery)
+		out.Host = x.endpoint.host // servers on loopback refuse any other
+		res, err := x.endpoint.RoundTrip(out)
+		isRepeatable := !x.sent.Load() || x.msg.Initializes || mcp.ReadOnly(x.msg.Method)
+		if avoid = append(avoid, x.endpoint.name); err == nil || ctx.Err() != nil || !isRepeatable || len(avoid) == maxEndpointTries {
+			return res, err
+		}
+		other, chosen := x.upstream.choose(ctx, avoid...)
+		if chosen != nil || slices.Contains(avoid, other.name) {
+			return nil, err
+		}
+		x.endpoint = other
+	}
 }
 
 // outbound returns the request with the body that was read instead of the client's.

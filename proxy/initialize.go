@@ -116,6 +116,7 @@ func (i *initialization) unusable(err error) error {
 
 // activate makes the session usable and puts the token into the answer.
 func (i *initialization) activate(ctx context.Context, res *http.Response, answer mcp.Message) error {
+	i.record.Endpoint = i.endpoint.name
 	_, err := i.p.sessions.Activate(ctx, i.record, cluster.Activation{
 		UpstreamSession: i.upstreamSession,
 		Revision:        cmp.Or(answer.Version, i.msg.Version, mcp.Revision20250326),
