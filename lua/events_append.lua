@@ -10,6 +10,8 @@
 -- ARGV[7] is_own: 1 when it is the session's own stream, which needs the claim and counts on after what is not kept any more
 -- ARGV[8] claim, ARGV[9] upstream_event: the upstream's id of the last message
 -- ARGV[10] lifetime ms        the backstop TTL of a live session
+-- ARGV[11] leeway ms          see leeway.inc.lua
+-- ARGV[12] max_age ms         0: never
 -- then the messages
 --
 -- Returns the number stored, the number of the listener; error NOTFOUND, STALE (another claim). Cost: O(messages stored and
@@ -18,12 +20,14 @@ local session, deadlines, events, heads, more = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local id, stream, first = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local count, bytes, age = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local is_own, claim, upstream_event, lifetime = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
+local leeway, max_age = tonumber(ARGV[11]), tonumber(ARGV[12])
 
 --include clock
+--include leeway
 --include live
 
 local now = clock()
-if not lives(session, deadlines, id, now) then
+if not lives(session, deadlines, id, leeway, max_age, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
 local own = redis.call('HMGET', more, 'k', 'l', 'c')
@@ -33,8 +37,8 @@ end
 local known = redis.call('HMGET', heads, stream, '')
 local head, total, stored, dropped = tonumber(known[1] or 0), tonumber(known[2] or 0), 0, 0
 if is_own == '1' then head = tonumber(own[2] or 0) end
-for i = 11, #ARGV do
-  local position = first + i - 11
+for i = 13, #ARGV do
+  local position = first + i - 13
   if position > head then
     redis.call('XADD', events, '*', 's', stream, 'p', string.format('%.0f', position), 'd', ARGV[i]) -- first: a full server refuses it
     head, total, stored = position, total + #ARGV[i], stored + 1

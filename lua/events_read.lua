@@ -8,18 +8,21 @@
 -- ARGV[1] id, ARGV[2] stream, ARGV[3] after: the position behind which to read, ARGV[4] limit
 -- ARGV[5] age ms              older messages are gone, though they may still be there
 -- ARGV[6] is_own: 1 when it is the session's own stream
+-- ARGV[7] leeway ms          see leeway.inc.lua
+-- ARGV[8] max_age ms         0: never
 --
 -- Returns the last position stored (0: none), the number of the listener, then the messages; error NOTFOUND, GONE (what
 -- follows is not kept). Cost: O(messages kept).
 local session, deadlines, events, heads, more = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, stream, after, limit, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local is_own = ARGV[6]
+local is_own, leeway, max_age = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 
 --include clock
+--include leeway
 --include live
 
 local now = clock()
-if not lives(session, deadlines, id, now) then
+if not lives(session, deadlines, id, leeway, max_age, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
 local own = is_own == '1' and redis.call('HMGET', more, 'l', 'c') or { redis.call('HGET', heads, stream) }

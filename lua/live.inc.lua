@@ -1,8 +1,8 @@
--- Included by scripts that serve live sessions only, after clock.
+-- Included by scripts that serve live sessions only, after leeway.
 
 -- Reports whether a session lives: neither ended nor past its end.
-local function lives(session, deadlines, id, now)
-  local status = redis.call('HGET', session, 's')
+local function lives(session, deadlines, id, leeway, max_age, now)
+  local record = redis.call('HMGET', session, 's', 'c')
   local ends = redis.call('ZSCORE', deadlines, id)
-  return (status == 'a' or status == 'i') and not (ends and tonumber(ends) <= now)
+  return (record[1] == 'a' or record[1] == 'i') and not is_past(ends, leeway, record[2], max_age, now)
 end

@@ -6,16 +6,20 @@
 -- ARGV[1] id, ARGV[2] key, ARGV[3] message: '' to forget the one noted under the key
 -- ARGV[4] most                how many notes a session may have
 -- ARGV[5] lifetime ms         the backstop TTL of a live session
+-- ARGV[6] leeway ms          see leeway.inc.lua
+-- ARGV[7] max_age ms         0: never
 --
 -- Returns how many there are; error NOTFOUND, NOTESFULL. Cost: O(1).
 local session, deadlines, more = KEYS[1], KEYS[2], KEYS[3]
 local id, key, message, most, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local leeway, max_age = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 --include clock
+--include leeway
 --include live
 
 local now, field = clock(), 't:' .. key
-if not lives(session, deadlines, id, now) then
+if not lives(session, deadlines, id, leeway, max_age, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
 local known = redis.call('HMGET', more, field, 'u')

@@ -9,13 +9,17 @@
 -- ARGV[1] id, ARGV[2] expected version, ARGV[3] writer
 -- ARGV[4] term ms             of the claim
 -- ARGV[5] lifetime ms         the backstop TTL of a live session
+-- ARGV[6] leeway ms          see leeway.inc.lua
+-- ARGV[7] max_age ms         0: never
 --
 -- Returns for how many ms yet another writer has the claim; or 0, the answer of record.inc.lua, the initialize message and
 -- keys and messages of the notes. Error NOTFOUND, ILLEGAL (it is not active), CONFLICT (another version). Cost: O(notes).
 local session, deadlines, more, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, expected, writer, term, lifetime = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local leeway, max_age = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 --include clock
+--include leeway
 --include record
 
 local now = clock()
@@ -24,7 +28,7 @@ if not record[1] then
   return redis.error_reply('NOTFOUND no such session')
 end
 local ends = redis.call('ZSCORE', deadlines, id)
-if record[1] ~= 'a' or (ends and tonumber(ends) <= now) then
+if record[1] ~= 'a' or is_past(ends, leeway, record[11], max_age, now) then
   return redis.error_reply('ILLEGAL the session is not active')
 end
 if record[4] ~= expected then

@@ -8,17 +8,21 @@
 -- ARGV[3] listen: 1 or 0
 -- ARGV[4] read: 1 or 0, ARGV[5] from: the claim that may be taken from somebody else
 -- ARGV[6] lifetime ms         the backstop TTL of a live session
+-- ARGV[7] leeway ms          see leeway.inc.lua
+-- ARGV[8] max_age ms         0: never
 --
 -- Returns the reader ('' for none), its claim or the last one, the listener, the last position, the upstream's id of that, and
 -- what the last position was when the claim was taken; error NOTFOUND. Cost: O(1).
 local session, deadlines, more = KEYS[1], KEYS[2], KEYS[3]
 local id, owner, listen, read, from, lifetime = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local leeway, max_age = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 --include clock
+--include leeway
 --include live
 
 local now = clock()
-if not lives(session, deadlines, id, now) then
+if not lives(session, deadlines, id, leeway, max_age, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
 local known = redis.call('HMGET', more, 'h', 'k', 'c', 'l', 'j', 's')

@@ -35,7 +35,7 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 		keys:   []string{p.session(a.ID), p.deadlines(), p.events(a.ID), p.heads(a.ID), p.more(a.ID)},
 		args: []any{
 			a.ID.String(), a.Stream, a.First + int64(skip), s.cfg.EventsCount, s.cfg.EventsBytes, s.cfg.EventsAge.Milliseconds(),
-			flag(a.Stream == cluster.OwnStream), a.Claim, upstreamEvent(a), s.lifetimeMillis(),
+			flag(a.Stream == cluster.OwnStream), a.Claim, upstreamEvent(a), s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(),
 		},
 	}
 	for _, event := range a.Events[skip:] {
@@ -97,7 +97,7 @@ func (s *Store) ReadEvents(ctx context.Context, queries []cluster.EventQuery) []
 			keys:   []string{p.session(q.ID), p.deadlines(), p.events(q.ID), p.heads(q.ID), p.more(q.ID)},
 			args: []any{
 				q.ID.String(), q.Stream, max(q.After, 0), min(max(q.Limit, 1), maxRead), s.cfg.EventsAge.Milliseconds(),
-				flag(q.Stream == cluster.OwnStream),
+				flag(q.Stream == cluster.OwnStream), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(),
 			},
 		}
 	}

@@ -20,7 +20,7 @@ func (s *Store) ClaimRecovery(ctx context.Context, c cluster.RecoveryClaim) (clu
 	reply, _, err := s.acknowledged(ctx, call{
 		script: sessionRecover,
 		keys:   []string{p.session(c.ID), p.deadlines(), p.more(c.ID), p.pending(c.ID)},
-		args:   []any{c.ID.String(), c.ExpectedVersion, c.Writer, c.For.Milliseconds(), s.lifetimeMillis()},
+		args:   []any{c.ID.String(), c.ExpectedVersion, c.Writer, c.For.Milliseconds(), s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds()},
 	})
 	if err != nil {
 		return cluster.Recovery{}, err
@@ -85,7 +85,7 @@ func (s *Store) Note(ctx context.Context, n cluster.Note) error {
 	_, _, err := s.acknowledged(ctx, call{
 		script: noteKeep,
 		keys:   []string{p.session(n.ID), p.deadlines(), p.more(n.ID)},
-		args:   []any{n.ID.String(), n.Key, n.Message, cluster.MaxNotes, s.lifetimeMillis()},
+		args:   []any{n.ID.String(), n.Key, n.Message, cluster.MaxNotes, s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds()},
 	})
 	return err
 }

@@ -28,7 +28,7 @@ func (s *Store) ClaimStream(ctx context.Context, c cluster.StreamClaim) (cluster
 	reply, _, err := s.acknowledged(ctx, call{
 		script: streamClaim,
 		keys:   []string{p.session(c.ID), p.deadlines(), p.more(c.ID)},
-		args:   []any{c.ID.String(), c.Owner, flag(c.Listen), flag(c.Read), c.From, s.lifetimeMillis()},
+		args:   []any{c.ID.String(), c.Owner, flag(c.Listen), flag(c.Read), c.From, s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds()},
 	})
 	if err != nil {
 		return cluster.StreamState{}, err
@@ -70,7 +70,7 @@ func (s *Store) ReleaseStream(ctx context.Context, id cluster.ID, claim int64) e
 	_, _, err := s.repeat(ctx, call{
 		script: streamRelease,
 		keys:   []string{p.session(id), p.deadlines(), p.more(id)},
-		args:   []any{id.String(), claim},
+		args:   []any{id.String(), claim, s.leewayMillis(), s.cfg.MaxAge.Milliseconds()},
 	})
 	return err
 }
@@ -81,7 +81,10 @@ func (s *Store) StreamStates(ctx context.Context, ids []cluster.ID) []cluster.St
 	calls := make([]call, len(groups))
 	for g, group := range groups {
 		p := group.partition
-		c := call{script: streamStates, keys: append(make([]string, 0, 1+2*len(group.members)), p.deadlines())}
+		c := call{
+			script: streamStates, keys: append(make([]string, 0, 1+2*len(group.members)), p.deadlines()),
+			args: []any{s.leewayMillis(), s.cfg.MaxAge.Milliseconds()},
+		}
 		for _, i := range group.members {
 			c.keys = append(c.keys, p.session(ids[i]), p.more(ids[i]))
 			c.args = append(c.args, ids[i].String())

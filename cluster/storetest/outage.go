@@ -41,6 +41,27 @@ func RunOutages(t *testing.T, b OutageBackend) {
 			return s.store.Report(s.t.Context(), []cluster.Report{{ID: k.ID, Idle: -1}})[0].Err
 		}},
 		"check": {func(s *suite, k known) error { return s.store.Check(s.t.Context(), []cluster.ID{k.ID})[0] }},
+		"claim": {func(s *suite, k known) error {
+			_, err := s.store.ClaimStream(s.t.Context(), cluster.StreamClaim{ID: k.ID, Owner: "a/1", Listen: true})
+			return err
+		}},
+		"release": {func(s *suite, k known) error {
+			if err := s.store.ReleaseStream(s.t.Context(), k.ID, 1); !errors.Is(err, cluster.ErrStaleClaim) {
+				return err
+			}
+			return nil
+		}},
+		"states": {func(s *suite, k known) error { return s.state(k.ID).Err }},
+		"append": {func(s *suite, k known) error { return s.appendEvents(k.ID, "s", 1, "one") }},
+		"read":   {func(s *suite, k known) error { return s.readEvents(k.ID, "s", 0, 1).Err }},
+		"note":   {func(s *suite, k known) error { return s.note(k.ID, "k", "note") }},
+		"recovery": {func(s *suite, k known) error {
+			_, err := s.recover(k.Session, "w")
+			if errors.Is(err, cluster.ErrIllegalTransition) {
+				return cluster.ErrNotFound
+			}
+			return err
+		}},
 		"sweep": {func(s *suite, k known) error {
 			swept, err := s.store.Sweep(s.t.Context(), sweep)
 			if err == nil && len(swept.Expired) > 0 {
