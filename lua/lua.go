@@ -45,6 +45,7 @@ var (
 	ReplicasRead     = load("replicas_read")
 	CountsRead       = load("counts_read")
 	MetaClaim        = load("meta_claim")
+	ClockRead        = load("clock_read")
 	StreamClaim      = load("stream_claim")
 	StreamRelease    = load("stream_release")
 	StreamStates     = load("stream_states")

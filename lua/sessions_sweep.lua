@@ -9,12 +9,13 @@
 -- ARGV[1..9]          see finish.inc.lua
 -- ARGV[10] epoch, ARGV[11] is_leader: 1 or 0
 -- ARGV[12] limit      how many of each kind
--- ARGV[13] leeway ms  what is past its end for less is left alone: after an outage, activity is still on its way
+-- ARGV[13] due_by     the moment, by this clock, by which sessions must have been past their end: one that the caller has been told
+--                     just before. So a sweep that a server runs late, after it had hung, ends nobody who was not due before.
 --
 -- Returns the us it took (0 where a server's clock stands still meanwhile), whether there is more, a list of the ids purged, and a
 -- list of what finish.inc.lua has ended; error FENCED <epoch>. Cost: O(log n) a session.
 local lru, deadlines, ended, counts, fence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local epoch, is_leader, limit, leeway = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])
+local epoch, is_leader, limit, due_by = ARGV[10], ARGV[11], tonumber(ARGV[12]), ARGV[13]
 
 --include record
 --include finish
@@ -26,7 +27,7 @@ if refusal then return refusal end
 local begun = redis.call('TIME')
 local now = begun[1] * 1000 + math.floor(begun[2] / 1000)
 local over = redis.call('ZRANGEBYSCORE', ended, '-inf', now, 'LIMIT', 0, limit)
-local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now - leeway, 'LIMIT', 0, limit)
+local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', due_by, 'LIMIT', 0, limit)
 purge(over)
 finish(due, 'x', now)
 tidy(#due, now)

@@ -1,10 +1,12 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -27,6 +29,11 @@ type flaky struct {
 	isSilent atomic.Bool
 	refuses  atomic.Bool
 	closes   atomic.Bool
+
+	mu       sync.Mutex
+	holds    func(p []byte) bool // what is written is kept until deliver is called
+	held     []func()
+	unclosed []net.Conn
 	sent     atomic.Int32 // writes to the server
 	cfg      cluster.Config
 }
@@ -77,10 +84,52 @@ func (c *flakyConn) Write(p []byte) (int, error) {
 		_ = c.Conn.Close()
 		return 0, net.ErrClosed
 	}
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	if c.f.holds != nil && c.f.holds(p) {
+		p = bytes.Clone(p)
+		c.f.held = append(c.f.held, func() {
+			_ = c.Conn.SetDeadline(time.Time{})
+			_, _ = c.Conn.Write(p)
+		})
+		return len(p), nil
+	}
 	if c.f.isSilent.Load() {
 		return len(p), nil
 	}
 	return c.Conn.Write(p)
+}
+
+// Close lets go of the connection, but not of what is still under way on it.
+func (c *flakyConn) Close() error {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	if c.f.holds != nil {
+		c.f.unclosed = append(c.f.unclosed, c.Conn)
+		return nil
+	}
+	return c.Conn.Close()
+}
+
+// hold keeps what is written, if it is so, on its way.
+func (f *flaky) hold(which func(p []byte) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holds = which
+}
+
+// deliver lets arrive what is under way.
+func (f *flaky) deliver() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holds = nil
+	for _, send := range f.held {
+		send()
+	}
+	synctest.Wait()
+	for _, conn := range f.unclosed {
+		_ = conn.Close()
+	}
 }
 
 // lease asks for a session that is not there, and tells how long that took.

@@ -44,6 +44,7 @@ var (
 	replicaBeat      = newScript(lua.ReplicaBeat)
 	replicasRead     = newScript(lua.ReplicasRead)
 	countsRead       = newPatient(lua.CountsRead)
+	clockRead        = newPatient(lua.ClockRead)
 	metaClaim        = newScript(lua.MetaClaim)
 	streamClaim      = newScript(lua.StreamClaim)
 	streamRelease    = newScript(lua.StreamRelease)

@@ -14,16 +14,22 @@ const MaxSweepBatch = 1000
 // Sweep implements [cluster.CleanupStore].
 func (s *Store) Sweep(ctx context.Context, c cluster.SweepCall) (cluster.Swept, error) {
 	limit := min(max(c.Limit, 1), MaxSweepBatch)
-	calls := make([]call, len(s.partitions))
+	clocks, leeway := s.clocks(ctx), s.leewayMillis()
+	calls := make([]call, 0, len(s.partitions))
+	var swept cluster.Swept
+	errs := make([]error, 0, len(s.partitions))
 	for i, p := range s.partitions {
-		calls[i] = call{
+		now, err := decodeClock(clocks[i])
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		calls = append(calls, call{
 			script: sessionsSweep,
 			keys:   []string{p.lru(), p.deadlines(), p.ended(), p.counts(), p.fence()},
-			args:   append(append(s.finishArgs(p), cleanupArgs(c.Cleanup)...), limit, s.leewayMillis()),
-		}
+			args:   append(append(s.finishArgs(p), cleanupArgs(c.Cleanup)...), limit, now-leeway),
+		})
 	}
-	var swept cluster.Swept
-	errs := make([]error, 0, len(calls))
 	for _, result := range s.pipeline(ctx, calls) {
 		one, err := decodeSwept(result)
 		swept.Expired = append(swept.Expired, one.Expired...)
@@ -34,6 +40,30 @@ func (s *Store) Sweep(ctx context.Context, c cluster.SweepCall) (cluster.Swept, 
 	}
 	s.releaseAll(ctx, swept.Expired)
 	return swept, errors.Join(errs...)
+}
+
+// clocks asks each partition for its time. A partition that does not tell is not swept.
+func (s *Store) clocks(ctx context.Context) []pipelined {
+	calls := make([]call, len(s.partitions))
+	for i, p := range s.partitions {
+		calls[i] = call{script: clockRead, keys: []string{p.lru()}}
+	}
+	return s.pipeline(ctx, calls)
+}
+
+// decodeClock reads the reply of clock_read, in ms since 1970.
+func decodeClock(result pipelined) (now int64, err error) {
+	if result.err != nil {
+		return 0, result.err
+	}
+	var d decoder
+	if len(result.reply) > 0 {
+		now = d.number(result.reply[0])
+	}
+	if d.err != nil || now <= 0 {
+		return 0, unavailable(errMalformedReply)
+	}
+	return now, nil
 }
 
 // decodeSwept reads one partition's reply of sessions_sweep.
