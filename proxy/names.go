@@ -171,7 +171,7 @@ func (u *upstream) list(addresses []netip.Addr) {
 		listed = append(listed, e)
 	}
 	if added > 0 || len(listed) != len(u.listed) {
-		u.log.Info("upstream has other endpoints", "host", u.URL.Hostname(), "endpoints", len(listed), "new", added)
+		u.log.Info("upstream's endpoints have changed", "host", u.URL.Hostname(), "endpoints", len(listed), "new", added)
 	}
 	u.listed = listed
 	for name, e := range u.known {
