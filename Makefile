@@ -93,6 +93,10 @@ bench-memory: test-servers ## measure what a session costs Redis; minutes; ARGS=
 bench-sweep: test-servers ## measure what cleaning up costs Redis and its callers; minutes; ARGS="-sessions 100000" for less
 	@go run ./bench/sweep $(ARGS)
 
+.PHONY: bench-streams
+bench-streams: test-servers ## measure what idle streams cost a replica and Redis; 2 minutes; ARGS="-streams 1000" for less
+	@go run ./bench/streams $(ARGS)
+
 .PHONY: clean
 clean: ## remove what make wrote here; Go's own caches stay
 	@rm -rf bin .cache

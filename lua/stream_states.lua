@@ -1,4 +1,4 @@
--- Tells about the own streams of up to 50 sessions. Touches nothing.
+-- Tells about the own streams of up to 100 sessions. Touches nothing.
 --
 -- KEYS[1] deadlines   ZSET  live sessions by their end
 -- then for each session: its session HASH and its more HASH, of which h is the reader, k the number of its claim, c the number

@@ -94,9 +94,10 @@ func (f *follower) look(ctx context.Context, now time.Time) {
 func (f *follower) due(now time.Time) (own, answers []*listener) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	quiet := time.Duration(len(f.listeners)) * time.Second / quietAtOnce
 	for l := range f.listeners {
 		switch {
-		case !l.due(now, f.p.cfg.FollowInterval):
+		case !l.due(now, f.p.cfg.FollowInterval, quiet):
 		case l.isOwn():
 			own = append(own, l)
 		default:

@@ -39,7 +39,7 @@ func (x *exchange) forward(ctx context.Context, send sender, answered func(*http
 			return answered(res)
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { x.notAnswered(ctx, err) },
-		BufferPool:   bufferPool{x.p},
+		BufferPool:   x.bufferPool(),
 		ErrorLog:     slog.NewLogLogger(x.p.log.Handler(), slog.LevelDebug),
 	}
 	reverse.ServeHTTP(x.w, x.outbound(ctx))
@@ -170,6 +170,22 @@ func (x *exchange) upstreamFailed() refusal {
 		}
 	}
 }
+
+// bufferPool is where the answer's copy buffer comes from. A stream holds its own for as long as it lasts, mostly idle, so it has a
+// small one.
+func (x *exchange) bufferPool() httputil.BufferPool {
+	if x.r.Method == http.MethodGet {
+		return idleBuffer{}
+	}
+	return bufferPool{x.p}
+}
+
+// idleBuffer lends buffers of a stream's size.
+type idleBuffer struct{}
+
+func (idleBuffer) Get() []byte { return make([]byte, idleBufferSize) }
+
+func (idleBuffer) Put([]byte) {}
 
 // bufferPool lends copy buffers to httputil.ReverseProxy.
 type bufferPool struct{ p *Proxy }

@@ -186,15 +186,15 @@ func (l *listener) leave() {
 	l.onLeave()
 }
 
-// due reports whether the follower should look, and takes note that it does. What has been silent for long is looked at less often.
-func (l *listener) due(now time.Time, interval time.Duration) bool {
+// due reports whether the follower should look, and takes note that it does. What has been silent for long is looked at every quiet.
+func (l *listener) due(now time.Time, interval, quiet time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch silence := now.Sub(l.heard); {
 	case l.fed:
 		interval = fedInterval
 	case silence > quietAfter:
-		interval = max(interval, quietInterval)
+		interval = max(interval, quiet)
 	}
 	if l.over || now.Sub(l.looked) < interval {
 		return false
@@ -204,9 +204,10 @@ func (l *listener) due(now time.Time, interval time.Duration) bool {
 }
 
 const (
-	// quietAfter is how long a stream must be silent to be looked at only every quietInterval. It bounds what idle streams cost.
-	quietAfter    = 10 * time.Second
-	quietInterval = time.Second
+	// quietAfter is how long a stream must be silent to count as quiet. Of those quietAtOnce are looked at a second, about, so that
+	// idle streams cost the store little, however many there are.
+	quietAfter  = 10 * time.Second
+	quietAtOnce = 10_000
 	// fedInterval is how often a stream is looked at whose events come from this replica itself: only whether somebody else listens now.
 	fedInterval = 5 * time.Second
 )

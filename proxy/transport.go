@@ -11,6 +11,8 @@ import (
 const (
 	// copyBufferSize is the piece in which answers are copied.
 	copyBufferSize = 16 << 10
+	// idleBufferSize is the same for streams that clients listen to.
+	idleBufferSize = 1 << 10
 	// maxUpstreamHeader bounds the header of an upstream's answer.
 	maxUpstreamHeader = 128 << 10
 	// idleUpstreamTimeout is shorter than the keep-alive time of common servers (Node's is 5 seconds), so that a request
