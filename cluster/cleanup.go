@@ -63,6 +63,8 @@ type Swept struct {
 	More    bool      // there is more to do at once
 	// Took is the longest that one script took of a server's time; 0 when the servers do not tell.
 	Took time.Duration
+	// Repairs is what was broken at the head of what is due and had to be mended before anything could go.
+	Repairs []Repair
 }
 
 // EndCall asks a store to end sessions that meet conditions at the moment they are ended.
@@ -117,13 +119,15 @@ const (
 	RepairCountWrong       RepairKind = "count_wrong"       // the counts differed from a recount
 	RepairPlaceWrong       RepairKind = "place_wrong"       // a principal's place had no session, or a session had no place
 	RepairPendingAbandoned RepairKind = "pending_abandoned" // a request was in flight at a replica that lives no more
+	RepairRecordBroken     RepairKind = "record_broken"     // a record or a key was of a wrong kind, or held no number where one belongs
+	RepairScoreWrong       RepairKind = "score_wrong"       // a session stood elsewhere in an index than its record says
 )
 
 // RepairKinds lists every kind.
 func RepairKinds() []RepairKind {
 	return []RepairKind{
 		RepairRecordMissing, RepairIndexMissing, RepairIndexWrong, RepairKeysOrphaned, RepairTTLMissing, RepairCountWrong,
-		RepairPlaceWrong, RepairPendingAbandoned,
+		RepairPlaceWrong, RepairPendingAbandoned, RepairRecordBroken, RepairScoreWrong,
 	}
 }
 
@@ -152,6 +156,8 @@ type Relieved struct {
 	Usage float64
 	// Spent says that a server is still above, and nothing is left there that may go.
 	Spent bool
+	// Repairs is as in Swept.
+	Repairs []Repair
 }
 
 // ReplicaStore knows which replicas live.

@@ -31,41 +31,44 @@ if refusal then return refusal end
 local now, alive = clock(), {}
 
 --include mend
+--include restore
+--include place
 
+local over = { c = true, x = true, v = true, t = true, f = true } -- the statuses of ended sessions
 for i = 18, 17 + n do alive[ARGV[i]] = true end
-
--- A new end for a live session that has lost its own. Nobody knows whether an open stream holds it: it is given all the time
--- that it could have.
-local function end_of(status, created)
-  if status == 'i' then return created + initialize_timeout end
-  local ends = idle > 0 and now + idle or never
-  return max_age > 0 and math.min(ends, created + max_age) or ends
-end
 
 for i = 18 + n, #ARGV do
   local id, keys = ARGV[i], {}
   for k = 1, 6 do keys[k] = ARGV[k] .. id end
   redis.call('EXISTS', unpack(keys))
-  local record = redis.call('HMGET', keys[1], 's', 'a', 'z', 'c')
-  local is_live = record[1] == 'i' or record[1] == 'a'
-  local activity, created = tonumber(record[2]) or now, tonumber(record[4]) or now
-  if not record[1] then
-    mended(id, 'record_missing', redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id) + redis.call('ZREM', ended, id))
-    mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys)))
-  elseif is_live then
-    mended(id, 'ttl_missing', limit(keys, lifetime))
-    mended(id, 'index_wrong', redis.call('ZREM', ended, id))
-    if not redis.call('ZSCORE', lru, id) then mended(id, 'index_missing', redis.call('ZADD', lru, activity, id)) end
-    if not redis.call('ZSCORE', deadlines, id) then
-      local ends = string.format('%.0f', end_of(record[1], created))
-      mended(id, 'index_missing', redis.call('ZADD', deadlines, ends, id))
-    end
-    if n > 0 then forget(id, keys[3], alive, young) end
+  local wrong = misshapen(keys)
+  local record = wrong[1] and {} or redis.call('HMGET', keys[1], 's', 'a', 'c', 'z', 'v', 'q', 't')
+  local status = record[1]
+  local is_live = status == 'i' or status == 'a'
+  if not is_live and not over[status] then
+    local indexed = redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id) + redis.call('ZREM', ended, id)
+    local left = redis.call('UNLINK', unpack(keys))
+    mended(id, 'record_broken', (wrong[1] or status) and 1 or 0)
+    mended(id, 'record_missing', (wrong[1] or status) and 0 or indexed)
+    mended(id, 'keys_orphaned', (wrong[1] or status) and 0 or left)
   else
-    mended(id, 'index_wrong', redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id))
-    mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys, 3, 5)))
-    mended(id, 'ttl_missing', limit(keys, retention + backstop))
-    if not redis.call('ZSCORE', ended, id) then mended(id, 'index_missing', redis.call('ZADD', ended, (record[3] or now) + retention, id)) end
+    for k = 2, 6 do
+      if wrong[k] then mended(id, 'record_broken', redis.call('UNLINK', keys[k])) end
+    end
+    local activity, created, over_since = restore(id, keys[1], record, is_live)
+    if is_live then
+      mended(id, 'ttl_missing', limit(keys, lifetime))
+      mended(id, 'index_wrong', redis.call('ZREM', ended, id))
+      place(id, lru, activity, activity, activity)
+      place(id, deadlines, ends_of(status, activity, created))
+      if n > 0 then forget(id, keys[3], alive, young) end
+    else
+      mended(id, 'index_wrong', redis.call('ZREM', lru, id) + redis.call('ZREM', deadlines, id))
+      mended(id, 'keys_orphaned', redis.call('UNLINK', unpack(keys, 3, 5)))
+      mended(id, 'ttl_missing', limit(keys, retention + backstop))
+      local purged_at = over_since + retention
+      place(id, ended, purged_at, purged_at, purged_at)
+    end
   end
 end
 return repairs

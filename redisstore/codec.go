@@ -121,10 +121,19 @@ func encodeChange(c cluster.Change) []any {
 // decodeAnswer reads the answer that lua/record.inc.lua builds: the store's clock, the session's end, the number of
 // pending requests, and the fields.
 func decodeAnswer(id cluster.ID, reply []any) (cluster.Session, time.Time, error) {
+	return decodeAnswerWith(decoder{}, id, reply)
+}
+
+// decodeListed is decodeAnswer for listings: one record that somebody has spoiled must not hide the others. What is no number
+// in it is zero, and what is no status none.
+func decodeListed(id cluster.ID, reply []any) (cluster.Session, time.Time, error) {
+	return decodeAnswerWith(decoder{tolerant: true}, id, reply)
+}
+
+func decodeAnswerWith(d decoder, id cluster.ID, reply []any) (cluster.Session, time.Time, error) {
 	if len(reply) != 3+numFields {
 		return cluster.Session{}, time.Time{}, fmt.Errorf("%w: session %s has %d parts, not %d", errMalformedReply, id, len(reply), 3+numFields)
 	}
-	var d decoder
 	now := d.moment(reply[0])
 	s := d.session(id, reply[3:])
 	s.Pending = int(d.number(reply[2]))
@@ -143,7 +152,7 @@ func decodeEnded(reply []any) ([]cluster.Session, error) {
 	if len(reply)%endedFields != 0 {
 		return nil, fmt.Errorf("%w: sessions ended have %d parts, not %d each", errMalformedReply, len(reply), endedFields)
 	}
-	var d decoder
+	d := decoder{tolerant: true} // they have been ended, whatever else is in them
 	var ended []cluster.Session
 	for ; len(reply) > 0; reply = reply[endedFields:] {
 		id, err := cluster.ParseID(d.text(reply[0]))
@@ -158,11 +167,15 @@ func decodeEnded(reply []any) ([]cluster.Session, error) {
 }
 
 // decoder reads values and keeps the first error.
-type decoder struct{ err error }
+type decoder struct {
+	err error
+	// tolerant takes texts that are no number for zero, and statuses that are unknown for none.
+	tolerant bool
+}
 
 func (d *decoder) session(id cluster.ID, fields []any) cluster.Session {
 	status, known := statusByCode[d.text(fields[fieldStatus])]
-	if !known {
+	if !known && !d.tolerant {
 		d.fail("a status", fields[fieldStatus])
 	}
 	return cluster.Session{
@@ -213,7 +226,9 @@ func (d *decoder) number(v any) int64 {
 		if err != nil {
 			f, ferr := strconv.ParseFloat(v, 64)
 			if ferr != nil || !(math.Abs(f) <= 1<<53) { // not a number is neither
-				d.fail("a number", v)
+				if !d.tolerant {
+					d.fail("a number", v)
+				}
 				return 0
 			}
 			n = int64(f)
@@ -232,7 +247,9 @@ func (d *decoder) moment(v any) time.Time {
 		return time.Time{}
 	}
 	if ms < -never || ms > never { // no year of four digits, which is all that JSON can tell
-		d.fail("a time", v)
+		if !d.tolerant {
+			d.fail("a time", v)
+		}
 		return time.Time{}
 	}
 	return time.UnixMilli(ms).UTC()

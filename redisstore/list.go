@@ -192,7 +192,7 @@ func (s *Store) nextMembers(ctx context.Context, l *listing, most string, n int)
 func (l *listing) behind(members []redis.Z) []position {
 	var behind []position
 	for _, z := range members {
-		p := position{score: int64(z.Score), id: fmt.Sprint(z.Member)}
+		p := position{score: wholeScore(z.Score), id: fmt.Sprint(z.Member)}
 		if p.score > l.after.score || p.id > l.after.id {
 			behind = append(behind, p)
 		}
@@ -200,27 +200,41 @@ func (l *listing) behind(members []redis.Z) []position {
 	return behind
 }
 
-// readAll reads the records of members in one round trip, in their order. Those that are gone by now have no status.
+// wholeScore is a score as a number of ms: an infinite one is the least or the greatest, which no whole number that is a
+// score can be.
+func wholeScore(score float64) int64 {
+	switch {
+	case score >= math.MaxInt64:
+		return math.MaxInt64
+	case score <= math.MinInt64:
+		return math.MinInt64
+	default:
+		return int64(score)
+	}
+}
+
+// readAll reads the records of members in one round trip, in their order. Those that are gone by now, or are broken, which is
+// for the reconciler, have no status.
 func (s *Store) readAll(ctx context.Context, members []position) ([]cluster.Session, error) {
-	ids := make([]cluster.ID, 0, len(members))
-	for _, m := range members {
-		if id, err := cluster.ParseID(m.id); err == nil { // else it is for the reconciler
-			ids = append(ids, id)
+	ids, places := make([]cluster.ID, 0, len(members)), make([]int, 0, len(members))
+	for i, m := range members {
+		if id, err := cluster.ParseID(m.id); err == nil {
+			ids, places = append(ids, id), append(places, i)
 		}
 	}
 	sessions := make([]cluster.Session, len(members))
 	for i, result := range s.pipeline(ctx, s.getCalls(ids)) {
-		if errors.Is(result.err, cluster.ErrNotFound) {
+		if errors.Is(result.err, cluster.ErrNotFound) || isBroken(result.err) {
 			continue
 		}
 		if result.err != nil {
 			return nil, result.err
 		}
-		session, at, err := decodeAnswer(ids[i], result.reply)
+		session, at, err := decodeListed(ids[i], result.reply)
 		if err != nil {
 			return nil, err
 		}
-		sessions[i] = asSeenAt(session, at)
+		sessions[places[i]] = asSeenAt(session, at)
 	}
 	return sessions, nil
 }

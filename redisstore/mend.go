@@ -163,7 +163,14 @@ func (s *Store) mendSessions(ctx context.Context, who cluster.Cleanup, ids []clu
 	}
 	var repairs []cluster.Repair
 	var errs []error
-	for _, result := range s.pipeline(ctx, calls) {
+	for g, result := range s.pipeline(ctx, calls) {
+		if isBroken(result.err) { // an index: what is of a session it looks at before it reads it
+			var some []cluster.Repair
+			if some, result.err = s.mendShapes(ctx, who, groups[g].partition); result.err == nil {
+				result.reply, _, result.err = s.repeat(ctx, calls[g])
+			}
+			repairs = append(repairs, some...)
+		}
 		if result.err != nil {
 			errs = append(errs, result.err)
 			continue

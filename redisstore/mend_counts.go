@@ -26,13 +26,18 @@ func (s *Store) mendCounts(ctx context.Context, c cluster.MendCall, at string) (
 	if err != nil || p < 0 || p >= len(s.partitions) {
 		return cluster.Mended{}, cluster.ErrInvalidCursor
 	}
-	wrong, err := s.correctCounts(ctx, c.Cleanup, s.partitions[p])
-	if err != nil {
-		return cluster.Mended{}, err
-	}
 	mended := cluster.Mended{Looked: 1}
+	wrong, err := s.correctCounts(ctx, c.Cleanup, s.partitions[p])
+	if isBroken(err) {
+		if mended.Repairs, err = s.mendShapes(ctx, c.Cleanup, s.partitions[p]); err == nil {
+			wrong, err = s.correctCounts(ctx, c.Cleanup, s.partitions[p])
+		}
+	}
+	if err != nil {
+		return mended, err
+	}
 	if wrong {
-		mended.Repairs = []cluster.Repair{{Kind: cluster.RepairCountWrong}}
+		mended.Repairs = append(mended.Repairs, cluster.Repair{Kind: cluster.RepairCountWrong})
 	}
 	if p+1 < len(s.partitions) {
 		mended.Next = indexCursor(p+1, 0, position{score: math.MinInt64})
@@ -127,10 +132,16 @@ func (s *Store) countEach(ctx context.Context, p partition) (map[string]int64, e
 			for i, id := range ids {
 				statuses[i] = pipe.HMGet(ctx, p.session(id), "s")
 			}
-			if _, err := pipe.Exec(ctx); err != nil {
+			if _, err := pipe.Exec(ctx); err != nil && !isReply(err) {
 				return nil, unavailable(err)
 			}
 			for _, status := range statuses {
+				if isBroken(status.Err()) {
+					continue // no record
+				}
+				if status.Err() != nil {
+					return nil, unavailable(status.Err())
+				}
 				if code, ok := status.Val()[0].(string); ok {
 					right[code]++
 				}

@@ -25,11 +25,15 @@ func (s *Store) mendIndex(ctx context.Context, c cluster.MendCall, at string) (c
 	}
 	l := &listing{indexes: []string{walked[index](s.partitions[p])}, after: after}
 	members, more, err := s.nextMembers(ctx, l, "+inf", c.Limit)
+	var mended cluster.Mended
+	if isBroken(err) {
+		mended.Repairs, err = s.mendShapes(ctx, c.Cleanup, s.partitions[p])
+	}
 	if err != nil {
-		return cluster.Mended{}, unavailable(err)
+		return mended, unavailable(err)
 	}
 	own, foreign := s.partMembers(members, p)
-	mended := cluster.Mended{Looked: len(members)}
+	mended.Looked = len(members)
 	ids, err := idsOf(own)
 	if err != nil {
 		return mended, unavailable(err)
@@ -99,8 +103,8 @@ func (s *Store) dropForeign(ctx context.Context, who cluster.Cleanup, p int, ind
 	if len(foreign) == 0 {
 		return nil, nil
 	}
-	if _, _, err := s.repeat(ctx, s.mendCall(s.partitions[p], who, nil, nil)); err != nil {
-		return nil, err // of all that it does, the fence is wanted
+	if err := s.checkFence(ctx, who, s.partitions[p]); err != nil {
+		return nil, err
 	}
 	return s.dropMembers(ctx, index, foreign, cluster.RepairIndexWrong)
 }

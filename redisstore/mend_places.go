@@ -26,7 +26,12 @@ func (s *Store) mendPlaces(ctx context.Context, principal cluster.Principal) ([]
 	settled := strconv.FormatInt(now.Add(-placeYoung).UnixMilli(), 10)
 	for more := true; more && err == nil; {
 		var members []position
-		if members, more, err = s.nextMembers(ctx, l, settled, placeChecks); err != nil {
+		members, more, err = s.nextMembers(ctx, l, settled, placeChecks)
+		if isBroken(err) {
+			repairs = append(repairs, cluster.Repair{Kind: cluster.RepairRecordBroken})
+			err = s.client.Unlink(ctx, key).Err() // the walk of the indexes makes it anew
+		}
+		if err != nil {
 			return repairs, unavailable(err)
 		}
 		if len(members) == 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
@@ -493,8 +494,13 @@ func TestAWalkTellsWhatItDidBeforeAFault(t *testing.T) {
 	t.Parallel()
 	w := newDrifted(t, 1, 1)
 	w.do("PERSIST", w.key(w.live.ID, "session"))
-	w.do("DEL", places(owner))
-	w.do("SET", places(owner), "no sorted set")
+	w.servers[0].Server().SetPreHook(func(peer *server.Peer, command string, args ...string) bool {
+		isPlaces := strings.EqualFold(command, "pttl") && len(args) == 1 && args[0] == places(owner)
+		if isPlaces {
+			peer.WriteError("ERR told to fail")
+		}
+		return isPlaces
+	})
 	kinds := make(map[cluster.RepairKind]int)
 	for cursor := ""; ; {
 		mended, err := w.store.Mend(t.Context(), cluster.MendCall{Cursor: cursor, Limit: 100})

@@ -131,10 +131,17 @@ func (s *Store) clearPlaces(ctx context.Context, principal cluster.Principal, se
 			gone = append(gone, settled[i])
 			continue
 		}
+		if isBroken(result.err) { // the record itself, or something else of the session: that is for the reconciler
+			is, err := s.client.Type(ctx, s.partitionOf(settled[i]).session(settled[i])).Result()
+			if err == nil && is != "hash" {
+				gone = append(gone, settled[i])
+			}
+			continue
+		}
 		if result.err != nil {
 			return nil, result.err
 		}
-		session, now, err := decodeAnswer(settled[i], result.reply)
+		session, now, err := decodeListed(settled[i], result.reply)
 		if err != nil {
 			return nil, unavailable(err)
 		}

@@ -18,7 +18,18 @@ func (s *Store) Relieve(ctx context.Context, c cluster.RelieveCall) (cluster.Rel
 	if err != nil || len(full) == 0 {
 		return relieved, err
 	}
-	limit := min(max(c.Limit, 1), cleanupBatch)
+	c.Limit = min(max(c.Limit, 1), cleanupBatch)
+	relieved, err = s.relieve(ctx, c, full)
+	relieved.Usage = usage
+	if isBroken(err) {
+		relieved.Repairs, err = s.mendBrokenOf(ctx, c.Cleanup, full, relievePages*c.Limit, err)
+	}
+	return relieved, err
+}
+
+// relieve lets sessions of some partitions go.
+func (s *Store) relieve(ctx context.Context, c cluster.RelieveCall, full []partition) (relieved cluster.Relieved, err error) {
+	limit := c.Limit
 	oldest, err := s.heads(ctx, full, partition.ended, "+inf", 0, limit)
 	if err != nil {
 		return relieved, err

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -64,11 +65,12 @@ func (s *Store) dueAt(ctx context.Context, now time.Time, ended bool) (map[clust
 	}
 	for _, p := range s.partitions {
 		err := s.eachPage(ctx, p.deadlines(), strconv.FormatInt(now.UnixMilli(), 10), func(members []position) error {
-			ids, err := idsOf(members)
-			for _, id := range ids {
-				due[id] = true
+			for _, m := range members {
+				if id, err := cluster.ParseID(m.id); err == nil {
+					due[id] = true
+				}
 			}
-			return err
+			return nil
 		})
 		if err != nil {
 			return nil, err
@@ -95,9 +97,10 @@ func (s *Store) eachPage(ctx context.Context, index, most string, visit func([]p
 // outline are the fields by which queries select, in the order of readOutlines.
 var outline = []string{"s", "p", "c", "a", "z"}
 
-// readOutlines reads of each member's record only what queries select by. Those that are gone by now have no status.
+// readOutlines reads of each member's record only what queries select by. Those that are gone by now, or are broken, have no
+// status.
 func (s *Store) readOutlines(ctx context.Context, members []position) ([]cluster.Session, error) {
-	ids, err := idsOf(members)
+	ids, err := idsOf(slices.DeleteFunc(slices.Clone(members), func(m position) bool { return !isID(m) }))
 	if err != nil {
 		return nil, err
 	}
@@ -106,12 +109,18 @@ func (s *Store) readOutlines(ctx context.Context, members []position) ([]cluster
 	for i, id := range ids {
 		replies[i] = pipe.HMGet(ctx, s.partitionOf(id).session(id), outline...)
 	}
-	if _, err := pipe.Exec(ctx); err != nil && len(ids) > 0 {
+	if _, err := pipe.Exec(ctx); err != nil && len(ids) > 0 && !isReply(err) {
 		return nil, err
 	}
 	sessions := make([]cluster.Session, len(ids))
 	for i, reply := range replies {
-		var d decoder
+		d := decoder{tolerant: true}
+		if isBroken(reply.Err()) {
+			continue
+		}
+		if reply.Err() != nil {
+			return nil, reply.Err()
+		}
 		fields := reply.Val()
 		if len(fields) != len(outline) {
 			return nil, errMalformedReply

@@ -34,7 +34,7 @@ func (s *Sweeper) walk(ctx context.Context, term *Term) error {
 		var mended cluster.Mended
 		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
 			mended, err = s.cfg.Store.Mend(ctx, cluster.MendCall{Cleanup: who, Cursor: cursor, Limit: mendBatch})
-			s.tellMended(mended)
+			s.tellMended(mended.Repairs)
 			return err
 		})
 		if err != nil {
@@ -46,9 +46,9 @@ func (s *Sweeper) walk(ctx context.Context, term *Term) error {
 	return ctx.Err()
 }
 
-// tellMended passes on what one step of a walk did.
-func (s *Sweeper) tellMended(mended cluster.Mended) {
-	for _, repair := range mended.Repairs {
+// tellMended passes on what was mended, by one step of a walk or because it was in the way.
+func (s *Sweeper) tellMended(repairs []cluster.Repair) {
+	for _, repair := range repairs {
 		s.observer.Mended(repair.Kind)
 		s.log.Warn("mended drift", "kind", repair.Kind, "session", repair.ID)
 	}

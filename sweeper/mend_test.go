@@ -67,13 +67,40 @@ func TestTheReconcilerWalksAgainAndAgain(t *testing.T) {
 	})
 }
 
+// What is of a wrong type stops neither sweeps nor walks; it is counted and told.
+func TestWhatIsBrokenIsMendedOnTheWay(t *testing.T) {
+	t.Parallel()
+	inElectorate(t, func(t *testing.T, w *electorate) {
+		w.due(3)
+		client := w.keys.Client()
+		broken, err := client.ZRange(t.Context(), "shadowcat:{0}:deadlines", 0, 0).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Set(t.Context(), "shadowcat:{0}:session:"+broken[0], "no hash", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		c := w.cleaner("a/1")
+		c.elected()
+		w.pass(slack + time.Second)
+		_, _, _, _, mended := c.seen.cleanup()
+		if !slices.Equal(mended, []cluster.RepairKind{cluster.RepairRecordBroken}) || c.log.count("kind=record_broken") != 1 {
+			t.Errorf("mended %v, logged %d times; want one broken record", mended, c.log.count("kind=record_broken"))
+		}
+		if stats := w.stats(); stats.Ended[cluster.StatusExpired] != 2 || stats.Due > 0 {
+			t.Errorf("%d expired, %d due; want 2 and none", stats.Ended[cluster.StatusExpired], stats.Due)
+		}
+	})
+}
+
 // A walk that breaks off disturbs no sweep, and the next one mends.
 func TestABrokenOffWalkIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	inElectorate(t, func(t *testing.T, w *electorate) {
 		c := w.cleaner("a/1", func(cfg *sweeper.Config) { cfg.MendInterval = time.Minute })
 		c.elected()
-		if err := w.keys.Client().Set(t.Context(), "shadowcat:{0}:lru", "no sorted set", 0).Err(); err != nil {
+		w.sessions(1)
+		if err := w.keys.Client().Set(t.Context(), "shadowcat:replicas", "no sorted set", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(redisstore.ReplicaAlive + 10*time.Second)
@@ -81,7 +108,7 @@ func TestABrokenOffWalkIsMadeAnew(t *testing.T) {
 			t.Errorf("broken off %d times; leads: %v", c.log.count("walk broke off"), c.sweeper.Status().IsLeader)
 		}
 		w.drift()
-		if err := w.keys.Client().Del(t.Context(), "shadowcat:{0}:lru").Err(); err != nil {
+		if err := w.keys.Client().Del(t.Context(), "shadowcat:replicas").Err(); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(80 * time.Second)

@@ -44,7 +44,7 @@ func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(c
 		if err != nil {
 			return err
 		}
-		if len(relieved.Purged)+len(relieved.Evicted) == 0 {
+		if len(relieved.Purged)+len(relieved.Evicted)+len(relieved.Repairs) == 0 {
 			if relieved.Spent {
 				s.log.Error("the store's memory runs out, and no session may go", "usage", relieved.Usage)
 			}
@@ -61,6 +61,7 @@ func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(c
 // tellRelieved passes on what emergency cleanup did.
 func (s *Sweeper) tellRelieved(relieved cluster.Relieved) {
 	s.observer.Relieved(len(relieved.Purged), len(relieved.Evicted), relieved.Usage)
+	s.tellMended(relieved.Repairs)
 	s.trail.Purged(cluster.ActorSweeper, "memory runs out", relieved.Purged...)
 	s.trail.Ended(cluster.ActorSweeper, "memory runs out", relieved.Evicted...)
 	if s.cfg.Expired != nil && len(relieved.Evicted) > 0 {

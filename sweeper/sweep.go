@@ -55,19 +55,22 @@ func (s *Sweeper) awaitReports(ctx context.Context) error {
 
 // sweep ends what is past its end and purges what is past its retention, until nothing is due.
 func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) error {
+	var gap time.Duration
 	for ctx.Err() == nil {
 		var swept cluster.Swept
+		begun := time.Now()
 		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
 			started := time.Now()
 			swept, err = s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: who, Limit: b.size})
 			s.tell(swept, time.Since(started)) // what was done beside a refusal, too
 			return err
 		})
-		b.took(swept)
+		b.took(swept, gap)
 		if err != nil || !swept.More {
 			return err
 		}
 		pause(ctx, pace)
+		gap = time.Since(begun)
 	}
 	return nil
 }
@@ -98,6 +101,7 @@ func (s *Sweeper) sweepOnce(ctx context.Context, epoch int64) error {
 // tell passes on what a sweep did.
 func (s *Sweeper) tell(swept cluster.Swept, took time.Duration) {
 	s.observer.Swept(len(swept.Expired), len(swept.Purged), took)
+	s.tellMended(swept.Repairs)
 	s.trail.Ended(cluster.ActorSweeper, "past its end", swept.Expired...)
 	s.trail.Purged(cluster.ActorSweeper, "past its retention", swept.Purged...)
 	if s.cfg.Expired != nil && len(swept.Expired) > 0 {

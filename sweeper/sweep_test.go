@@ -59,15 +59,15 @@ func TestABacklogIsSweptInPacedBatchesUntilNothingIsDue(t *testing.T) {
 		sum := 0
 		for i, s := range sweeps {
 			sum += s.expired
-			if s.expired > 12 {
+			if s.expired > 8 {
 				t.Errorf("a batch of %d", s.expired)
 			}
 			if i > 0 && s.at.Sub(sweeps[i-1].at) < 5*time.Millisecond {
 				t.Errorf("a batch only %v after the one before", s.at.Sub(sweeps[i-1].at))
 			}
 		}
-		if sum != 950 || len(sweeps) != 80 {
-			t.Errorf("%d expired in %d batches, want 950 in 80", sum, len(sweeps))
+		if sum != 950 || len(sweeps) != 119 {
+			t.Errorf("%d expired in %d batches, want 950 in 119", sum, len(sweeps))
 		}
 	})
 }

@@ -22,7 +22,7 @@ type Config struct {
 	// Interval is how often the leader sweeps, give or take a fifth. Default 5s.
 	Interval time.Duration
 	// Batch is how many sessions of each kind one script takes at most: 1 to 1000. Default 100. The sweeper takes fewer, so
-	// that a script takes no more than a quarter of a millisecond of the server's time.
+	// that a script takes mostly under a fifth of a millisecond of the server's time.
 	Batch int
 	// Slack is how long a new leader waits before its first sweep, so that activity that replicas have not reported yet
 	// arrives before. Default 2s.

@@ -211,7 +211,7 @@ var supported = []Setting{
 	},
 	{
 		Name: "sweep_batch", Kind: KindCount, Default: "100", set: setCount(1, redisstore.MaxSweepBatch, sweepBatch),
-		Meaning: "How many sessions of a kind one script cleans up at most, 1 to 1000; fewer, so that a script takes no more than a quarter of a millisecond.",
+		Meaning: "How many sessions of a kind one script cleans up at most, 1 to 1000; fewer, so that a script takes under a fifth of a millisecond.",
 	},
 	{
 		Name: "leader_ttl", Kind: KindDuration, Default: "10s", set: setDuration(sweeper.MinTTL, sweeper.MaxTTL, leaderTTL),
