@@ -68,7 +68,7 @@ type bench struct {
 var errMissed = errors.New("a goal was missed")
 
 func (b *bench) run(ctx context.Context) (err error) {
-	if err := allowFiles(uint64(2*b.streams + 100)); err != nil { //nolint:gosec // a flag, small
+	if err := allowFiles(uint64(2*b.streams + 100)); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "shadowcat-streams-")
@@ -91,6 +91,11 @@ func (b *bench) run(ctx context.Context) (err error) {
 	defer upstream.process.Kill()
 
 	var replicas []*replica.Replica
+	defer func() {
+		for _, r := range replicas {
+			r.Kill()
+		}
+	}()
 	for i := range 2 {
 		r, err := replica.New(replica.Options{
 			Executable: executable, ID: fmt.Sprint("r-", i), RedisURL: b.redis.URL(), Upstreams: []string{"http://" + upstream.address},
@@ -99,11 +104,10 @@ func (b *bench) run(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		replicas = append(replicas, r)
 		if err := r.Start(ctx); err != nil {
 			return err
 		}
-		defer r.Kill()
-		replicas = append(replicas, r)
 	}
 	fmt.Fprintf(b.out, "%d idle streams\n\n%-44s  %10s  %12s\n", b.streams, "HELD BY ONE REPLICA", "MEMORY", "REDIS CALLS")
 	read, err := b.hold(ctx, replicas[0], "that reads them from their upstream")
@@ -228,7 +232,7 @@ func open(ctx context.Context, client *http.Client, url string) (string, error) 
 
 // stream opens a session's stream, which stays open until ctx ends.
 func stream(ctx context.Context, client *http.Client, url, token string) error {
-	res, err := send(ctx, client, http.MethodGet, url, token, "")
+	res, err := send(ctx, client, http.MethodGet, url, token, "") //nolint:bodyclose // it is, when the stream ends
 	if err != nil {
 		return err
 	}
