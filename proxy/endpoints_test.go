@@ -156,7 +156,7 @@ func TestFarewellsGoToTheSessionsEndpoint(t *testing.T) {
 	here.UpstreamSession = upstreamSession
 	here.Endpoint = strings.TrimSuffix(strings.TrimPrefix(upstreams[1].url, "http://"), "/endpoint")
 	p.EndUpstream([]cluster.Session{lost, here})
-	await(t, "the farewell", func() bool { return upstreams[1].ended() == 1 })
+	eventually(t, "the farewell", func() bool { return upstreams[1].ended() == 1 })
 	if n := counts(upstreams, http.MethodDelete); n[0]+n[1]+n[2] != 1 {
 		t.Errorf("the endpoints heard %d farewells", n)
 	}

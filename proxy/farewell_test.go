@@ -108,16 +108,6 @@ func gone(upstream string, n int) cluster.Session {
 	}
 }
 
-// await waits until a condition holds.
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
-}
-
 func TestUpstreamsAreAskedToForgetSessionsThatEndedWithoutTheirClient(t *testing.T) {
 	t.Parallel()
 	var log logBuffer
@@ -128,7 +118,7 @@ func TestUpstreamsAreAskedToForgetSessionsThatEndedWithoutTheirClient(t *testing
 	nameless.UpstreamSession = ""
 	p.EndUpstream([]cluster.Session{gone("weather", 1), nameless, gone("unknown", 4), gone("", 5), gone("files", 2)})
 	p.EndUpstream(nil)
-	await(t, "two farewells", func() bool {
+	eventually(t, "two farewells", func() bool {
 		return weather.count()+files.count() == 2
 	})
 	if weather.heard["secret-1"] != 1 || files.heard["secret-2"] != 1 || weather.other+files.other > 0 {
@@ -157,9 +147,9 @@ func TestFarewellsAreBounded(t *testing.T) {
 		t.Errorf("%d were left out, want 30", got)
 	}
 	run()
-	await(t, "all that fit", func() bool { return weather.count() == most })
+	eventually(t, "all that fit", func() bool { return weather.count() == most })
 	p.EndUpstream(all[:1]) // there is room again
-	await(t, "one more", func() bool { return weather.count() == most+1 })
+	eventually(t, "one more", func() bool { return weather.count() == most+1 })
 	if weather.heard["secret-"+strconv.Itoa(most-1)] != 1 || weather.heard["secret-"+strconv.Itoa(most)] != 0 {
 		t.Error("not the first ones were said")
 	}
@@ -177,7 +167,7 @@ func TestFarewellsStopAtOnce(t *testing.T) {
 	for i := range 20 {
 		p.EndUpstream([]cluster.Session{gone("weather", i)})
 	}
-	await(t, "the first ones", func() bool { return weather.count() > 0 })
+	eventually(t, "the first ones", func() bool { return weather.count() > 0 })
 	begun := time.Now()
 	stop()
 	if took := time.Since(begun); took > patience/2 {
