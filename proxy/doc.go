@@ -12,8 +12,10 @@
 //	  |                          |-- stateless: as it is ------------------>|   stateless.go
 //	  |                          |-- initialize: create, forward, activate->|   initialize.go
 //	  |                          |-- in a session: lease, forward --------->|   session.go
-//	  |                          |       our token <-> the upstream's id    |   forward.go
-//	  |<-- JSON or event stream -|<---------- unbuffered, touching the lease|   stream.go
+//	  |                          |       endpoint, tries, recovery ------->|   upstreamcall.go, recovery.go
+//	  |<-- JSON -----------------|<---------- unbuffered, touching the lease|   forward.go, stream.go
+//	  |<-- events, our ids ------|<---------- read to the end, kept if needed   answerstream.go
+//	  |<-- events, our ids ------| GET: the one reader's, or from the store |   get.go, ownreader.go, follower.go
 //	  |                          |                                          |
 //	  |<-- refusal, JSON-RPC ----| anything that cannot go on (errors.go)   |
 //
@@ -23,11 +25,20 @@
 //   - A client gets a token only after the session is active in the store. When initialize fails in any way, the session
 //     and the upstream's session are ended.
 //   - A malformed, unknown, foreign or ended token gets the same answer, 404; a fault of the store is 503, never 404.
-//   - When the connection to the upstream fails before any of a request was sent, the answer says so and may be retried;
-//     when the request may have been processed, it says that instead (reason may_have_run).
+//   - A request that was never sent, that the upstream answered with 404, or whose method changes nothing, is sent again, after the
+//     session was recovered where the upstream has lost it; tries are bounded. When it may have been processed otherwise, the
+//     answer says that (reason may_have_run).
+//   - A stream is resumed at any replica by Last-Event-ID: each message comes once, in order, on the stream that it belongs to, or
+//     the answer is that something is missing (events_gone), or that the rest is lost (may_have_run). An id that is not of the
+//     client's own session is like one that never was.
+//   - Of all replicas one reads what a session's upstream says of its own, and of all the session's connections the latest is sent it.
 //   - A stream ends when its session does: at once at the replica that ended it, within one lease validity elsewhere.
 //   - Slow clients are cut (reading and writing have rolling deadlines); a healthy stream never is, however idle.
 //   - A stream costs at most two goroutines besides those of net/http, and nothing grows with the length of a stream.
 //
-// A client that disconnects cancels its HTTP request at the upstream. Informational (1xx) answers are not passed on.
+// A client that disconnects cancels nothing in the eras with sessions, and its HTTP request at the upstream in the one without.
+// Informational (1xx) answers are not passed on.
+//
+// What is not guaranteed: an answer of which the last bytes were lost on the way to its client, and which was complete before
+// Config.KeepAfter had passed, is kept nowhere; who resumes it is told that it may have run.
 package proxy
