@@ -47,6 +47,9 @@ var (
 	productBinary = sync.OnceValues(func() (string, error) {
 		return binary.Build(context.Background(), binaries, binary.ShadowcatCluster)
 	})
+	skewedBinary = sync.OnceValues(func() (string, error) {
+		return binary.BuildSkewed(context.Background(), binaries, binary.ShadowcatCluster)
+	})
 	everythingBinary = sync.OnceValues(func() (string, error) {
 		return binary.Build(context.Background(), binaries, binary.EverythingServer)
 	})

@@ -21,11 +21,14 @@ const (
 // Build compiles the command with the given import path into dir and returns the path of the executable. The working
 // directory must be inside this module. A caller that is itself built with the race detector gets a command that is, too.
 func Build(ctx context.Context, dir, importPath string) (string, error) {
+	return build(ctx, filepath.Join(dir, path.Base(importPath)), importPath)
+}
+
+func build(ctx context.Context, executable, importPath string, flags ...string) (string, error) {
 	if _, err := exec.LookPath("go"); err != nil {
 		return "", errors.New("build " + importPath + ": the go command is not on PATH")
 	}
-	executable := filepath.Join(dir, path.Base(importPath))
-	args := []string{"build", "-o", executable}
+	args := append([]string{"build", "-o", executable}, flags...)
 	if raceDetector {
 		args = append(args, "-race")
 	}

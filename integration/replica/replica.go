@@ -33,6 +33,8 @@ type Options struct {
 	Upstreams []string
 	// Args are further arguments of serve, such as "--lease=0".
 	Args []string
+	// Env are further variables of its environment, as "KEY=value".
+	Env []string
 }
 
 // Replica is one replica, which may be stopped and started again at the same addresses. It is not for use by several
@@ -82,7 +84,7 @@ func (r *Replica) Launch() error {
 		Name: "replica " + strings.TrimSpace(r.options.ID+" at "+r.address),
 		Path: r.options.Executable,
 		Args: append(args, r.options.Args...),
-		Env:  append(process.Environment("SHADOWCAT_"), quickExit),
+		Env:  append(append(process.Environment("SHADOWCAT_"), quickExit), r.options.Env...),
 	})
 	if err != nil {
 		return err
