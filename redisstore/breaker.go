@@ -107,6 +107,13 @@ func (b *breaker) probed() {
 	b.isProbed = false
 }
 
+// failingSince is when the first of the calls was made that have failed in a row.
+func (b *breaker) failingSince() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.since
+}
+
 // leeway returns for how long the part has been away, or was when its last outage ended within the last slack; 0 otherwise.
 func (b *breaker) leeway(now time.Time, slack time.Duration) time.Duration {
 	b.mu.Lock()

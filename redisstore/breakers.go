@@ -169,11 +169,15 @@ func (s *Store) startProbe(b *breaker, now time.Time) {
 	})
 }
 
-// probe asks for something that only a server which also takes writes can do. It leaves nothing.
+// probe asks for something that only a server which also takes writes can do. It leaves nothing. What was there before the
+// outage is not used for it: those connections may be dead, though the server is not.
 func (s *Store) probe(b *breaker) {
 	ctx, cancel := context.WithTimeout(s.breakers.ctx, s.cfg.StoreTimeout)
 	defer cancel()
 	begun := time.Now()
+	if address, err := s.addressOf(ctx, b.probeKey); err == nil && s.connections != nil {
+		s.connections.closeSilent(address, b.failingSince())
+	}
 	var err error
 	for range maxStale {
 		cmd := once{redis.NewCmd(ctx, "del", b.probeKey)}
@@ -185,6 +189,19 @@ func (s *Store) probe(b *breaker) {
 		err = unavailable(err)
 	}
 	s.tell(b, s.judge(err, time.Since(begun)), begun)
+}
+
+// addressOf is where a key is, empty when there is only one place.
+func (s *Store) addressOf(ctx context.Context, key string) (string, error) {
+	nodes, isCluster := s.client.(*redis.ClusterClient)
+	if !isCluster {
+		return "", nil
+	}
+	node, err := nodes.MasterForKey(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	return node.Options().Addr, nil
 }
 
 // endProbes waits until no probe runs; none begins any more.

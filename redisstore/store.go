@@ -49,6 +49,7 @@ type Store struct {
 	// waitReplicas is Options.WaitReplicas.
 	waitReplicas int
 	breakers     breakers
+	connections  *connections // nil: the client is the caller's
 	close        func() error
 }
 
@@ -71,12 +72,13 @@ func Open(rawURL string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	opts.Partitions = cmp.Or(opts.Partitions, t.topology.defaultPartitions())
-	client := t.client()
+	known := newConnections()
+	client := t.client(known)
 	s, err := New(client, opts)
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	s.close, s.tls = client.Close, t.options.TLSConfig != nil
+	s.close, s.tls, s.connections = client.Close, t.options.TLSConfig != nil, known
 	return s, nil
 }
 

@@ -190,8 +190,9 @@ func withPorts(hosts []string, kind topology) []string {
 	return addresses
 }
 
-// client returns a client that has not connected yet.
-func (t *target) client() redis.UniversalClient {
+// client returns a client that has not connected yet. Its connections will be among those known.
+func (t *target) client(known *connections) redis.UniversalClient {
+	t.options.Dialer = known.dialer(redis.NewDialer(&redis.Options{DialTimeout: t.options.DialTimeout, TLSConfig: t.options.TLSConfig}))
 	switch t.topology {
 	case sentinel:
 		return redis.NewFailoverClient(t.options.Failover())
