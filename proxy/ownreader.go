@@ -256,8 +256,34 @@ func (r *ownReader) look(ctx context.Context, now time.Time) {
 
 // ownReaders are those of this replica, one for each session at most.
 type ownReaders struct {
-	mu  sync.Mutex
-	all map[cluster.ID]*ownReader
+	mu      sync.Mutex
+	all     map[cluster.ID]*ownReader
+	opening map[cluster.ID]chan struct{} // closed when whoever asks the upstream for the stream is done
+}
+
+// turn waits until nobody else asks for a session's stream. The caller ends its turn.
+func (o *ownReaders) turn(ctx context.Context, id cluster.ID) (end func(), err error) {
+	for {
+		o.mu.Lock()
+		other, is := o.opening[id]
+		if !is {
+			mine := make(chan struct{})
+			o.opening[id] = mine
+			o.mu.Unlock()
+			return func() {
+				o.mu.Lock()
+				delete(o.opening, id)
+				o.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		o.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (o *ownReaders) of(id cluster.ID) *ownReader {
@@ -293,6 +319,11 @@ func (o *ownReaders) list() []*ownReader {
 // readOwn sees to it that this replica, which holds the claim, reads the session's own stream. When the upstream has none, its answer is
 // returned, and the claim has been given up.
 func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.Lease, state cluster.StreamState) (*ownReader, *http.Response, error) {
+	endTurn, err := p.own.turn(ctx, call.current().ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer endTurn()
 	if r := p.own.of(call.current().ID); r != nil && r.claim == state.Claim {
 		return r, nil, nil
 	}

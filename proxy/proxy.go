@@ -81,7 +81,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 	}
 	p.incarnation, p.owner = sessions.Incarnation(), ownerOf(sessions.Incarnation())
 	p.answering = answerStreams{p: p, all: make(map[*answerStream]struct{})}
-	p.own.all = make(map[cluster.ID]*ownReader)
+	p.own.all, p.own.opening = make(map[cluster.ID]*ownReader), make(map[cluster.ID]chan struct{})
 	p.follower = newFollower(p)
 	p.background, p.end = context.WithCancel(context.Background())
 	p.cut, p.cutNow = context.WithCancelCause(p.background)
