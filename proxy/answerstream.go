@@ -63,6 +63,7 @@ type answerStream struct {
 type answerEvent struct {
 	keptEvent
 	retry string
+	last  bool // it is the response
 }
 
 // newAnswerStream returns the stream whose events come from body, for the client to read; run reads them.
@@ -95,7 +96,10 @@ func (s *answerStream) run(ctx context.Context, body io.ReadCloser) {
 		}
 	}
 	if !upstream.answered && s.request.Kind == mcp.KindRequest && !errors.Is(context.Cause(ctx), errSessionEnded) {
-		s.add(ctx, answerEvent{keptEvent: keptEvent{kind: keptMessage, data: mayHaveRun(s.request.ID, "the connection to the upstream was lost before it answered")}})
+		s.add(ctx, answerEvent{
+			keptEvent: keptEvent{kind: keptMessage, data: mayHaveRun(s.request.ID, "the connection to the upstream was lost before it answered")},
+			last:      true,
+		})
 	}
 	s.finish(ctx)
 }
@@ -150,12 +154,16 @@ func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
 			u.stream.passRetry(event.Retry)
 			continue
 		}
+		response := false
 		if u.stream.request.Kind == mcp.KindRequest && !u.answered && (event.Name == "" || event.Name == "message") {
 			msg, err := mcp.Peek(event.Data)
-			u.answered = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
+			response = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
+			u.answered = response
 		}
 		u.stream.lease.Touch()
-		u.stream.add(ctx, answerEvent{keptEvent: keptEvent{kind: keptMessage, name: event.Name, data: event.Data}, retry: event.Retry})
+		u.stream.add(ctx, answerEvent{
+			keptEvent: keptEvent{kind: keptMessage, name: event.Name, data: event.Data}, retry: event.Retry, last: response,
+		})
 	}
 }
 
@@ -381,7 +389,7 @@ func (s *answerStream) encode(dst []byte, event answerEvent) []byte {
 	if event.kind == keptEnd || event.kind == keptBegun && !s.primes {
 		return dst
 	}
-	id := eventID{stream: s.name, position: s.taken, request: s.request.ID}
+	id := eventID{stream: s.name, position: s.taken, request: s.request.ID, last: event.last}
 	text, err := mcp.AppendEvent(dst, mcp.Event{ID: id.String(), Name: event.name, Data: event.data, Retry: event.retry})
 	if err != nil { // a reader of events makes none of these
 		return dst

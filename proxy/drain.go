@@ -47,6 +47,14 @@ func (p *Proxy) isDraining() bool {
 	}
 }
 
+// retry is what a stream's client is told about coming back, in ms, as the stream begins; empty: nothing.
+func (p *Proxy) retry() string {
+	if p.isDraining() {
+		return comeBackAfter
+	}
+	return ""
+}
+
 // keepAlive is the silence after which a stream's client gets a comment; 0: none.
 func (p *Proxy) keepAlive() time.Duration {
 	if p.cfg.NoKeepAlive {

@@ -18,6 +18,7 @@ const maxEventID = 512
 //
 //	g.<claim>.<position>                       the session's own stream
 //	p.<owner>.<number>.<position>.<request>    the answer to one request, which the replica <owner> reads
+//	a.<owner>.<number>.<position>.<request>    its last event, the response itself: nothing follows
 //
 // Numbers are to base 36; the request's JSON-RPC id is its JSON text in base64url.
 type eventID struct {
@@ -26,6 +27,7 @@ type eventID struct {
 	claim    int64  // of the own stream: the reader's, under which the event was sent
 	owner    string // of an answer: the random part of the incarnation that reads it from the upstream
 	request  mcp.ID // of an answer
+	last     bool   // of an answer: nothing follows
 }
 
 // answerStreamName names the stream of one answer.
@@ -40,6 +42,9 @@ func (e eventID) String() string {
 		return cluster.OwnStream + "." + strconv.FormatInt(e.claim, 36) + "." + position
 	}
 	text := e.stream + "." + position + "." + base64.RawURLEncoding.EncodeToString([]byte(e.request))
+	if e.last {
+		text = "a" + text[1:]
+	}
 	if len(text) > maxEventID {
 		return ""
 	}
@@ -55,7 +60,7 @@ func parseEventID(text string) (eventID, bool) {
 	switch parts := strings.Split(text, "."); {
 	case len(parts) == 3 && parts[0] == cluster.OwnStream:
 		e = eventID{stream: cluster.OwnStream, claim: parseNumber(parts[1]), position: parseNumber(parts[2])}
-	case len(parts) == 5 && parts[0] == "p" && isOwner(parts[1]):
+	case len(parts) == 5 && (parts[0] == "p" || parts[0] == "a") && isOwner(parts[1]):
 		request, err := base64.RawURLEncoding.DecodeString(parts[4])
 		if err != nil {
 			return eventID{}, false
@@ -63,6 +68,7 @@ func parseEventID(text string) (eventID, bool) {
 		id, _ := mcp.ParseID(string(request))
 		e = eventID{
 			stream: answerStreamName(parts[1], parseNumber(parts[2])), owner: parts[1], position: parseNumber(parts[3]), request: id,
+			last: parts[0] == "a",
 		}
 	}
 	// Numbers have one form each, and no other is taken.

@@ -50,11 +50,14 @@ func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Re
 	switch {
 	case !ok:
 		return nil, errEventsGone
+	case id.last:
+		return noMore(), nil
 	case id.stream == cluster.OwnStream:
 		return x.listen(req.Context(), lease, &id)
 	default:
 		l := newListener(x.call, lease, id)
 		l.onLeave = func() { x.p.follower.remove(l) }
+		l.prime(x.record.Revision, x.p.retry())
 		x.p.follower.readAll(req.Context(), []*listener{l})
 		return x.streamTo(l), nil
 	}
@@ -81,7 +84,7 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 		}
 	}
 	if after == nil {
-		l.prime(x.record.Revision)
+		l.prime(x.record.Revision, x.p.retry())
 	} else if err := x.catchUp(ctx, l, state, *after); err != nil {
 		return nil, err
 	}
@@ -127,8 +130,17 @@ func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.Strea
 	case page.Err != nil:
 		return refusalOf(page.Err)
 	}
+	l.prime(x.record.Revision, x.p.retry())
 	l.offer(l.position+1, page.Events)
 	return nil
+}
+
+// noMore is the answer to a client that has all of a stream. Clients of server-sent events do not ask again after it, while after a
+// stream that ends they do: some do so too when the response was an error.
+func noMore() *http.Response {
+	return &http.Response{
+		StatusCode: http.StatusNoContent, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Cache-Control": {"no-store"}}, Body: http.NoBody,
+	}
 }
 
 // streamRefusal is the answer to a client whose stream the upstream cannot be asked for.

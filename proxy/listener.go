@@ -44,14 +44,15 @@ func newListener(call *upstreamCall, lease *cluster.Lease, id eventID) *listener
 // isOwn reports whether it is the session's own stream that is listened to.
 func (l *listener) isOwn() bool { return l.id.stream == cluster.OwnStream }
 
-// prime lets a client know where it is before there is any event.
-func (l *listener) prime(revision string) {
+// prime lets a client know where it is before there is any event, also one that resumes: official clients forget what they resumed
+// from when that connection breaks before it has brought an event. retry is what to tell about coming back, in ms; it may be empty.
+func (l *listener) prime(revision, retry string) {
 	if !mcp.Primes(revision) {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.write(mcp.Event{ID: l.idAt(l.position)})
+	l.write(mcp.Event{ID: l.idAt(l.position), Retry: retry})
 }
 
 // idAt is the id of the event at a position.
@@ -100,11 +101,12 @@ func (l *listener) take1(e keptEvent) {
 		l.over = true
 	case keptMessage:
 		l.lease.Touch()
-		l.write(mcp.Event{ID: l.idAt(l.position), Name: e.name, Data: e.data})
 		if l.id.request != "" {
 			msg, err := mcp.Peek(e.data)
-			l.over = l.over || err == nil && msg.Kind == mcp.KindResponse && msg.ID == l.id.request
+			l.id.last = err == nil && msg.Kind == mcp.KindResponse && msg.ID == l.id.request
+			l.over = l.over || l.id.last
 		}
+		l.write(mcp.Event{ID: l.idAt(l.position), Name: e.name, Data: e.data})
 	}
 }
 
@@ -120,7 +122,8 @@ func (l *listener) fail(reason mcp.Reason, message string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.over && l.id.request != "" {
-		l.write(mcp.Event{Data: mcp.EncodeError(l.id.request, mcp.Error{
+		l.id.last = true // a client that wants more is told that there is none
+		l.write(mcp.Event{ID: l.idAt(l.position + 1), Data: mcp.EncodeError(l.id.request, mcp.Error{
 			Code: mcp.HTTPCode(statusOf(reason)), Message: message, Reason: reason,
 		})})
 	}
@@ -149,6 +152,22 @@ func (l *listener) feed(is bool) {
 	l.mu.Lock()
 	l.fed = is
 	l.mu.Unlock()
+}
+
+func (l *listener) isOver() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over
+}
+
+// watch returns a lease on the session for what outlives the listener; nil when it is over.
+func (l *listener) watch() *cluster.Lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return nil // its own may be released already
+	}
+	return l.lease.Watch()
 }
 
 func (l *listener) at() int64 {
@@ -190,13 +209,10 @@ func (l *listener) leave() {
 func (l *listener) due(now time.Time, interval, quiet time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch silence := now.Sub(l.heard); {
-	case l.fed:
-		interval = fedInterval
-	case silence > quietAfter:
+	if now.Sub(l.heard) > quietAfter {
 		interval = max(interval, quiet)
 	}
-	if l.over || now.Sub(l.looked) < interval {
+	if l.over || l.fed || now.Sub(l.looked) < interval {
 		return false
 	}
 	l.looked = now
@@ -208,6 +224,4 @@ const (
 	// idle streams cost the store little, however many there are.
 	quietAfter  = 10 * time.Second
 	quietAtOnce = 10_000
-	// fedInterval is how often a stream is looked at whose events come from this replica itself: only whether somebody else listens now.
-	fedInterval = 5 * time.Second
 )

@@ -31,8 +31,11 @@ type streamBody struct {
 	left bool
 }
 
-// comeBack is what a client is told when it is to come back: after how many ms.
-const comeBack = "retry: 200\n\n"
+// comeBackAfter is when a client comes back that is told to, in ms; comeBack is what tells it.
+const (
+	comeBackAfter = "200"
+	comeBack      = "retry: " + comeBackAfter + "\n\n"
+)
 
 // comment is sent in silence. Readers of server-sent events pass over it.
 const comment = ": keep-alive\n\n"
