@@ -9,13 +9,13 @@ import (
 // by itself. It is one theoretical arrival time (GCRA). The zero value is not in use.
 type alone struct{ arrival time.Time }
 
-// take takes n requests out of what has been refilled since the moment empty, up to the burst; or tells how long it is until
-// they are there.
-func (a *alone) take(cfg Config, n int, empty, now time.Time) (wait time.Duration) {
+// take takes n requests out of what was left at a moment and has been refilled since, up to the burst; or tells how long it is
+// until they are there.
+func (a *alone) take(cfg Config, n, left int, at, now time.Time) (wait time.Duration) {
 	interval := time.Second / time.Duration(cfg.RequestRate)
 	burst := time.Duration(cfg.RequestBurst) * interval
 	if a.arrival.IsZero() {
-		a.arrival = empty.Add(burst)
+		a.arrival = at.Add(burst - time.Duration(left)*interval)
 	}
 	next := later(a.arrival, now).Add(time.Duration(n) * interval)
 	if wait = next.Sub(now) - burst; wait > 0 {
@@ -55,8 +55,8 @@ func (h *holding) serveAlone(m *Manager, digest Digest, use Use, now time.Time, 
 	return l, nil
 }
 
-// takeAlone takes n requests out of the limit that this replica applies by itself. It begins with nothing but what has been
-// refilled since the store was last heard of: others may have spent the rest. The caller holds h.mu.
+// takeAlone takes n requests out of the limit that this replica applies by itself. It begins with what was left when the store
+// was last heard of; what this replica had been granted then is forfeited. The caller holds h.mu.
 func (h *holding) takeAlone(cfg Config, n int, now time.Time) error {
 	if cfg.RequestRate == 0 {
 		return nil
@@ -64,7 +64,11 @@ func (h *holding) takeAlone(cfg Config, n int, now time.Time) error {
 	if n > cfg.RequestBurst {
 		return &LimitError{Limit: "request_burst", RetryAfter: time.Second, Err: ErrRateLimited}
 	}
-	if wait := h.alone.take(cfg, n, later(h.checkedAt, h.refusedUntil), now); wait > 0 {
+	left, at := h.left, h.checkedAt
+	if h.refusedUntil.After(at) { // all was spent
+		left, at = 0, h.refusedUntil
+	}
+	if wait := h.alone.take(cfg, n, left, at, now); wait > 0 {
 		return &LimitError{Limit: "request_rate", RetryAfter: max(wait, time.Millisecond), Err: ErrRateLimited}
 	}
 	return nil

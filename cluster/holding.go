@@ -35,6 +35,7 @@ type holding struct {
 
 	refusedUntil time.Time // the store has said that there is no budget before this
 
+	left    int   // how many requests were left for all, when the store was last heard of
 	alone   alone // the request limit while the store is away
 	isAlone bool  // served without the store, since that was last heard of
 
@@ -159,6 +160,7 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 		h.session = g.Session
 	}
 	h.renewed(m, g.EndsIn, g.At, sent)
+	h.left = g.Left
 	h.elsewhere = max(g.Pending-h.known(), 0)
 	// The call itself recorded this activity: it is not reported again.
 	h.recordedAt = later(h.recordedAt, sent)

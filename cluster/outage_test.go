@@ -122,18 +122,36 @@ func TestEachReplicaAppliesTheLimitsAloneWithoutTheStore(t *testing.T) {
 	})
 }
 
-// What others had left of the burst is not known.
-func TestTheLimitBeginsEmptyWithoutTheStore(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.RequestRate, c.RequestBurst, c.Lease = 10, 20, 0 }, func(t *testing.T, w *world) {
-		m, _ := w.replica()
-		_, token := w.session(m)
-		w.serve(m, token)
-		w.store.set(true, false)
-		w.wantLease(m, token, cluster.ErrRateLimited, "at once")
-		w.pass(100 * time.Millisecond)
-		w.wantLease(m, token, nil, "a tenth of a second later")
-		w.wantLease(m, token, cluster.ErrRateLimited, "at once again")
-	})
+func TestTheLimitGoesOnWithWhatWasLeftWhenTheStoreGoesAway(t *testing.T) {
+	for name, lease := range map[string]time.Duration{"leased": 3 * time.Second, "strict": 0} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(c *cluster.Config) { c.RequestRate, c.RequestBurst, c.Lease = 10, 20, lease }, func(t *testing.T, w *world) {
+				m, _ := w.replica()
+				_, token := w.session(m)
+				for range 12 {
+					w.serve(m, token)
+				}
+				w.store.set(true, false)
+				n := 0
+				for ; n < 20; n++ {
+					l, err := m.Lease(t.Context(), token, use)
+					if errors.Is(err, cluster.ErrRateLimited) {
+						break
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					l.Release()
+				}
+				if n != 8 {
+					t.Errorf("%d requests at once after 12 of 20, want 8", n)
+				}
+				w.pass(100 * time.Millisecond)
+				w.wantLease(m, token, nil, "a tenth of a second later")
+				w.wantLease(m, token, cluster.ErrRateLimited, "at once again")
+			})
+		})
+	}
 }
 
 func TestNoSessionIsServedBeyondItsMaximumAgeWithoutTheStore(t *testing.T) {

@@ -258,6 +258,7 @@ func (h *holding) reported(m *Manager, r Report, renewal Renewal, sent time.Time
 	h.elsewhere = max(renewal.Pending-h.known(), 0)
 	h.fresh.add(renewal.Budget, sent, renewal.At, m.cfg.Lease)
 	h.renewed(m, renewal.EndsIn, renewal.At, sent)
+	h.left = renewal.Left
 	if renewal.Version != h.session.Version {
 		h.validUntil = time.Time{} // the record has changed: the next request reads it
 	}

@@ -107,6 +107,8 @@ type Grant struct {
 	Session Session
 	// Budget is how many requests were granted, those in hand included.
 	Budget int
+	// Left is how many are left for others after that; 0 without a limit.
+	Left int
 	// EndsIn is how long the session lives from the moment the store answered, unless touched again; negative: forever.
 	EndsIn time.Duration
 	// At is the store's clock when it granted. Only the store can read anything from it: see Report.UnspentSince.
@@ -150,6 +152,7 @@ type Renewal struct {
 	// Version is the record's; when it differs from the lease's, the lease must be asked for anew.
 	Version int64
 	Budget  int           // granted of Want
+	Left    int           // as in Grant
 	EndsIn  time.Duration // as in Grant
 	At      time.Time     // as in Grant
 	Pending int           // as in Grant, after this report

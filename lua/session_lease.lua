@@ -16,8 +16,8 @@
 -- ARGV[13] max_pending (requests in flight, 0: no cap), ARGV[14] more_pending: how many of those in hand would be
 -- ARGV[15] leeway ms          see leeway.inc.lua
 --
--- Returns granted, ms to the session's end (-1: never), this clock in us, then the answer of record.inc.lua; error NOTFOUND,
--- LIMITED <ms until a retry may succeed>, PENDING. A refused call changes nothing. Cost: O(log n).
+-- Returns granted, how many are left then, ms to the session's end (-1: never), this clock in us, then the answer of
+-- record.inc.lua; error NOTFOUND, LIMITED <ms until a retry may succeed>, PENDING. A refused call changes nothing. Cost: O(log n).
 local session, more, lru, deadlines, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, digest, upstream, principal = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local idle, max_age, lifetime, never = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -41,7 +41,7 @@ if max_pending > 0 and more_pending > 0 and in_flight + more_pending > max_pendi
   return redis.error_reply('PENDING too many requests in flight')
 end
 
-local granted, arrival = want, record[13] or '0'
+local granted, left, arrival = want, 0, record[13] or '0'
 local now_us = time[1] * 1000000 + time[2]
 if interval > 0 then
   -- Never further ahead than a spent bucket: else a clock that went back would lock the client out.
@@ -53,6 +53,7 @@ if interval > 0 then
   end
   -- Beyond the need at most a quarter of the rest: what one replica holds, another must do without.
   granted = need + math.min(want - need, math.floor((room - need) / 4))
+  left = room - granted
   arrival = string.format('%.0f', from + granted * interval)
 end
 
@@ -69,7 +70,6 @@ local score = string.format('%.0f', ends)
 redis.call('ZADD', deadlines, score, id)
 
 local reply = answer(record, more, now, score, in_flight)
-table.insert(reply, 1, string.format('%.0f', now_us))
-table.insert(reply, 1, ends == never and -1 or ends - now)
-table.insert(reply, 1, granted)
+local told = { granted, left, ends == never and -1 or ends - now, string.format('%.0f', now_us) }
+for i = #told, 1, -1 do table.insert(reply, 1, told[i]) end
 return reply

@@ -13,7 +13,7 @@
 -- given back, when those were granted (us by this clock), requests wanted, number of requests now pending and for each its key, owner
 -- and age in ms, number of requests no longer pending and for each its key
 --
--- Returns for each session: 1 (0: it no longer serves requests, and the rest is 0), version, granted, ms to its end (-1:
+-- Returns for each session: 1 (0: it no longer serves requests, and the rest is 0), version, granted, left, ms to its end (-1:
 -- never), this clock in us, number of requests in flight. Cost: O(log n) a session.
 local lru, deadlines = KEYS[1], KEYS[2]
 local idle, max_age, lifetime, never = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -25,7 +25,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local now_us = time[1] * 1000000 + time[2]
 
--- Gives budget back, less what time has refilled since it was taken, and takes new: arrival time, granted.
+-- Gives budget back, less what time has refilled since it was taken, and takes new: arrival time, granted, left.
 local function spend(arrival, unspent, since, want)
   local age = math.max(now_us - since, 0)
   arrival = math.min(tonumber(arrival or 0), now_us + burst * interval) - math.max(unspent * interval - age, 0)
@@ -33,7 +33,7 @@ local function spend(arrival, unspent, since, want)
   -- At most a quarter of what is left, as in session_lease.
   local granted = math.max(math.min(want, math.floor((now_us + burst * interval - from) / interval / 4)), 0)
   if granted > 0 then arrival = from + granted * interval end
-  return string.format('%.0f', arrival), granted
+  return string.format('%.0f', arrival), granted, math.floor((now_us + burst * interval - math.max(arrival, now_us)) / interval)
 end
 
 local reply, arg = {}, 8
@@ -48,15 +48,15 @@ for key = 3, #KEYS, 2 do
   local record = redis.call('HMGET', session, 's', 'v', 'c', 'a', 't', 'q')
   local ends = tonumber(redis.call('ZSCORE', deadlines, id) or never)
   if record[1] ~= 'a' or is_past(ends, leeway, record[3], max_age, now) then
-    for _ = 1, 6 do reply[#reply + 1] = 0 end
+    for _ = 1, 7 do reply[#reply + 1] = 0 end
   else
     local activity = tonumber(record[4])
     if silent >= 0 then activity = math.max(activity, now - silent) end
     local until_idle = idle > 0 and (silent >= 0 and activity or now) + idle or never
     local until_old = max_age > 0 and record[3] + max_age or never
     ends = math.min(math.max(ends == never and 0 or ends, until_idle), until_old)
-    local granted = want
-    if interval > 0 then record[5], granted = spend(record[5], unspent, since, want) end
+    local granted, left = want, 0
+    if interval > 0 then record[5], granted, left = spend(record[5], unspent, since, want) end
 
     redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
     redis.call('HSET', session, 'a', activity, 't', record[5] or '0', 'q', record[6] + requests)
@@ -67,7 +67,7 @@ for key = 3, #KEYS, 2 do
     end
     if finished - 1 > started then redis.call('PEXPIREAT', pending, now + lifetime) end
     for i = finished, arg - 1 do redis.call('HDEL', pending, ARGV[i]) end
-    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = 1, tonumber(record[2]), granted
+    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3], reply[#reply + 4] = 1, tonumber(record[2]), granted, left
     reply[#reply + 1] = ends == never and -1 or math.max(ends - now, 0)
     reply[#reply + 1], reply[#reply + 2] = string.format('%.0f', now_us), redis.call('HLEN', pending)
   end

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,7 @@ type breaker struct {
 	mu        sync.Mutex
 	faults    int           // in a row
 	since     time.Time     // when the first of them was made
+	last      error         // of the last of them
 	awayFor   time.Duration // how long the last outage was
 	backAt    time.Time     // when it ended; zero: there was none
 	nextProbe time.Time     // while it is open
@@ -48,19 +50,19 @@ const (
 )
 
 // note takes in what became of a call that was begun at the moment begun. It reports whether the breaker has opened, or closed.
-func (b *breaker) note(v verdict, begun, now time.Time) (hasChanged bool) {
+func (b *breaker) note(v verdict, err error, begun, now time.Time) (hasChanged bool) {
 	switch v {
 	case answered:
 		b.answeredAt.Store(int64(now.Sub(b.made)))
 		return b.isFailing.Load() && b.recovered(now)
 	case failed:
-		return b.failed(begun, now)
+		return b.failed(err, begun, now)
 	default:
 		return false
 	}
 }
 
-func (b *breaker) failed(begun, now time.Time) (hasOpened bool) {
+func (b *breaker) failed(err error, begun, now time.Time) (hasOpened bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if int64(begun.Sub(b.made)) < b.answeredAt.Load() {
@@ -71,6 +73,7 @@ func (b *breaker) failed(begun, now time.Time) (hasOpened bool) {
 		b.isFailing.Store(true)
 	}
 	b.faults++
+	b.last = err
 	if b.faults < breakAfter || b.isOpen.Load() {
 		return false
 	}
@@ -132,6 +135,7 @@ func (b *breaker) leeway(now time.Time, slack time.Duration) time.Duration {
 func (b *breaker) refusal(now time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return fmt.Errorf("%w: it has not answered for %s, and is probed every %s",
-		cluster.ErrNotSent, now.Sub(b.since).Round(time.Millisecond), probeInterval)
+	last := strings.TrimPrefix(fmt.Sprint(b.last), cluster.ErrStoreUnavailable.Error()+": ")
+	return fmt.Errorf("%w: every call has failed for %s, it is probed every %s; last: %s",
+		cluster.ErrNotSent, now.Sub(b.since).Round(time.Millisecond), probeInterval, last)
 }

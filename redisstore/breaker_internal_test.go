@@ -34,7 +34,7 @@ func TestPartsOfAClusterFailByThemselves(t *testing.T) {
 		}
 		now := time.Now()
 		for range breakAfter {
-			s.tell(s.breakerOf(s.partitions[0].lru()), failed, now)
+			s.tell(s.breakerOf(s.partitions[0].lru()), failed, nil, now)
 		}
 		for i, p := range s.partitions {
 			if refusal := s.checkKey(p.lru()); (refusal != nil) != (i == 0) {
@@ -75,17 +75,17 @@ func TestLeewayIsAsLongAsTheOutageForOneSlack(t *testing.T) {
 			}
 		}
 		want(0)
-		s.tell(part, answered, time.Now())
+		s.tell(part, answered, nil, time.Now())
 		want(0)
-		s.tell(part, failed, time.Now())
+		s.tell(part, failed, nil, time.Now())
 		<-time.After(10 * time.Second)
-		s.tell(part, failed, time.Now())
+		s.tell(part, failed, nil, time.Now())
 		want(11_000) // it may have begun a second before anybody noticed
 		<-time.After(10 * time.Second)
-		s.tell(part, answered, time.Now())
+		s.tell(part, answered, nil, time.Now())
 		want(21_000)
 		<-time.After(s.cfg.ReportSlack)
-		s.tell(part, answered, time.Now())
+		s.tell(part, answered, nil, time.Now())
 		want(21_000)
 		<-time.After(time.Millisecond)
 		want(0)

@@ -202,7 +202,7 @@ func TestNobodyWaitsForAStoreThatDoesNotAnswer(t *testing.T) {
 				f.trip()
 				for range 1000 {
 					took, err := f.lease(t.Context())
-					if took > 0 || !errors.Is(err, cluster.ErrNotSent) || !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "has not answered for") {
+					if took > 0 || !errors.Is(err, cluster.ErrNotSent) || !errors.Is(err, cluster.ErrStoreUnavailable) || !strings.Contains(err.Error(), "every call has failed for") {
 						t.Fatalf("after %s: %v; want a refusal at once", took, err)
 					}
 					<-time.After(7 * time.Millisecond)

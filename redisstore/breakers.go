@@ -114,15 +114,15 @@ func (s *Store) checkKey(key string) error {
 }
 
 // tell takes in what became of a call, or of several to one part of the store.
-func (s *Store) tell(b *breaker, v verdict, begun time.Time) {
+func (s *Store) tell(b *breaker, v verdict, err error, begun time.Time) {
 	now := time.Now()
 	if v == answered && !b.isFailing.Load() { // as always
-		b.note(v, begun, now)
+		b.note(v, err, begun, now)
 		return
 	}
 	s.breakers.mu.Lock()
 	defer s.breakers.mu.Unlock()
-	if b.note(v, begun, now) && v == failed {
+	if b.note(v, err, begun, now) && v == failed {
 		s.breakers.trips.Add(1)
 	}
 	if v == unclear {
@@ -188,7 +188,7 @@ func (s *Store) probe(b *breaker) {
 	if err != nil {
 		err = unavailable(err)
 	}
-	s.tell(b, s.judge(err, time.Since(begun)), begun)
+	s.tell(b, s.judge(err, time.Since(begun)), err, begun)
 }
 
 // addressOf is where a key is, empty when there is only one place.

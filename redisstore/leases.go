@@ -36,12 +36,14 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 
 // decodeGrant reads the reply of session_lease.
 func decodeGrant(id cluster.ID, reply []any) (cluster.Grant, error) {
-	if len(reply) < 3 {
+	if len(reply) < 4 {
 		return cluster.Grant{}, unavailable(errMalformedReply)
 	}
 	var d decoder
-	grant := cluster.Grant{Budget: int(d.number(reply[0])), EndsIn: d.millis(reply[1]), At: time.UnixMicro(d.number(reply[2])).UTC()}
-	session, _, err := decodeAnswer(id, reply[3:])
+	grant := cluster.Grant{
+		Budget: int(d.number(reply[0])), Left: int(d.number(reply[1])), EndsIn: d.millis(reply[2]), At: time.UnixMicro(d.number(reply[3])).UTC(),
+	}
+	session, _, err := decodeAnswer(id, reply[4:])
 	if err = errors.Join(err, d.err); err != nil {
 		return cluster.Grant{}, unavailable(err)
 	}
@@ -121,7 +123,7 @@ func (s *Store) reportCall(p partition, reports []cluster.Report) call {
 }
 
 // renewalParts is how many parts session_report answers for each session.
-const renewalParts = 6
+const renewalParts = 7
 
 // decodeRenewals reads the reply of session_report for n sessions.
 func decodeRenewals(result pipelined, n int) []cluster.Renewal {
@@ -145,9 +147,10 @@ func decodeRenewal(answer []any) cluster.Renewal {
 	renewal := cluster.Renewal{
 		Version: d.number(answer[1]),
 		Budget:  int(d.number(answer[2])),
-		EndsIn:  d.millis(answer[3]),
-		At:      time.UnixMicro(d.number(answer[4])).UTC(),
-		Pending: int(d.number(answer[5])),
+		Left:    int(d.number(answer[3])),
+		EndsIn:  d.millis(answer[4]),
+		At:      time.UnixMicro(d.number(answer[5])).UTC(),
+		Pending: int(d.number(answer[6])),
 	}
 	switch {
 	case d.err != nil:

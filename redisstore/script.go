@@ -107,7 +107,7 @@ func (s *Store) run(ctx context.Context, c call) ([]any, error) {
 	}
 	begun := time.Now()
 	reply, err := s.runOnce(ctx, c)
-	s.tell(s.breakerOf(c.keys[0]), s.judge(err, time.Since(begun)), begun)
+	s.tell(s.breakerOf(c.keys[0]), s.judge(err, time.Since(begun)), err, begun)
 	return reply, err
 }
 
@@ -156,7 +156,7 @@ func (s *Store) repeatWith(ctx context.Context, c call, run func(context.Context
 	if repeated && err != nil && isBrokenConnection(err) {
 		v = failed // not even a new connection works
 	}
-	s.tell(s.breakerOf(c.keys[0]), v, begun)
+	s.tell(s.breakerOf(c.keys[0]), v, err, begun)
 	return reply, repeated, err
 }
 
@@ -187,15 +187,19 @@ func (s *Store) pipeline(ctx context.Context, calls []call) []pipelined {
 	}
 	begun := time.Now()
 	s.pipelineAll(ctx, calls, admitted, results)
-	took, said := time.Since(begun), make(map[*breaker]verdict, 1)
+	type outcome struct {
+		verdict verdict
+		err     error
+	}
+	took, said := time.Since(begun), make(map[*breaker]outcome, 1)
 	for _, i := range admitted { // of several calls to one part any answer counts, then any failure
 		part, v := s.breakerOf(calls[i].keys[0]), s.judge(results[i].err, took)
-		if before, found := said[part]; !found || v == answered || before == unclear {
-			said[part] = v
+		if before, found := said[part]; !found || v == answered || before.verdict == unclear {
+			said[part] = outcome{v, results[i].err}
 		}
 	}
-	for part, v := range said {
-		s.tell(part, v, begun)
+	for part, o := range said {
+		s.tell(part, o.verdict, o.err, begun)
 	}
 	return results
 }

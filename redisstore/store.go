@@ -158,7 +158,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	}
 	part := s.breakers.parts[0]
 	if v := s.judge(err, time.Since(begun)); v == failed { // not the opposite: a server that takes no writes answers, too
-		s.tell(part, v, begun)
+		s.tell(part, v, err, begun)
 	}
 	if part.isOpen.Load() {
 		s.startProbe(part, time.Now())

@@ -265,6 +265,9 @@ func (m *model) terminate(id cluster.ID, status cluster.Status) (cluster.Session
 // sweep purges what is past its retention, then ends what is past its end.
 func (m *model) sweep() (cluster.Swept, error) {
 	var swept cluster.Swept
+	if m.asked() { // what the time is
+		return swept, cluster.ErrStoreUnavailable
+	}
 	m.purged = nil
 	for _, s := range m.ordered(false, byEnd) {
 		if !m.at().Before(s.DeadlineAt) {

@@ -40,7 +40,7 @@ func (m *model) grant(c cluster.LeaseCall) (cluster.Grant, error) {
 		return cluster.Grant{}, &cluster.LimitError{Limit: "max_pending", RetryAfter: time.Second, Err: cluster.ErrPendingLimited}
 	}
 	need := int64(max(c.Need, 1))
-	granted := max(int64(c.Want), need)
+	granted, left := max(int64(c.Want), need), int64(0)
 	if m.cfg.RequestRate > 0 {
 		interval, now := micros(m.cfg.RequestRate), m.now.UnixMicro()
 		capacity := int64(m.cfg.RequestBurst) * interval
@@ -51,12 +51,12 @@ func (m *model) grant(c cluster.LeaseCall) (cluster.Grant, error) {
 			return cluster.Grant{}, &cluster.LimitError{Limit: "request_rate", RetryAfter: wait, Err: cluster.ErrRateLimited}
 		}
 		granted = need + min(granted-need, (room-need)/4) // most of the rest is for others
-		s.arrival = from + granted*interval
+		s.arrival, left = from+granted*interval, room-granted
 	}
 	s.Requests += need
 	m.touch(s)
 	return cluster.Grant{
-		Session: s.record(), Budget: int(granted), EndsIn: m.endsIn(s), At: m.now, Pending: len(s.pending),
+		Session: s.record(), Budget: int(granted), Left: int(left), EndsIn: m.endsIn(s), At: m.now, Pending: len(s.pending),
 	}, nil
 }
 
@@ -84,9 +84,9 @@ func (m *model) renew(r cluster.Report) cluster.Renewal {
 		s.DeadlineAt = m.endAfter(s, m.at(), s.DeadlineAt)
 	}
 	s.Requests += int64(r.Requests)
-	granted := r.Want
+	granted, left := r.Want, 0
 	if m.cfg.RequestRate > 0 {
-		granted = m.spend(s, r)
+		granted, left = m.spend(s, r)
 	}
 	for _, started := range r.Started {
 		if s.pending == nil {
@@ -97,22 +97,22 @@ func (m *model) renew(r cluster.Report) cluster.Renewal {
 	for _, key := range r.Finished {
 		delete(s.pending, key)
 	}
-	return cluster.Renewal{Version: s.Version, Budget: granted, EndsIn: m.endsIn(s), At: m.now, Pending: len(s.pending)}
+	return cluster.Renewal{Version: s.Version, Budget: granted, Left: left, EndsIn: m.endsIn(s), At: m.now, Pending: len(s.pending)}
 }
 
 // spend takes back what is left of requests granted before, less what has been refilled since, and grants some of those
 // wanted.
-func (m *model) spend(s *modelled, r cluster.Report) int {
+func (m *model) spend(s *modelled, r cluster.Report) (granted, left int) {
 	interval, now := micros(m.cfg.RequestRate), m.now.UnixMicro()
 	capacity := int64(m.cfg.RequestBurst) * interval
 	held := max(now-r.UnspentSince.UnixMicro(), 0)
 	s.arrival = min(s.arrival, now+capacity) - max(int64(r.Unspent)*interval-held, 0)
 	from := max(s.arrival, now)
-	granted := max(min(int64(r.Want), (now+capacity-from)/interval/4), 0)
-	if granted > 0 {
-		s.arrival = from + granted*interval
+	taken := max(min(int64(r.Want), (now+capacity-from)/interval/4), 0)
+	if taken > 0 {
+		s.arrival = from + taken*interval
 	}
-	return int(granted)
+	return int(taken), int((now + capacity - max(s.arrival, now)) / interval)
 }
 
 // check tells which sessions serve requests.
