@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 
@@ -56,15 +57,18 @@ func (p *Proxy) RunStreams(ctx context.Context) error {
 	defer follow.Stop()
 	tend := time.NewTicker(tendInterval)
 	defer tend.Stop()
+	checked := time.Now()
 	for {
 		select {
 		case <-follow.C:
 			p.follower.look(ctx, time.Now())
 		case <-tend.C:
 			now := time.Now()
-			for _, r := range p.own.list() {
-				r.look(ctx, now)
+			isDue := now.Sub(checked) >= checkInterval
+			if isDue {
+				checked = now
 			}
+			p.tendOwn(ctx, now, isDue)
 			p.answering.endThoseOfEnded()
 		case <-ctx.Done():
 			return nil
@@ -120,7 +124,7 @@ func (f *follower) isBehind(ctx context.Context, l *listener, state cluster.Stre
 		return false
 	case state.Reader == f.p.incarnation && f.p.own.of(l.session) != nil:
 	default:
-		l.feed(false)
+		l.claimed(state.Claim)
 		if f.isUnread(ctx, state.Reader) {
 			f.takeOver(l, state)
 		}
@@ -164,17 +168,29 @@ func (f *follower) takeOver(l *listener, state cluster.StreamState) {
 
 // takeOver claims the stream of a listener and reads it on.
 func (p *Proxy) takeOver(l *listener, from int64) {
-	state, err := p.sessions.ClaimStream(p.background, cluster.StreamClaim{ID: l.session, Owner: p.incarnation, Read: true, From: from})
-	if err != nil || state.Reader != p.incarnation {
+	lease := l.watch()
+	if lease == nil {
 		return
 	}
-	r, refused, err := p.readOwn(p.background, l.call, l.lease, state)
+	defer lease.Release()
+	state, err := p.sessions.ClaimStream(p.background, cluster.StreamClaim{ID: l.session, Owner: p.incarnation, Read: true, From: from})
+	if err != nil {
+		p.own.doubt(l.session)
+		return
+	}
+	if state.Reader != p.incarnation {
+		return
+	}
+	r, refused, err := p.readOwn(p.background, l.call, lease, state)
 	switch {
 	case err != nil:
 		l.call.log().Debug("a session's own stream could not be taken over", "error", err) // it is tried again
 	case refused != nil:
 		discard(refused)
-		l.end()
+		l.call.log().Debug("a session's own stream could not be taken over", "status", refused.StatusCode)
+		if refused.StatusCode < http.StatusInternalServerError && refused.StatusCode != http.StatusConflict {
+			l.end() // there is none; else it is tried again
+		}
 	default:
 		l.call.log().Debug("took over a session's own stream")
 		r.attach(l)

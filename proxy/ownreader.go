@@ -35,13 +35,20 @@ type ownReader struct {
 	stop  context.CancelCauseFunc
 
 	mu       sync.Mutex
-	listener *listener // this replica's client, nil when there is none
-	unheard  time.Time // since when there is none
-	last     int64     // the position of the last event
-	backlog  [][]byte  // events that the store may not have yet, the last of them at last
-	size     int       // bytes of backlog
-	upstream string    // the upstream's own id of the last event
-	version  int64     // of the record whose upstream session that belongs to
+	listener *listener  // this replica's client, nil when there is none
+	unheard  time.Time  // since when there is none
+	last     int64      // the position of the last event
+	backlog  []unstored // events that the store may not have yet, the last of them at last
+	size     int        // bytes of backlog
+	checked  time.Time  // when the store last said that the claim is still this reader's
+	upstream string     // the upstream's own id of the last event
+	version  int64      // of the record whose upstream session that belongs to
+}
+
+// unstored is an event that the store may not have yet.
+type unstored struct {
+	text     []byte
+	upstream string // the upstream's own id of it
 }
 
 // errStopReading ends a reader on purpose.
@@ -51,6 +58,7 @@ var errStopReading = errors.New("the session's own stream is read no more by thi
 func (r *ownReader) run(ctx context.Context, res *http.Response) {
 	defer r.lease.Release()
 	defer r.p.own.remove(r)
+	defer r.unfeed()
 	defer r.stop(nil)
 	wait := reopenPause
 	for {
@@ -85,13 +93,24 @@ func (r *ownReader) run(ctx context.Context, res *http.Response) {
 	}
 }
 
+// unfeed leaves the listener, if there is one, to the follower.
+func (r *ownReader) unfeed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.listener != nil {
+		r.listener.feed(false)
+		r.detach()
+	}
+}
+
 // release gives the claim up, so that another replica may go on at once.
 func (r *ownReader) release() {
 	ctx := context.Background() // the store's timeout bounds it
 	_ = r.flush(ctx)
 	err := r.p.sessions.ReleaseStream(ctx, r.call.current().ID, r.claim)
 	if err != nil && !errors.Is(err, cluster.ErrNotFound) && !errors.Is(err, cluster.ErrStaleClaim) {
-		r.call.log().Debug("a session's own stream could not be let go", "error", err)
+		r.p.own.doubt(r.call.current().ID)
+		r.call.log().Debug("a session's own stream could not be let go yet", "error", err)
 	}
 }
 
@@ -123,13 +142,13 @@ func (r *ownReader) took(ctx context.Context, event mcp.Event) {
 	text := keptEvent{kind: keptMessage, name: event.Name, data: event.Data}.encode()
 	r.mu.Lock()
 	r.last++
-	r.backlog = append(r.backlog, text)
+	r.backlog = append(r.backlog, unstored{text, event.ID})
 	r.size += len(text)
 	if event.ID != "" {
 		r.upstream = event.ID
 	}
 	for r.size > maxUnkept && len(r.backlog) > 1 { // a hole, of which whoever resumes is told
-		r.size -= len(r.backlog[0])
+		r.size -= len(r.backlog[0].text)
 		r.backlog = r.backlog[1:]
 	}
 	position := r.last
@@ -144,15 +163,16 @@ func (r *ownReader) took(ctx context.Context, event mcp.Event) {
 func (r *ownReader) flush(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock() // also orders what is stored
-	for len(r.backlog) > 0 {
-		n := min(len(r.backlog), keepBatch)
+	for limit := keepBatch; len(r.backlog) > 0; {
 		first := r.last - int64(len(r.backlog)) + 1
+		texts, upstream := r.batch(limit)
 		appended, err := r.p.sessions.Append(ctx, cluster.EventAppend{
-			ID: r.call.current().ID, Stream: cluster.OwnStream, First: first, Events: r.backlog[:n], Claim: r.claim, UpstreamEvent: r.upstream,
+			ID: r.call.current().ID, Stream: cluster.OwnStream, First: first, Events: texts, Claim: r.claim, UpstreamEvent: upstream,
 		})
 		switch {
-		case errors.Is(err, cluster.ErrEventTooLarge) && n > 1:
-			return err
+		case errors.Is(err, cluster.ErrEventTooLarge) && len(texts) > 1:
+			limit = 1 // to find out which
+			continue
 		case errors.Is(err, cluster.ErrStaleClaim), errors.Is(err, cluster.ErrNotFound):
 			r.stop(err)
 			return err
@@ -163,13 +183,21 @@ func (r *ownReader) flush(ctx context.Context) error {
 			l.end() // its client has opened another stream since
 			r.detach()
 		}
-		r.offer(first, r.backlog[:n])
-		for _, text := range r.backlog[:n] {
+		r.offer(first, texts)
+		for _, text := range texts {
 			r.size -= len(text)
 		}
-		r.backlog = r.backlog[n:]
+		r.backlog = r.backlog[len(texts):]
 	}
 	return nil
+}
+
+// batch is what is to be stored next, and the upstream's own id of the last of it. The caller holds r.mu.
+func (r *ownReader) batch(limit int) (texts [][]byte, upstream string) {
+	for _, e := range r.backlog[:min(len(r.backlog), limit)] {
+		texts, upstream = append(texts, e.text), e.upstream
+	}
+	return texts, upstream
 }
 
 // feed passes events on to this replica's client.
@@ -194,8 +222,12 @@ func (r *ownReader) attach(l *listener) {
 	if r.listener != nil {
 		r.listener.end() // l is a later one
 	}
-	r.listener = l
 	l.claimed(r.claim)
+	if l.isOver() { // its client has left, and says so only once
+		r.detach()
+		return
+	}
+	r.listener = l
 	l.feed(l.at() == r.last)
 }
 
@@ -254,66 +286,25 @@ func (r *ownReader) look(ctx context.Context, now time.Time) {
 	}
 }
 
-// ownReaders are those of this replica, one for each session at most.
-type ownReaders struct {
-	mu      sync.Mutex
-	all     map[cluster.ID]*ownReader
-	opening map[cluster.ID]chan struct{} // closed when whoever asks the upstream for the stream is done
-}
-
-// turn waits until nobody else asks for a session's stream. The caller ends its turn.
-func (o *ownReaders) turn(ctx context.Context, id cluster.ID) (end func(), err error) {
-	for {
-		o.mu.Lock()
-		other, is := o.opening[id]
-		if !is {
-			mine := make(chan struct{})
-			o.opening[id] = mine
-			o.mu.Unlock()
-			return func() {
-				o.mu.Lock()
-				delete(o.opening, id)
-				o.mu.Unlock()
-				close(mine)
-			}, nil
+// check takes in what the store says of the stream. A reader whose claim has moved must not keep the upstream from the next one.
+func (r *ownReader) check(state cluster.StreamState, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case errors.Is(state.Err, cluster.ErrNotFound): // the lease tells
+	case state.Err != nil:
+		if r.listener == nil && now.Sub(r.checked) > blindReading {
+			r.stop(errStopReading)
 		}
-		o.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+	case state.Claim != r.claim || state.Reader != r.p.incarnation:
+		r.stop(cluster.ErrStaleClaim)
+	default:
+		r.checked = now
+		if r.listener != nil && r.listener.number < state.Listener {
+			r.listener.end() // its client has opened another stream since
+			r.detach()
 		}
 	}
-}
-
-func (o *ownReaders) of(id cluster.ID) *ownReader {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.all[id]
-}
-
-func (o *ownReaders) add(r *ownReader) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.all[r.call.current().ID] = r
-}
-
-func (o *ownReaders) remove(r *ownReader) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if id := r.call.current().ID; o.all[id] == r {
-		delete(o.all, id)
-	}
-}
-
-func (o *ownReaders) list() []*ownReader {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	all := make([]*ownReader, 0, len(o.all))
-	for _, r := range o.all {
-		all = append(all, r)
-	}
-	return all
 }
 
 // readOwn sees to it that this replica, which holds the claim, reads the session's own stream. When the upstream has none, its answer is
@@ -329,6 +320,7 @@ func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.
 	}
 	r := &ownReader{
 		p: p, call: call, claim: state.Claim, last: state.Last, upstream: state.UpstreamEvent, version: call.current().Version, unheard: time.Now(),
+		checked: time.Now(),
 	}
 	background, stop := context.WithCancelCause(p.background)
 	r.stop = stop
@@ -338,10 +330,15 @@ func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.
 		discard(res)
 		err = ctx.Err()
 	}
-	if err != nil || !isEventStream(res) {
+	if err != nil {
 		stop(nil)
 		r.release()
-		return nil, res, err
+		return nil, nil, err
+	}
+	if !isEventStream(res) {
+		r.release()
+		res.Body = &boundBody{res.Body, stop}
+		return nil, res, nil
 	}
 	r.lease = lease.Watch()
 	p.own.add(r)
@@ -349,7 +346,22 @@ func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.
 		defer p.recovered("a session's own stream")
 		r.run(background, res)
 	})
+	if p.isDraining() { // it may have begun since the claim was taken
+		stop(errDraining)
+	}
 	return r, nil, nil
+}
+
+// boundBody is a body that can be read until it is closed; then its request ends.
+type boundBody struct {
+	io.ReadCloser
+	stop context.CancelCauseFunc
+}
+
+func (b *boundBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.stop(nil)
+	return err
 }
 
 // open asks the upstream for the stream, from where it was left. An upstream that has not noticed yet that the reader before is gone is

@@ -53,7 +53,7 @@ type Proxy struct {
 	owner       string // its random part
 	answers     atomic.Int64
 	answering   answerStreams
-	own         ownReaders
+	own         *ownReaders
 	follower    *follower
 	recovering  singleflight.Group
 
@@ -81,7 +81,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 	}
 	p.incarnation, p.owner = sessions.Incarnation(), ownerOf(sessions.Incarnation())
 	p.answering = answerStreams{p: p, all: make(map[*answerStream]struct{})}
-	p.own.all, p.own.opening = make(map[cluster.ID]*ownReader), make(map[cluster.ID]chan struct{})
+	p.own = newOwnReaders()
 	p.follower = newFollower(p)
 	p.background, p.end = context.WithCancel(context.Background())
 	p.cut, p.cutNow = context.WithCancelCause(p.background)
