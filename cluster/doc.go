@@ -16,10 +16,10 @@
 //   - A session ended anywhere stops being served everywhere within one lease validity, and at once at the replica that
 //     ended it. A replica that cannot reach the store goes on for Config.OutageGrace after the store has last confirmed the
 //     session, and stops then; only requests in flight are finished.
-//   - While the store can be asked, in any window w at most burst + rate × (w + lease) requests of one session run, over all replicas. In strict mode
-//     (lease 0) that is burst + rate × w, as the store admits them: what is on its way from store to replica, up to a
-//     StoreTimeout, may reach the upstream closer together. While it cannot, each replica by itself lets through at most burst
-//   - rate × w.
+//   - While the store can be asked, in any window w at most burst + rate × (w + lease) requests of one session run, over all
+//     replicas. In strict mode (lease 0) that is burst + rate × w, as the store admits them: what is on its way from store
+//     to replica, up to a StoreTimeout, may reach the upstream closer together. While the store is away, each replica lets
+//     through burst + rate × w by itself.
 //   - A replica that dies loses at most one report interval of activity and counters. It never loses a session.
 //   - An ended session never comes back.
 //   - What happens to a session while the store is away is reported when it is back, and nobody expires the session before.

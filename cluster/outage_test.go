@@ -30,7 +30,7 @@ func (w *world) wantLease(m *cluster.Manager, token cluster.Token, want error, w
 func TestKnownSessionIsServedWithoutTheStoreForTheGrace(t *testing.T) {
 	for name, lease := range map[string]time.Duration{"leased": 3 * time.Second, "strict": 0} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(c *cluster.Config) { c.Lease = lease }, func(t *testing.T, w *world) {
+			inWorld(t, func(c *cluster.Config) { c.Lease = lease }, func(_ *testing.T, w *world) {
 				m, _ := w.replica()
 				_, token := w.session(m)
 				w.serve(m, token)
@@ -155,7 +155,7 @@ func TestTheLimitGoesOnWithWhatWasLeftWhenTheStoreGoesAway(t *testing.T) {
 }
 
 func TestNoSessionIsServedBeyondItsMaximumAgeWithoutTheStore(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.MaxAge = time.Minute }, func(t *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.MaxAge = time.Minute }, func(_ *testing.T, w *world) {
 		m, _ := w.replica()
 		_, token := w.session(m)
 		w.pass(50 * time.Second)
@@ -171,7 +171,7 @@ func TestNoSessionIsServedBeyondItsMaximumAgeWithoutTheStore(t *testing.T) {
 }
 
 func TestSessionThatMayHaveIdledOutIsNotDeclaredGoneWithoutTheStore(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.IdleTimeout = 10 * time.Second }, func(t *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.IdleTimeout = 10 * time.Second }, func(_ *testing.T, w *world) {
 		m, _ := w.replica()
 		_, busy := w.session(m)
 		_, quiet := w.session(m)
@@ -226,13 +226,6 @@ func TestWhatHappensDuringAnOutageIsReportedAfterIt(t *testing.T) {
 			t.Errorf("%d pending, %v; nothing is in flight", got.Pending, err)
 		}
 	})
-}
-
-// away makes the server of the store answer nothing useful, and waits for the store to notice.
-func (w *world) away(d time.Duration) {
-	w.server.SetError("LOADING Redis is loading the dataset in memory")
-	w.pass(d)
-	w.server.SetError("")
 }
 
 func TestNobodyEndsASessionBeforeItsActivityIsReportedAfterAnOutage(t *testing.T) {

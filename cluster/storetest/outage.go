@@ -62,7 +62,7 @@ func RunOutages(t *testing.T, b OutageBackend) {
 			}
 			return err
 		}},
-		"sweep": {func(s *suite, k known) error {
+		"sweep": {func(s *suite, _ known) error {
 			swept, err := s.store.Sweep(s.t.Context(), sweep)
 			if err == nil && len(swept.Expired) > 0 {
 				err = cluster.ErrNotFound
