@@ -115,7 +115,7 @@ func TestConnectionsThatAreLostWithoutAWordAreNotTriedOneAfterTheOther(t *testin
 	t.Parallel()
 	way := newPath(t, miniredis.RunT(t).Addr())
 	cfg := cluster.DefaultConfig()
-	cfg.StoreTimeout = 100 * time.Millisecond
+	cfg.StoreTimeout = time.Second // the machine may be busy
 	store, err := redisstore.Open("redis://"+way.Addr().String()+"?pool_size=40", redisstore.Options{Config: cfg})
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +136,7 @@ func TestConnectionsThatAreLostWithoutAWordAreNotTriedOneAfterTheOther(t *testin
 		ask(t.Context(), store, 1)
 		<-time.After(10 * time.Millisecond)
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 5*time.Second { // one dead connection after the other would take 20 s
 		t.Errorf("the breaker closed after %s, want after one probe", took)
 	}
 	if failed := ask(t.Context(), store, many); failed > 0 {
