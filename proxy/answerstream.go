@@ -401,10 +401,10 @@ func (s *answerStream) encode(dst []byte, event answerEvent) []byte {
 func (s *answerStream) more() <-chan struct{} { return s.news }
 
 // leave implements source. Unless the client has all of it, the rest is read and stored, for when it comes back.
-func (s *answerStream) leave() {
+func (s *answerStream) leave(gone bool) {
 	s.mu.Lock()
 	s.left = true
-	complete := s.over && s.taken == s.last
+	complete := s.over && s.taken == s.last && !gone
 	if s.over && !complete && !s.keeping { // else its end is there already
 		s.appendLocked(answerEvent{keptEvent: keptEvent{kind: keptEnd}})
 	}

@@ -5,13 +5,18 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
-// maxIgnoredBody is how much of a body is read, and thrown away, where none belongs.
-const maxIgnoredBody = 64 << 10
+const (
+	// maxIgnoredBody is how much of a body is read, and thrown away, where none belongs.
+	maxIgnoredBody = 64 << 10
+	// aheadWait is how long a client that has more than the store is waited for: the reader stores what it could not every tendInterval.
+	aheadWait = 2 * time.Second
+)
 
 // get serves a GET: the client listens to what the server has to say of its own, or resumes any stream of its session by
 // Last-Event-ID. At which replica it does that makes no difference.
@@ -36,6 +41,23 @@ func (x *exchange) get() {
 		res.Header.Del(mcp.HeaderSessionID) // it is the upstream's own
 		return nil
 	})
+}
+
+// Who listens waits anyway, so while the store is away a GET waits for it for storePatience, a moment of storePause between two looks,
+// and is refused then. The official Go client gives its session up when a stream cannot be opened again.
+const (
+	storePatience = 5 * time.Second
+	storePause    = 50 * time.Millisecond
+)
+
+// untilStore calls do again for as long as it fails for want of the store, and returns its error.
+func (x *exchange) untilStore(do func() error) error {
+	for begun := time.Now(); ; {
+		err := do()
+		if !errors.Is(err, cluster.ErrStoreUnavailable) || time.Since(begun) > storePatience || x.p.isDraining() || !pause(x.r.Context(), storePause) {
+			return err
+		}
+	}
 }
 
 // openStream opens or resumes the stream that a GET asks for.
@@ -65,8 +87,17 @@ func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Re
 
 // listen makes the client the one that the session's own stream goes to, and this replica its reader unless another one is. after is
 // the last event that the client has; nil: it wants what comes from now on.
-func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *eventID) (*http.Response, error) {
-	state, err := x.claimListening(ctx)
+func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *eventID) (res *http.Response, err error) {
+	defer func() {
+		if err != nil {
+			x.p.own.doubt(x.session)
+		}
+	}()
+	var state cluster.StreamState
+	err = x.untilStore(func() (err error) {
+		state, err = x.claimListening(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, refusalOf(err)
 	}
@@ -93,10 +124,14 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 		if err != nil {
 			return nil, streamRefusal(err)
 		}
-		if refused != nil {
+		switch {
+		case r != nil:
+			r.attach(l)
+		case refused.StatusCode == http.StatusConflict:
+			discard(refused) // a replica that the store has lost sight of may read it yet; the follower tries again
+		default:
 			return refused, nil
 		}
-		r.attach(l)
 	}
 	return x.streamTo(l), nil
 }
@@ -123,7 +158,16 @@ func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.Strea
 		// The reader before had sent it more than it could store: of what the store knows nothing was missed.
 		l.position = state.Since
 	}
-	page := x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
+	var page cluster.EventPage
+	_ = x.untilStore(func() error {
+		page = x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
+		return page.Err
+	})
+	for begun := time.Now(); errors.Is(page.Err, cluster.ErrEventsGone) && after.position > state.Last && after.claim == state.Claim &&
+		time.Since(begun) < aheadWait && pause(ctx, busyPause); {
+		// The reader may have sent it more than it has stored yet.
+		page = x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
+	}
 	switch {
 	case errors.Is(page.Err, cluster.ErrEventsGone):
 		return errEventsGone

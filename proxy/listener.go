@@ -199,7 +199,7 @@ func (l *listener) take(dst []byte) ([]byte, error) {
 func (l *listener) more() <-chan struct{} { return l.news }
 
 // leave implements source.
-func (l *listener) leave() {
+func (l *listener) leave(bool) {
 	l.end()
 	l.lease.Release()
 	l.onLeave()

@@ -65,7 +65,16 @@ func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 		return nil, false
 	}
 	use.Upstream = x.upstream.Name
-	lease, err := x.p.sessions.Lease(x.r.Context(), token, use)
+	var lease *cluster.Lease
+	acquire := func() (err error) {
+		lease, err = x.p.sessions.Lease(x.r.Context(), token, use)
+		return err
+	}
+	if use.Stream {
+		err = x.untilStore(acquire)
+	} else {
+		err = acquire()
+	}
 	if err != nil {
 		f := refusalOf(err)
 		if f.reason == mcp.ReasonTooManyPending {

@@ -11,8 +11,9 @@ type source interface {
 	take(dst []byte) ([]byte, error)
 	// more is signalled when take may have something.
 	more() <-chan struct{}
-	// leave is called once, at the end: the client has all, or will take no more.
-	leave()
+	// leave is called once, at the end. gone says that the client has left, so that it may not have got what was taken; else it has, or
+	// will take no more.
+	leave(gone bool)
 }
 
 // streamBody is the body of an answer that is a stream of events. Its Read waits for events, but not for ever: it comments on
@@ -91,7 +92,13 @@ func (b *streamBody) wait(silence time.Duration) bool {
 func (b *streamBody) Close() error {
 	if !b.left {
 		b.left = true
-		b.source.leave()
+		gone := false
+		select {
+		case <-b.gone:
+			gone = true
+		default:
+		}
+		b.source.leave(gone)
 	}
 	return nil
 }

@@ -1,0 +1,124 @@
+package proxy_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// A client that resumes knows where it is even if that connection breaks before it has brought an event: official clients forget what
+// they had asked for.
+func TestAStreamThatIsResumedBeginsWithWhereItIs(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	messages := make(chan string, 10)
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.msg.Method != "tools/call" {
+			return k.handle(w, r, got)
+		}
+		answerWith(w, r, messages)
+		return true
+	})
+	a, b := newFleet(t, u.url).nodes()
+	token := a.openSession()
+	own, call := listen(t, a, token), post(a.url, token, callBody).stream(t)
+	k.say(news(1))
+	send(messages, progress(1))
+	own.wants(news(1))
+	call.wants(progress(1))
+	for _, s := range []*stream{own, call} {
+		s.drop()
+		for _, at := range []*node{b, a, b} {
+			again := s.resume(at.replica, token).stream(t)
+			if e := again.next(); e.ID != s.last || len(e.Data) > 0 {
+				t.Errorf("after %s the stream begins with %+v", s.last, e)
+			}
+			again.drop()
+		}
+	}
+	k.say(news(2))
+	own.resume(a.replica, token).stream(t).wants(news(2))
+	send(messages, result)
+	call.resume(b.replica, token).stream(t).wantsRest(result)
+}
+
+// After the response nothing follows. Clients that come back for more all the same, as the official TypeScript one does after an
+// error, are told not to.
+func TestAfterTheResponseThereIsNoMore(t *testing.T) {
+	t.Parallel()
+	const failed = `{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"no such tool"}}`
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Method != "tools/call" {
+			return false
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for _, text := range []string{progress(1), failed} {
+			_, _ = w.Write([]byte("data: " + text + "\n\n"))
+		}
+		return true
+	})
+	f := newFleet(t, u.url)
+	a, b := f.nodes()
+	token, other := a.openSession(), a.openSession()
+	s := post(a.url, token, callBody).stream(t)
+	s.wantsRest(progress(1), failed)
+	unknown := post(a.url, other, callBody).stream(t)
+	unknown.rest()
+	for _, at := range []*node{a, b} {
+		for _, who := range []string{token, other} {
+			got := s.resume(at.replica, who).send(t)
+			if got.status != http.StatusNoContent || got.body != "" {
+				t.Errorf("after the response: %d %s", got.status, got.body)
+			}
+		}
+		if got := s.resume(at.replica, strings.Replace(token, ".", ".A", 1)[:len(token)]).send(t); got.status != http.StatusNotFound {
+			t.Errorf("with a foreign token: %d", got.status)
+		}
+	}
+}
+
+// What a resumed stream is ended with instead of a response counts as one.
+func TestAfterAnAnswerThatIsLostThereIsNoMore(t *testing.T) {
+	t.Parallel()
+	_, a, b, token, messages := answering(t)
+	s := post(a.url, token, callBody).stream(t)
+	send(messages, progress(1))
+	s.wants(progress(1))
+	a.kill()
+	s = s.resume(b.replica, token).stream(t)
+	wantsProblem(t, s.rest(), "7", "may_have_run", 1503)
+	if got := s.resume(b.replica, token).send(t); got.status != http.StatusNoContent {
+		t.Errorf("after that: %d %s", got.status, got.body)
+	}
+}
+
+// A client that listens waits for a store that is away for a moment; one that asks for something is told at once.
+func TestListeningWaitsForTheStore(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"of a session that the replica knows", "of one that it does not know"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newTalker(t)
+			_, a, b, token := listening(t, k)
+			s := listen(t, a, token)
+			k.say(news(1))
+			s.wants(news(1))
+			s.drop()
+			if name == "of a session that the replica knows" {
+				b = a
+			}
+			b.gate.shut()
+			answered := make(chan *stream, 1)
+			go func() { answered <- s.resume(b.replica, token).stream(t) }()
+			eventually(t, "the store to be missed", func() bool {
+				return post(b.url, "", initializeBody).send(t).status == http.StatusServiceUnavailable
+			})
+			if len(answered) > 0 {
+				t.Fatal("the stream was opened without the store")
+			}
+			b.gate.open()
+			k.say(news(2))
+			receive(t, "the stream", answered).wants(news(2))
+		})
+	}
+}
