@@ -20,8 +20,8 @@ const (
 	// Pauses before an upstream is asked again for a session's own stream.
 	reopenPause    = 200 * time.Millisecond
 	maxReopenPause = 10 * time.Second
-	// conflictWait is how long an upstream may go on refusing a second reader, before that is given to the client: it may not have
-	// noticed yet that the reader before has died.
+	// conflictWait is how long an upstream that refuses a second reader is asked again at once: it may not have noticed yet that the
+	// reader before has died.
 	conflictWait = 3 * time.Second
 )
 
