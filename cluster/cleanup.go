@@ -54,6 +54,8 @@ type SweepCall struct {
 
 	// Limit is how many sessions of each kind go at most, of each slice of the session space: 1 to 1000.
 	Limit int
+	// Without are slices that are left out, as Swept.Away told them.
+	Without []int
 }
 
 // Swept is what one call of Sweep did.
@@ -65,6 +67,10 @@ type Swept struct {
 	Took time.Duration
 	// Repairs is what was broken at the head of what is due and had to be mended before anything could go.
 	Repairs []Repair
+	// Slices is how many slices the session space has. Away are those that could not be swept, by their numbers from 0; the error
+	// tells why.
+	Slices int
+	Away   []int
 }
 
 // EndCall asks a store to end sessions that meet conditions at the moment they are ended.
@@ -95,8 +101,9 @@ type MendCall struct {
 // Mended is what one step of a walk has found and repaired.
 type Mended struct {
 	Repairs []Repair
-	Looked  int    // how many sessions and keys it has looked at
-	Next    string // empty: the walk is over
+	Looked  int // how many sessions and keys it has looked at
+	// Next is empty when the walk is over. With an error it is where the walk may go on, past what could not be looked at.
+	Next string
 }
 
 // Repair is one piece of drift that was mended.

@@ -116,7 +116,7 @@ type Pressure struct {
 func (s *Store) Pressure(ctx context.Context, above float64, idleFor time.Duration) (Pressure, error) {
 	full, usage, err := s.partitionsAbove(ctx, above)
 	p := Pressure{Usage: usage}
-	if err != nil || len(full) == 0 {
+	if err != nil || len(full) == 0 { // what cannot be told is not guessed
 		return p, err
 	}
 	if p.Ended, err = s.countUpTo(ctx, full, partition.ended, "+inf"); err != nil {

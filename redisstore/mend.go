@@ -31,16 +31,38 @@ const pendingYoung = 30 * time.Second
 func (s *Store) Mend(ctx context.Context, c cluster.MendCall) (cluster.Mended, error) {
 	c.Limit = min(max(c.Limit, 1), maxPage)
 	step, rest, _ := strings.Cut(cmp.Or(c.Cursor, keysCursor("", 0)), "|")
+	var mended cluster.Mended
+	var err error
 	switch step {
 	case "keys":
-		return s.mendKeys(ctx, c, rest)
+		mended, err = s.mendKeys(ctx, c, rest)
 	case "index":
-		return s.mendIndex(ctx, c, rest)
+		mended, err = s.mendIndex(ctx, c, rest)
 	case "counts":
-		return s.mendCounts(ctx, c, rest)
+		mended, err = s.mendCounts(ctx, c, rest)
 	default:
 		return cluster.Mended{}, cluster.ErrInvalidCursor
 	}
+	if mended.Next == "" && errors.Is(err, cluster.ErrStoreUnavailable) {
+		mended.Next = s.past(step, rest)
+	}
+	return mended, err
+}
+
+// past is where a walk goes on when it cannot look at something: at the next server, or the next partition.
+func (s *Store) past(step, at string) string {
+	first, _, _ := strings.Cut(at, "|")
+	if step == "keys" {
+		if _, isCluster := s.client.(*redis.ClusterClient); !isCluster {
+			return indexCursor(0, 0, position{score: math.MinInt64})
+		}
+		return keysCursor(first+"\x00", 0) // whichever comes after it
+	}
+	p, err := strconv.Atoi(first)
+	if err != nil || p+1 >= len(s.partitions) {
+		return ""
+	}
+	return indexCursor(p+1, 0, position{score: math.MinInt64})
 }
 
 func keysCursor(node string, scan uint64) string { return fmt.Sprintf("keys|%s|%d", node, scan) }
@@ -76,12 +98,10 @@ func (s *Store) mendKeys(ctx context.Context, c cluster.MendCall, at string) (cl
 	if mended.Repairs, err = s.mendSessions(ctx, c.Cleanup, ids); err != nil {
 		return mended, err
 	}
+	var errs []error // of places: their sessions may be anywhere
 	for _, principal := range principals {
 		repairs, err := s.mendPlaces(ctx, principal)
-		mended.Repairs = append(mended.Repairs, repairs...)
-		if err != nil {
-			return mended, err
-		}
+		mended.Repairs, errs = append(mended.Repairs, repairs...), append(errs, err)
 	}
 	switch {
 	case cursor != 0:
@@ -91,7 +111,7 @@ func (s *Store) mendKeys(ctx context.Context, c cluster.MendCall, at string) (cl
 	default:
 		mended.Next = indexCursor(0, 0, position{score: math.MinInt64})
 	}
-	return mended, nil
+	return mended, errors.Join(errs...)
 }
 
 // nodes returns the servers that hold keys, by name, and the names in order.

@@ -41,18 +41,18 @@ func (s *Store) mendIndex(ctx context.Context, c cluster.MendCall, at string) (c
 	for _, mend := range []func() ([]cluster.Repair, error){
 		func() ([]cluster.Repair, error) { return s.dropForeign(ctx, c.Cleanup, p, l.indexes[0], foreign) },
 		func() ([]cluster.Repair, error) { return s.mendSessions(ctx, c.Cleanup, ids) },
-		func() ([]cluster.Repair, error) {
-			if index > 0 {
-				return nil, nil // only the first index is of all live sessions
-			}
-			return s.givePlaces(ctx, own)
-		},
 	} {
 		repairs, err := mend()
 		mended.Repairs = append(mended.Repairs, repairs...)
 		if err != nil {
 			return mended, err
 		}
+	}
+	var placesErr error // places are elsewhere
+	if index == 0 {     // only the first index is of all live sessions
+		var repairs []cluster.Repair
+		repairs, placesErr = s.givePlaces(ctx, own)
+		mended.Repairs = append(mended.Repairs, repairs...)
 	}
 	if len(own) > 0 {
 		after = own[len(own)-1] // what was foreign behind it is gone
@@ -65,7 +65,7 @@ func (s *Store) mendIndex(ctx context.Context, c cluster.MendCall, at string) (c
 	default:
 		mended.Next = fmt.Sprintf("counts|%d", p)
 	}
-	return mended, nil
+	return mended, placesErr
 }
 
 // parseIndexCursor reads what indexCursor has made.

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,18 +14,19 @@ import (
 
 // Relieve implements [cluster.CleanupStore]. On a Redis Cluster only the partitions of the servers that are above are touched.
 func (s *Store) Relieve(ctx context.Context, c cluster.RelieveCall) (cluster.Relieved, error) {
-	full, usage, err := s.partitionsAbove(ctx, c.Above)
+	full, usage, away := s.partitionsAbove(ctx, c.Above)
 	relieved := cluster.Relieved{Usage: usage}
-	if err != nil || len(full) == 0 {
-		return relieved, err
+	if len(full) == 0 {
+		return relieved, away
 	}
+	var err error
 	c.Limit = min(max(c.Limit, 1), cleanupBatch)
 	relieved, err = s.relieve(ctx, c, full)
 	relieved.Usage = usage
 	if isBroken(err) {
 		relieved.Repairs, err = s.mendBrokenOf(ctx, c.Cleanup, full, relievePages*c.Limit, err)
 	}
-	return relieved, err
+	return relieved, errors.Join(err, away)
 }
 
 // relieve lets sessions of some partitions go.
@@ -91,6 +93,7 @@ func (s *Store) heads(ctx context.Context, partitions []partition, index func(pa
 }
 
 // partitionsAbove returns the partitions on servers that use more than a share of their memory limit, and the highest share.
+// Servers that do not answer are left out, and are the error.
 func (s *Store) partitionsAbove(ctx context.Context, share float64) (above []partition, highest float64, err error) {
 	nodes, isCluster := s.client.(*redis.ClusterClient)
 	if !isCluster {
@@ -102,27 +105,30 @@ func (s *Store) partitionsAbove(ctx context.Context, share float64) (above []par
 	}
 	var mu sync.Mutex
 	full := make(map[string]bool)
+	var errs []error
 	err = nodes.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
 		usage, err := memoryUsage(ctx, node)
 		mu.Lock()
 		defer mu.Unlock()
 		highest = max(highest, usage)
-		full[node.Options().Addr] = usage > share
-		return err
+		full[node.Options().Addr] = err == nil && usage > share
+		errs = append(errs, err)
+		return nil
 	})
 	if err != nil {
-		return nil, highest, err
+		return nil, highest, unavailable(err)
 	}
 	for _, p := range s.partitions {
 		node, err := nodes.MasterForKey(ctx, p.lru())
 		if err != nil {
-			return nil, highest, unavailable(err)
+			errs = append(errs, unavailable(err))
+			continue
 		}
 		if full[node.Options().Addr] {
 			above = append(above, p)
 		}
 	}
-	return above, highest, nil
+	return above, highest, errors.Join(errs...)
 }
 
 // memoryUsage returns the share of its memory limit that a server uses, 0 when it has no limit or does not tell.

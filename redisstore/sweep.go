@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -11,30 +12,36 @@ import (
 // MaxSweepBatch bounds [cluster.SweepCall]'s Limit: a hundred take about 1.5 ms of the server's time.
 const MaxSweepBatch = 1000
 
-// Sweep implements [cluster.CleanupStore].
+// Sweep implements [cluster.CleanupStore]. Each partition is swept by itself: what ails one of them does not keep the others.
 func (s *Store) Sweep(ctx context.Context, c cluster.SweepCall) (cluster.Swept, error) {
 	limit := min(max(c.Limit, 1), MaxSweepBatch)
-	clocks, leeway := s.clocks(ctx), s.leewayMillis()
-	calls, asked := make([]call, 0, len(s.partitions)), make([]partition, 0, len(s.partitions))
-	var swept cluster.Swept
-	errs := make([]error, 0, len(s.partitions))
+	swept := cluster.Swept{Slices: len(s.partitions)}
+	var errs []error
+	fails := func(slice int, err error) {
+		swept.Away, errs = append(swept.Away, slice), append(errs, err)
+	}
+	clocks := s.clocks(ctx, c.Without)
+	calls, asked := make([]call, 0, len(s.partitions)), make([]int, 0, len(s.partitions))
 	for i, p := range s.partitions {
-		now, err := decodeClock(clocks[i])
-		if err != nil {
-			errs = append(errs, err)
+		if slices.Contains(c.Without, i) {
 			continue
 		}
-		calls = append(calls, call{
+		now, err := decodeClock(clocks[i])
+		if err != nil {
+			fails(i, err)
+			continue
+		}
+		calls, asked = append(calls, call{
 			script: sessionsSweep,
 			keys:   []string{p.lru(), p.deadlines(), p.ended(), p.counts(), p.fence()},
-			args:   append(append(s.finishArgs(p), cleanupArgs(c.Cleanup)...), limit, now-leeway),
-		})
-		asked = append(asked, p)
+			args:   append(append(s.finishArgs(p), cleanupArgs(c.Cleanup)...), limit, now-s.leewayOf(p)),
+		}), append(asked, i)
 	}
-	for i, result := range s.pipeline(ctx, calls) {
+	for n, result := range s.pipeline(ctx, calls) {
+		i := asked[n]
 		one, err := decodeSwept(result)
 		if isBroken(err) { // a script looks at no more than this before it writes
-			one.Repairs, err = s.mendBrokenOf(ctx, c.Cleanup, asked[i:i+1], 3*limit, err)
+			one.Repairs, err = s.mendBrokenOf(ctx, c.Cleanup, s.partitions[i:i+1], 3*limit, err)
 			one.More = len(one.Repairs) > 0
 		}
 		swept.Expired = append(swept.Expired, one.Expired...)
@@ -42,19 +49,45 @@ func (s *Store) Sweep(ctx context.Context, c cluster.SweepCall) (cluster.Swept, 
 		swept.Repairs = append(swept.Repairs, one.Repairs...)
 		swept.More = swept.More || one.More
 		swept.Took = max(swept.Took, one.Took)
-		errs = append(errs, err)
+		if err != nil {
+			fails(i, err)
+		}
 	}
 	s.releaseAll(ctx, swept.Expired)
 	return swept, errors.Join(errs...)
 }
 
-// clocks asks each partition for its time. A partition that does not tell is not swept.
-func (s *Store) clocks(ctx context.Context) []pipelined {
-	calls := make([]call, len(s.partitions))
-	for i, p := range s.partitions {
-		calls[i] = call{script: clockRead, keys: []string{p.lru()}}
+// leewayOf is the leeway of one partition: an outage of another one kept no report from it.
+func (s *Store) leewayOf(p partition) int64 {
+	return s.breakerOf(p.lru()).leeway(time.Now(), s.cfg.ReportSlack).Milliseconds()
+}
+
+// Reach tells how many of the session space's slices answer, and how many there are. The error tells why the others do not.
+func (s *Store) Reach(ctx context.Context) (answering, slices int, err error) {
+	errs := make([]error, 0, len(s.partitions))
+	for _, clock := range s.clocks(ctx, nil) {
+		_, err := decodeClock(clock)
+		if err == nil {
+			answering++
+		}
+		errs = append(errs, err)
 	}
-	return s.pipeline(ctx, calls)
+	return answering, len(s.partitions), errors.Join(errs...)
+}
+
+// clocks asks each partition but some for its time. A partition that does not tell is not swept.
+func (s *Store) clocks(ctx context.Context, without []int) []pipelined {
+	calls, asked := make([]call, 0, len(s.partitions)), make([]int, 0, len(s.partitions))
+	for i, p := range s.partitions {
+		if !slices.Contains(without, i) {
+			calls, asked = append(calls, call{script: clockRead, keys: []string{p.lru()}}), append(asked, i)
+		}
+	}
+	clocks := make([]pipelined, len(s.partitions))
+	for n, result := range s.pipeline(ctx, calls) {
+		clocks[asked[n]] = result
+	}
+	return clocks
 }
 
 // decodeClock reads the reply of clock_read, in ms since 1970.

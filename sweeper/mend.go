@@ -1,6 +1,7 @@
 package sweeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,15 +22,16 @@ func (s *Sweeper) mendLoop(ctx context.Context, term *Term) error {
 		case errors.Is(err, cluster.ErrFenced):
 			return fmt.Errorf("reconciling: %w", err)
 		case err != nil:
-			s.log.Warn("the reconciler's walk broke off; the next one begins anew", "error", err)
+			s.log.Warn("the reconciler's walk could not see everything; the next one begins anew", "error", err)
 		}
 		pause(ctx, jittered(s.cfg.MendInterval))
 	}
 	return nil
 }
 
-// walk is one walk through everything.
+// walk is one walk through everything that can be reached. The error is the first of what cannot.
 func (s *Sweeper) walk(ctx context.Context, term *Term) error {
+	var failure error
 	for cursor, first := "", true; (first || cursor != "") && ctx.Err() == nil; first = false {
 		var mended cluster.Mended
 		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
@@ -37,13 +39,13 @@ func (s *Sweeper) walk(ctx context.Context, term *Term) error {
 			s.tellMended(mended.Repairs)
 			return err
 		})
-		if err != nil {
-			return err
+		if failure = cmp.Or(failure, err); err != nil && (mended.Next == "" || errors.Is(err, cluster.ErrFenced)) {
+			return failure
 		}
-		cursor = mended.Next
+		cursor = mended.Next // with an error, too: where a part of the store is away, the others are mended
 		pause(ctx, mendPace)
 	}
-	return ctx.Err()
+	return cmp.Or(ctx.Err(), failure)
 }
 
 // tellMended passes on what was mended, by one step of a walk or because it was in the way.

@@ -104,8 +104,8 @@ func TestABrokenOffWalkIsMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.pass(redisstore.ReplicaAlive + 10*time.Second)
-		if c.log.count("walk broke off") == 0 || !c.sweeper.Status().IsLeader {
-			t.Errorf("broken off %d times; leads: %v", c.log.count("walk broke off"), c.sweeper.Status().IsLeader)
+		if c.log.count("walk could not see everything") == 0 || !c.sweeper.Status().IsLeader {
+			t.Errorf("told %d times; leads: %v", c.log.count("walk could not see everything"), c.sweeper.Status().IsLeader)
 		}
 		w.drift()
 		if err := w.keys.Client().Del(t.Context(), "shadowcat:replicas").Err(); err != nil {

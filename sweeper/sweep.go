@@ -10,7 +10,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
-// sweepLoop sweeps once an interval. It fails when that has not worked for several intervals.
+// sweepLoop sweeps once an interval. It fails when that has not worked for several intervals in most of the store.
 func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 	b := newBatch(s.cfg.Batch)
 	lastGood := time.Now()
@@ -22,55 +22,88 @@ func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 		if err == nil {
 			err = s.sweep(ctx, term, &b)
 		}
-		wasAway = err != nil
-		switch {
+		partly, isPartly := errors.AsType[*partlySweptError](err)
+		wasAway = err != nil && !(isPartly && partly.mostly())
+		if !wasAway {
+			lastGood = time.Now()
+		}
+		switch away := time.Since(lastGood); {
 		case ctx.Err() != nil:
 		case errors.Is(err, cluster.ErrFenced):
 			return fmt.Errorf("sweeping: %w", err)
+		case wasAway && away > givenUp*s.cfg.Interval:
+			s.observer.SweepFailed()
+			return fmt.Errorf("sweeping has not worked for %s: %w", away.Round(time.Millisecond), err)
 		case err != nil:
 			s.observer.SweepFailed()
-			if away := time.Since(lastGood); away > givenUp*s.cfg.Interval {
-				return fmt.Errorf("sweeping has not worked for %s: %w", away.Round(time.Millisecond), err)
-			}
 			s.log.Warn("sweeping", "error", err)
-		default:
-			lastGood = time.Now()
 		}
 		pause(ctx, jittered(s.cfg.Interval))
 	}
 	return nil
 }
 
-// awaitReports waits one slack when the whole store is back, and fails when it is not: activity that replicas could not report
-// meanwhile must land before anybody is ended for want of it.
+// partlySweptError is what became of a sweep that worked in a part of the store.
+type partlySweptError struct {
+	away, slices int // slices of the session space that could not be swept, of so many
+	err          error
+}
+
+// Error tells how much could not be swept, and why.
+func (e *partlySweptError) Error() string {
+	return fmt.Sprintf("%d of %d slices of the session space could not be swept: %v", e.away, e.slices, e.err)
+}
+
+// Unwrap returns why.
+func (e *partlySweptError) Unwrap() error { return e.err }
+
+// mostly reports whether most was swept: another leader would hardly do better.
+func (e *partlySweptError) mostly() bool { return 2*e.away < e.slices }
+
+// awaitReports waits one slack when most of the store is back, and fails when it is not: activity that replicas could not
+// report meanwhile must land before anybody is ended for want of it. A part of the store that comes back later gives its own
+// sessions longer.
 func (s *Sweeper) awaitReports(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
 	defer cancel()
-	if _, err := s.cfg.Store.Stats(bounded); err != nil { // unlike a ping it asks every server
+	if answering, slices, err := s.cfg.Store.Reach(bounded); 2*answering <= slices {
 		return err
 	}
 	pause(ctx, s.cfg.Slack)
 	return ctx.Err()
 }
 
-// sweep ends what is past its end and purges what is past its retention, until nothing is due.
+// sweep ends what is past its end and purges what is past its retention, until nothing is due. Slices of the session space that
+// fail are left to the next sweep, and the others swept to the end; then the error is a [partlySweptError].
 func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) error {
 	var gap time.Duration
+	var partly partlySweptError
+	var without []int
 	for ctx.Err() == nil {
 		var swept cluster.Swept
 		begun := time.Now()
 		err := s.call(ctx, term, func(ctx context.Context, who cluster.Cleanup) (err error) {
 			started := time.Now()
-			swept, err = s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: who, Limit: b.size})
+			swept, err = s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: who, Limit: b.size, Without: without})
 			s.tell(swept, time.Since(started)) // what was done beside a refusal, too
 			return err
 		})
 		b.took(swept, gap)
-		if err != nil || !swept.More {
+		if _, isFenced := highestFence(err); err != nil && (isFenced || len(swept.Away) == 0 || ctx.Err() != nil) {
 			return err
+		}
+		if err != nil {
+			without = append(without, swept.Away...)
+			partly = partlySweptError{len(without), swept.Slices, errors.Join(partly.err, err)}
+		}
+		if !swept.More {
+			break
 		}
 		pause(ctx, pace)
 		gap = time.Since(begun)
+	}
+	if partly.err != nil {
+		return &partly
 	}
 	return nil
 }
