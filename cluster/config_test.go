@@ -30,6 +30,7 @@ func TestBadLimitsAreNamed(t *testing.T) {
 		"report_interval":    func(c *cluster.Config) { c.ReportInterval = 0 },
 		"report_slack":       func(c *cluster.Config) { c.ReportSlack = c.ReportInterval / 2 },
 		"store_timeout":      func(c *cluster.Config) { c.StoreTimeout = 0 },
+		"outage_grace":       func(c *cluster.Config) { c.OutageGrace = -1 },
 	} {
 		cfg := cluster.DefaultConfig()
 		spoil(&cfg)
@@ -44,7 +45,7 @@ func TestZeroTurnsLimitsOff(t *testing.T) {
 	t.Parallel()
 	cfg := cluster.DefaultConfig()
 	cfg.MaxSessions, cfg.IdleTimeout, cfg.MaxAge, cfg.Retention = 0, 0, 0, 0
-	cfg.EvictMinIdle, cfg.RequestRate, cfg.RequestBurst, cfg.Lease = 0, 0, 0, 0
+	cfg.EvictMinIdle, cfg.RequestRate, cfg.RequestBurst, cfg.Lease, cfg.OutageGrace = 0, 0, 0, 0, 0
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
 	}
