@@ -93,7 +93,8 @@ func (o *replicaOutput) keep(r *replica.Replica) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for line := range strings.Lines(r.Output()) {
-		if strings.Contains(line, `"level":"ERROR"`) || strings.Contains(line, "panic") || strings.Contains(line, "DATA RACE") {
+		isError := strings.Contains(line, `"level":"ERROR"`) && !strings.Contains(line, "the store cannot be reached")
+		if isError || strings.Contains(line, "panic") || strings.Contains(line, "DATA RACE") {
 			o.kept.WriteString(r.Address() + ": " + line)
 		}
 	}

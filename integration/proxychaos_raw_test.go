@@ -76,6 +76,9 @@ func (r rawEvents) next() (rawEvent, error) {
 	}
 }
 
+// ownStream is how a session's own stream is called here.
+const ownStream = "own"
+
 // see checks an event's id: no other event of the session has it, and in its stream it is the next. An event without data
 // tells where the client is, so it may repeat the id before it.
 func (c *rawChaosClient) see(e rawEvent) {
@@ -83,15 +86,15 @@ func (c *rawChaosClient) see(e rawEvent) {
 		return
 	}
 	parts := strings.Split(e.id, ".")
-	at := map[string]int{"g": 2, "p": 3}[parts[0]]
+	at := map[string]int{"g": 2, "p": 3, "a": 3}[parts[0]]
 	if at == 0 || len(parts) <= at {
 		c.tally.fault("%s: an event has the id %q", c.name, e.id)
 		return
 	}
 	position, err := strconv.ParseInt(parts[at], 36, 64)
-	stream := parts[0]
-	if stream == "p" {
-		stream = strings.Join(parts[:at], ".")
+	stream := ownStream
+	if at == 3 {
+		stream = strings.Join(parts[1:at], ".")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,7 +168,7 @@ func (c *rawChaosClient) listen(ctx context.Context, opened func()) {
 		case status == http.StatusGone:
 			c.tally.count(rawKind, func(r *chaosRow) { r.gone++ })
 			c.ticks.gap()
-			c.forget("g")
+			c.forget(ownStream)
 			last = ""
 		case status == http.StatusServiceUnavailable, status == http.StatusTooManyRequests, header.Get(brokenHeader) != "":
 		default:

@@ -26,6 +26,7 @@ type sdkChaosClient struct {
 	tally   *chaosTally
 	ticks   *tickCheck
 	session *mcp.ClientSession
+	closed  chan struct{} // when the SDK has given the session up
 	wire    *refusalWatch
 
 	mu       sync.Mutex
@@ -66,8 +67,15 @@ func newSDKChaosClient(t *testing.T, tally *chaosTally, name, url string, comple
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.session = session
-	t.Cleanup(func() { _ = session.Close() }) // the replicas may be gone
+	c.session, c.closed = session, make(chan struct{})
+	go func() {
+		_ = session.Wait()
+		close(c.closed)
+	}()
+	t.Cleanup(func() {
+		_ = session.Close() // the replicas may be gone
+		<-c.closed
+	})
 	if err := session.SetLoggingLevel(ctx, &mcp.SetLoggingLevelParams{Level: "info"}); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +84,7 @@ func newSDKChaosClient(t *testing.T, tally *chaosTally, name, url string, comple
 }
 
 func (c *sdkChaosClient) load(ctx context.Context, streams bool) {
-	for number := 0; ctx.Err() == nil; number++ {
+	for number := 0; ctx.Err() == nil && !c.isClosed(); number++ {
 		switch {
 		case number%3 == 0:
 			c.call(ctx, number, "add", map[string]any{"a": number, "b": 1})
@@ -89,6 +97,16 @@ func (c *sdkChaosClient) load(ctx context.Context, streams bool) {
 		case <-time.After(chaosPause):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// isClosed tells whether the SDK has given the session up.
+func (c *sdkChaosClient) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
 	}
 }
 
