@@ -58,6 +58,7 @@ type answerStream struct {
 	keeping bool          // events are stored before they are offered
 	left    bool          // the client takes no more
 	over    bool          // there will be no more
+	marked  bool          // the last event says so
 }
 
 type answerEvent struct {
@@ -75,7 +76,7 @@ func newAnswerStream(call *upstreamCall, lease *cluster.Lease, request mcp.Messa
 		primes: mcp.Primes(lease.Session().Revision),
 		news:   newSignal(), room: newSignal(),
 	}
-	s.append(answerEvent{keptEvent: keptEvent{kind: keptBegun}})
+	s.appendLocked(answerEvent{keptEvent: keptEvent{kind: keptBegun}}) // nobody else has it yet
 	s.offered = s.last
 	return s
 }
@@ -96,7 +97,7 @@ func (s *answerStream) run(ctx context.Context, body io.ReadCloser) {
 		}
 	}
 	if !upstream.answered && s.request.Kind == mcp.KindRequest && !errors.Is(context.Cause(ctx), errSessionEnded) {
-		s.add(ctx, answerEvent{
+		s.put(answerEvent{
 			keptEvent: keptEvent{kind: keptMessage, data: mayHaveRun(s.request.ID, "the connection to the upstream was lost before it answered")},
 			last:      true,
 		})
@@ -158,12 +159,14 @@ func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
 		if u.stream.request.Kind == mcp.KindRequest && !u.answered && (event.Name == "" || event.Name == "message") {
 			msg, err := mcp.Peek(event.Data)
 			response = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
-			u.answered = response
 		}
 		u.stream.lease.Touch()
-		u.stream.add(ctx, answerEvent{
+		if !u.stream.add(ctx, answerEvent{
 			keptEvent: keptEvent{kind: keptMessage, name: event.Name, data: event.Data}, retry: event.Retry, last: response,
-		})
+		}) {
+			return
+		}
+		u.answered = u.answered || response
 	}
 }
 
@@ -204,22 +207,28 @@ func (s *answerStream) passRetry(retry string) {
 	s.news.wake()
 }
 
-// add takes in an event. It waits while the client has not taken what there is.
-func (s *answerStream) add(ctx context.Context, e answerEvent) {
+// add takes in an event when the client has taken most of what there is. It returns false when ctx ends before that: the event is lost.
+func (s *answerStream) add(ctx context.Context, e answerEvent) bool {
 	for !s.hasRoom() {
 		select {
 		case <-s.room:
 		case <-ctx.Done():
-			return // the client is gone for good, or so slow that nothing can be said about what it has
+			return false
 		}
 	}
-	s.append(e)
+	s.put(e)
+	return true
+}
+
+// put takes in an event.
+func (s *answerStream) put(e answerEvent) {
 	s.mu.Lock()
+	s.appendLocked(e)
 	keeping := s.keeping || s.unkept > maxUnkept
 	s.keeping = keeping
 	s.mu.Unlock()
-	if keeping {
-		_ = s.store() // what could not be stored is with the next event, or at the end
+	if keeping && s.store() != nil { // what could not be stored is with the next event, or at the end
+		s.giveUp()
 	}
 	s.offer()
 }
@@ -230,21 +239,30 @@ func (s *answerStream) hasRoom() bool {
 	return s.left || s.unread <= maxUnread
 }
 
-// append puts an event at the end, not offered yet.
-func (s *answerStream) append(e answerEvent) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.appendLocked(e)
-}
-
-// appendLocked is append for callers that hold s.mu.
+// appendLocked puts an event at the end, not offered yet. The caller holds s.mu.
 func (s *answerStream) appendLocked(e answerEvent) {
 	s.events = append(s.events, e)
 	s.last++
 	s.unread += len(e.data)
 	s.unkept += len(e.data)
-	for s.left && s.unkept > maxUnkept && s.stored < s.last-1 {
-		s.storedUpTo(s.stored + 1) // a hole, of which whoever resumes is told
+}
+
+// giveUp drops the oldest of what could not be stored, when it is too much, but for what the client is still to be given. That leaves a
+// hole, of which whoever resumes is told.
+func (s *answerStream) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.unkept > maxUnkept && s.stored < s.last-1 && (s.left || s.stored < s.taken) {
+		s.storedUpTo(s.stored + 1)
+	}
+}
+
+// endLocked puts the end of a stream that is over behind its events, once, when somebody may ask the store for it. The caller holds
+// s.mu.
+func (s *answerStream) endLocked() {
+	if s.over && !s.marked && (s.keeping || s.left) {
+		s.marked = true
+		s.appendLocked(answerEvent{keptEvent: keptEvent{kind: keptEnd}})
 	}
 }
 
@@ -260,9 +278,7 @@ func (s *answerStream) offer() {
 func (s *answerStream) finish(ctx context.Context) {
 	s.mu.Lock()
 	s.over = true
-	if s.keeping || s.left {
-		s.appendLocked(answerEvent{keptEvent: keptEvent{kind: keptEnd}})
-	}
+	s.endLocked()
 	s.mu.Unlock()
 	s.keepEnd(ctx)
 	s.offer()
@@ -293,8 +309,13 @@ func (s *answerStream) keepEnd(ctx context.Context) {
 func (s *answerStream) keep() {
 	s.mu.Lock()
 	s.keeping = true
+	s.endLocked()
+	over := s.over
 	s.mu.Unlock()
 	_ = s.store() // what could not be stored now is with the next event, or at the end
+	if over {
+		s.offer() // there is an end more
+	}
 }
 
 // store stores what is not stored yet.
@@ -405,9 +426,6 @@ func (s *answerStream) leave(gone bool) {
 	s.mu.Lock()
 	s.left = true
 	complete := s.over && s.taken == s.last && !gone
-	if s.over && !complete && !s.keeping { // else its end is there already
-		s.appendLocked(answerEvent{keptEvent: keptEvent{kind: keptEnd}})
-	}
 	s.mu.Unlock()
 	s.room.wake()
 	if !complete {
