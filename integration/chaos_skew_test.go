@@ -69,7 +69,9 @@ func (w *chaosWorld) skewed(t *testing.T, skew time.Duration, upstream string) *
 	}
 	watch(t, c.Replica)
 	first, _, _ := strings.Cut(c.Output(), "\n")
-	var line struct{ Time time.Time }
+	var line struct {
+		Time time.Time `json:"time"`
+	}
 	if err := json.Unmarshal([]byte(first), &line); err != nil {
 		t.Fatalf("%v: %s", err, first)
 	}

@@ -75,15 +75,23 @@ func (s *Store) Reach(ctx context.Context) (answering, slices int, err error) {
 	return answering, len(s.partitions), errors.Join(errs...)
 }
 
-// clocks asks each partition but some for its time. A partition that does not tell is not swept.
+// clocks asks each partition but some for its time. A partition that does not tell is not swept. Where several parts of the
+// store fail by themselves, those that did not answer of late are not asked: waiting for them would leave no time for the
+// others. They are probed meanwhile.
 func (s *Store) clocks(ctx context.Context, without []int) []pipelined {
 	calls, asked := make([]call, 0, len(s.partitions)), make([]int, 0, len(s.partitions))
-	for i, p := range s.partitions {
-		if !slices.Contains(without, i) {
-			calls, asked = append(calls, call{script: clockRead, keys: []string{p.lru()}}), append(asked, i)
-		}
-	}
 	clocks := make([]pipelined, len(s.partitions))
+	for i, p := range s.partitions {
+		if slices.Contains(without, i) {
+			continue
+		}
+		if len(s.breakers.parts) > 1 {
+			if clocks[i].err = s.checkKey(p.lru()); clocks[i].err != nil {
+				continue
+			}
+		}
+		calls, asked = append(calls, call{script: clockRead, keys: []string{p.lru()}}), append(asked, i)
+	}
 	for n, result := range s.pipeline(ctx, calls) {
 		clocks[asked[n]] = result
 	}
