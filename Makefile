@@ -32,7 +32,7 @@ build: ## compile bin/shadowcat-cluster
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o $(BINARY) ./cmd/shadowcat-cluster
 
 .PHONY: test
-test: test-servers test-compiler ## run every test once; root on Debian gets redis-server and a C compiler installed
+test: test-servers test-compiler test-npm ## run every test once; root on Debian gets redis-server, a C compiler and npm installed
 	@scripts/test.sh test -timeout 5m ./...
 
 # Not targets for people: what the tests need beside Go. Without it they skip, and
@@ -49,6 +49,13 @@ test-compiler:
 	@scripts/install-debian.sh cc gcc libc6-dev || { \
 		if [ "$${CI:-}" = true ]; then exit 1; fi; \
 		echo 'The tests that move the clock of a real Redis will be skipped.'; }
+
+# It installs the official TypeScript SDK, whose clients are among those of the chaos test.
+.PHONY: test-npm
+test-npm:
+	@scripts/install-debian.sh npm npm || { \
+		if [ "$${CI:-}" = true ]; then exit 1; fi; \
+		echo 'Clients of the TypeScript SDK will be left out of the tests.'; }
 
 # `make test` has run ./integration already, and it takes most of the time. Under
 # the race detector it builds the replicas with it too, which is worth the wait
@@ -77,8 +84,13 @@ verify: ## fail when generated files, formatting or go.mod files are out of date
 	@scripts/verify.sh
 
 .PHONY: integration
-integration: test-servers test-compiler ## run the integration tests alone, each by name; ARGS="-run TestKill"
+integration: test-servers test-compiler test-npm ## run the integration tests alone, each by name; ARGS="-run TestKill"
 	@TEST_FORMAT=testname scripts/test.sh integration -count=1 $(ARGS) ./integration/...
+
+.PHONY: chaos
+chaos: test-servers test-npm ## kill replicas, upstreams and Redis under load for a minute, ten times; ARGS="-count=1"
+	@SHADOWCAT_CHAOS_SECONDS=$${SHADOWCAT_CHAOS_SECONDS:-60} go test ./integration -run TestProxyChaos -parallel 1 -timeout 60m -v -count=10 $(ARGS) \
+		| grep --line-buffered -v '^ *{"time"'
 
 .PHONY: conformance
 conformance: test-servers ## run the official MCP conformance suite, direct and through replicas; needs npm

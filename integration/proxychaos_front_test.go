@@ -30,11 +30,13 @@ type balancer struct {
 	ready    []atomic.Bool
 	next     atomic.Uint64
 	dialer   *http.Transport
+	resumed  func() // called when a client goes on with a stream
 }
 
-func newBalancer(t *testing.T, replicas []*replica.Replica) *balancer {
+func newBalancer(t *testing.T, replicas []*replica.Replica, resumed func()) *balancer {
 	t.Helper()
 	b := &balancer{
+		resumed:  resumed,
 		replicas: replicas,
 		ready:    make([]atomic.Bool, len(replicas)),
 		dialer: &http.Transport{
@@ -116,10 +118,14 @@ func (b *balancer) RoundTrip(request *http.Request) (*http.Response, error) {
 		attempt.URL.Host = b.choose()
 		attempt.Body, attempt.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		response, err := b.dialer.RoundTrip(attempt)
+		if err == nil && response.StatusCode == http.StatusOK && request.Header.Get("Last-Event-ID") != "" {
+			b.resumed()
+		}
 		if err == nil || request.Context().Err() != nil || time.Now().After(deadline) {
 			return response, err
 		}
-		if refused, ok := errors.AsType[*net.OpError](err); !(ok && refused.Op == "dial") && request.Method == http.MethodPost {
+		network, ok := errors.AsType[*net.OpError](err)
+		if refused := ok && network.Op == "dial"; !refused && request.Method == http.MethodPost {
 			return nil, err
 		}
 		select {

@@ -207,7 +207,7 @@ func (c *rawChaosClient) listenOnce(ctx context.Context, last *string, opened fu
 	for {
 		e, err := events.next()
 		if err != nil {
-			return http.StatusOK, response.Header, nil //nolint:nilerr // streams end, one way or another
+			return http.StatusOK, response.Header, nil // streams end, one way or another
 		}
 		c.see(e)
 		*last = cmp.Or(e.id, *last)

@@ -22,16 +22,16 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "upstreamserver:", err)
-		os.Exit(1) //nolint:revive // this is main
+		os.Exit(1)
 	}
 }
 
-// run serves until ctx is done.
-func run(ctx context.Context, args []string) error {
+// run serves until the process is told to end.
+func run(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	flags := flag.NewFlagSet("upstreamserver", flag.ContinueOnError)
 	address := flags.String("listen", "127.0.0.1:0", "`host:port` to listen on")
 	effects := flags.String("effects", "", "`file` to which each run of the tool effect adds a line")

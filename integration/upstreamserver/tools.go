@@ -9,6 +9,9 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
+// effectTime is how long the tool effect takes to answer once it has run.
+const effectTime = 50 * time.Millisecond
+
 type addition struct {
 	A     int    `json:"a"`
 	B     int    `json:"b"`
@@ -55,10 +58,15 @@ func newServer(effects *os.File, ticks *ticker) *mcp.Server {
 		})
 
 	mcp.AddTool(server, &mcp.Tool{Name: "effect", Description: "leaves a trace of having run"},
-		func(_ context.Context, _ *mcp.CallToolRequest, in effect) (*mcp.CallToolResult, any, error) {
+		func(ctx context.Context, _ *mcp.CallToolRequest, in effect) (*mcp.CallToolResult, any, error) {
 			// One write, appended: lines of several processes do not mix.
 			if _, err := fmt.Fprintln(effects, in.Nonce); err != nil {
 				return nil, nil, fmt.Errorf("note the effect: %w", err)
+			}
+			// A while in which this process may die.
+			select {
+			case <-time.After(effectTime):
+			case <-ctx.Done():
 			}
 			return text("%s done", in.Nonce), nil, nil
 		})
