@@ -23,7 +23,11 @@ type Direction string
 const (
 	FromClient   Direction = "client"   // from the client to the upstream
 	FromUpstream Direction = "upstream" // from the upstream to the client
+	FromProxy    Direction = "proxy"    // from the proxy itself to the client: a refusal, or an answer that is lost
 )
+
+// MethodBatch is Frame.Method of a JSON-RPC batch, which is one frame.
+const MethodBatch = "(batch)"
 
 // Frame is one recorded message, or what is known about it.
 type Frame struct {

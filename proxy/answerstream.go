@@ -97,10 +97,9 @@ func (s *answerStream) run(ctx context.Context, body io.ReadCloser) {
 		}
 	}
 	if !upstream.answered && s.request.Kind == mcp.KindRequest && !errors.Is(context.Cause(ctx), errSessionEnded) {
-		s.put(answerEvent{
-			keptEvent: keptEvent{kind: keptMessage, data: mayHaveRun(s.request.ID, "the connection to the upstream was lost before it answered")},
-			last:      true,
-		})
+		lost := mayHaveRun(s.request.ID, "the connection to the upstream was lost before it answered")
+		s.call.recordEvent(cluster.FromProxy, lost, true)
+		s.put(answerEvent{keptEvent: keptEvent{kind: keptMessage, data: lost}, last: true})
 	}
 	s.finish(ctx)
 }
@@ -161,6 +160,7 @@ func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
 			response = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
 		}
 		u.stream.lease.Touch()
+		u.stream.call.recordEvent(cluster.FromUpstream, event.Data, response)
 		if !u.stream.add(ctx, answerEvent{
 			keptEvent: keptEvent{kind: keptMessage, name: event.Name, data: event.Data}, retry: event.Retry, last: response,
 		}) {

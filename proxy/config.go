@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tapwire/shadowcat-cluster/proxy/record"
 )
 
 // Defaults of Config.
@@ -89,6 +91,8 @@ type Config struct {
 	// TLS is for connections to https upstreams; its ServerName is not used. Default: the system's authorities.
 	TLS *tls.Config
 
+	// Recorder records the messages of sessions. Default: none are. Run it beside the proxy.
+	Recorder *record.Recorder
 	// Logger default: discards.
 	Logger *slog.Logger
 	// Observer is told of each finished request. Default: none.

@@ -152,6 +152,7 @@ func (x *exchange) refuse(f refusal) {
 		RetryAfter: f.retryAfter,
 	})
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	x.recordRefusal(f, len(body))
 	x.w.WriteHeader(f.status)
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write(body) // a client that is gone needs no answer

@@ -34,6 +34,7 @@ type exchange struct {
 	upstreamSession string          // of initialize: what the upstream calls the session
 	call            *upstreamCall   // of a request in a session, once it is sent
 	streamed        bool            // the answer is a stream that goes on without this request
+	recorded        bool            // the client's message is
 
 	sent atomic.Bool // some of the request may have reached the upstream; set by net/http's goroutines
 }

@@ -43,6 +43,7 @@ func (x *exchange) initialize() {
 	}
 	x.endpoint.pin()
 	x.session, x.token = record.ID, token
+	x.recordRequest()
 	i := &initialization{exchange: x, record: record}
 	defer i.conclude()
 
@@ -93,6 +94,7 @@ func (i *initialization) answered(ctx context.Context, res *http.Response) error
 		i.upstreamSession = ids[0]
 	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
+		body.ReadCloser = i.recordAnswer(res, body.ReadCloser)
 		i.fail()
 		return nil
 	}
@@ -161,6 +163,7 @@ func (i *initialization) read(ctx context.Context, res *http.Response, body *ans
 		return mcp.Message{}, i.unusable(err)
 	}
 	i.answerAt = int64(taken.Len())
+	i.recordInitialized(res, taken.Bytes())
 	body.ReadCloser = struct {
 		io.Reader
 		io.Closer

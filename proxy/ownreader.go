@@ -139,6 +139,7 @@ func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
 
 // took takes in one message.
 func (r *ownReader) took(ctx context.Context, event mcp.Event) {
+	r.call.recordEvent(cluster.FromUpstream, event.Data, false)
 	text := keptEvent{kind: keptMessage, name: event.Name, data: event.Data}.encode()
 	r.mu.Lock()
 	r.last++

@@ -26,6 +26,7 @@ func (x *exchange) postInSession() {
 	if !ok {
 		return
 	}
+	x.recordRequest()
 	if revision := lease.Session().Revision; x.msg.Kind == mcp.KindBatch && !mcp.AllowsBatch(revision) {
 		lease.Release()
 		x.refuse(refusal{
@@ -128,7 +129,7 @@ func (x *exchange) forwardLeased(lease *cluster.Lease) {
 
 // sendInSession sends the request to the upstream of its session.
 func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
-	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, session: x.record}
+	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, begun: x.started, session: x.record}
 	res, err := x.call.do(req.Context(), message{
 		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
 	})
@@ -184,5 +185,6 @@ func (x *exchange) answeredInSession(ctx context.Context, res *http.Response, le
 		touch:      lease.Touch,
 		ended:      func() bool { return errors.Is(context.Cause(ctx), errSessionEnded) },
 	}
+	res.Body = x.recordAnswer(res, res.Body)
 	return nil
 }

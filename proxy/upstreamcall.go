@@ -39,6 +39,7 @@ type upstreamCall struct {
 	upstream *upstream
 	header   http.Header // what the upstream is to see of the client's request; no session id
 	query    string
+	begun    time.Time // when the client's request came in; zero of one that is answered by nothing
 
 	mu      sync.Mutex
 	session cluster.Session // with the mapping that was used last

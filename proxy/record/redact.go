@@ -1,0 +1,191 @@
+package record
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// redacted stands for a value that is not recorded.
+const redacted = `"[redacted]"`
+
+// minSecret is how long a secret must be to be looked for in a message's texts: shorter ones are in too many.
+const minSecret = 8
+
+// Redact returns a message without the values that the rules select, and without the texts (and keys) that hold one of the secrets;
+// "[redacted]" is in their place, all else is as it was. It returns false when the message is not valid JSON: then nothing of it may be
+// recorded. Secrets of less than 8 bytes are not looked for.
+func (r Rules) Redact(message []byte, secrets ...string) ([]byte, bool) {
+	if !utf8.Valid(message) || !json.Valid(message) {
+		return nil, false
+	}
+	secrets = slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return len(s) < minSecret })
+	if len(r.rules) == 0 && len(secrets) == 0 {
+		return message, true
+	}
+	w := walker{in: message, rules: r.rules, secrets: secrets}
+	for _, rule := range r.rules {
+		w.states = append(w.states, rule.start())
+	}
+	w.value()
+	if w.kept == 0 { // nothing was found
+		return message, true
+	}
+	return append(w.out, w.in[w.kept:]...), true
+}
+
+// walker goes over a text that is known to be valid JSON, and copies it but for what is redacted.
+type walker struct {
+	in      []byte
+	pos     int
+	out     []byte
+	kept    int // what of in is dealt with
+	rules   []rule
+	states  []state // of the rules for the value at hand; those of the values around it before
+	secrets []string
+}
+
+// replace redacts what is between start and the position.
+func (w *walker) replace(start int) {
+	w.out = append(append(w.out, w.in[w.kept:start]...), redacted...)
+	w.kept = w.pos
+}
+
+// value passes over a value, redacting it, or parts of it.
+func (w *walker) value() {
+	w.space()
+	start := w.pos
+	if w.isSecret() {
+		w.skip()
+		w.replace(start)
+		return
+	}
+	switch w.in[w.pos] {
+	case '{':
+		w.members('}', func() {
+			key := w.key()
+			w.space()
+			w.pos++ // the colon
+			w.descend(func(r rule, s state) state { return r.member(s, key) })
+		})
+	case '[':
+		w.members(']', func() { w.descend(rule.element) })
+	case '"':
+		w.text()
+	default:
+		w.word()
+	}
+}
+
+// isSecret reports whether a rule leads to the value at hand.
+func (w *walker) isSecret() bool {
+	for i, s := range w.current() {
+		if w.rules[i].matches(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// current are the states for the value at hand.
+func (w *walker) current() []state { return w.states[len(w.states)-len(w.rules):] }
+
+// descend passes over a value inside the one at hand.
+func (w *walker) descend(step func(rule, state) state) {
+	before := len(w.states)
+	for i, s := range w.current() {
+		w.states = append(w.states, step(w.rules[i], s))
+	}
+	w.value()
+	w.states = w.states[:before]
+}
+
+// members passes over what is between brackets.
+func (w *walker) members(closing byte, member func()) {
+	w.pos++
+	for w.space(); w.in[w.pos] != closing; w.space() {
+		if w.in[w.pos] == ',' {
+			w.pos++
+			w.space()
+		}
+		member()
+	}
+	w.pos++
+}
+
+// key passes over a key and returns it in the form of fold.
+func (w *walker) key() string { return fold(w.text()) }
+
+// text passes over a string, redacting it when it holds a secret, and returns what it says.
+func (w *walker) text() string {
+	start := w.pos
+	w.quoted()
+	text := unquote(w.in[start:w.pos])
+	for _, secret := range w.secrets {
+		if strings.Contains(text, secret) {
+			w.replace(start)
+			break
+		}
+	}
+	return text
+}
+
+func unquote(quoted []byte) string {
+	if !slices.Contains(quoted, '\\') {
+		return string(quoted[1 : len(quoted)-1])
+	}
+	var text string
+	if json.Unmarshal(quoted, &text) != nil {
+		return string(quoted) // not reached: it is valid
+	}
+	return text
+}
+
+// quoted passes over a string.
+func (w *walker) quoted() {
+	for w.pos++; w.in[w.pos] != '"'; w.pos++ {
+		if w.in[w.pos] == '\\' {
+			w.pos++
+		}
+	}
+	w.pos++
+}
+
+// word passes over a number, true, false or null.
+func (w *walker) word() {
+	for w.pos < len(w.in) && !strings.ContainsRune(" \t\r\n,]}", rune(w.in[w.pos])) {
+		w.pos++
+	}
+}
+
+// skip passes over a value without looking into it.
+func (w *walker) skip() {
+	switch w.in[w.pos] {
+	case '{', '[':
+		for depth := 0; ; {
+			switch w.in[w.pos] {
+			case '"':
+				w.quoted()
+				continue
+			case '{', '[':
+				depth++
+			case '}', ']':
+				depth--
+			}
+			if w.pos++; depth == 0 {
+				return
+			}
+		}
+	case '"':
+		w.quoted()
+	default:
+		w.word()
+	}
+}
+
+func (w *walker) space() {
+	for w.pos < len(w.in) && (w.in[w.pos] == ' ' || w.in[w.pos] == '\t' || w.in[w.pos] == '\r' || w.in[w.pos] == '\n') {
+		w.pos++
+	}
+}
