@@ -156,7 +156,13 @@ type gate struct {
 
 func newGate(t *testing.T, target string) *gate {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	return newGateAt(t, "127.0.0.1:0", target)
+}
+
+// newGateAt makes one at an address.
+func newGateAt(t *testing.T, address, target string) *gate {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,14 +178,21 @@ func newGate(t *testing.T, target string) *gate {
 		}
 	})
 	t.Cleanup(func() {
-		_ = l.Close()
-		g.shut()
+		g.remove()
 		running.Wait()
 	})
 	return g
 }
 
-func (g *gate) url() string { return "redis://" + g.listener.Addr().String() }
+// remove shuts it for good: nothing listens there any more.
+func (g *gate) remove() {
+	_ = g.listener.Close()
+	g.shut()
+}
+
+func (g *gate) address() string { return g.listener.Addr().String() }
+
+func (g *gate) url() string { return "redis://" + g.address() }
 
 func (g *gate) pass(conn net.Conn) {
 	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", g.target)
@@ -509,6 +522,11 @@ func (k *talker) listen(w http.ResponseWriter, r *http.Request, s *talk) {
 			return
 		}
 	}
+}
+
+// address is where it listens.
+func (k *talker) address() string {
+	return strings.TrimSuffix(strings.TrimPrefix(k.url, "http://"), "/endpoint")
 }
 
 // latest is the session that was made last.

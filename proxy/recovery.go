@@ -17,6 +17,8 @@ import (
 )
 
 const (
+	// claimTime is how long others wait for a replica that recovers a session, at most: it may have died.
+	claimTime = 5 * time.Second
 	// busyPause is the pause before looking again at a session that another replica recovers.
 	busyPause = 50 * time.Millisecond
 	// replayTimeout bounds telling a new upstream session one message again.
@@ -57,7 +59,7 @@ type recovery struct {
 // run returns the session with a mapping that somebody else or this recovery has made. The error is a refusal.
 func (r *recovery) run(ctx context.Context) (cluster.Session, error) {
 	for {
-		claim, err := r.p.sessions.ClaimRecovery(ctx, r.stale.ID, r.stale.Version, r.p.owner, r.p.cfg.InitializeTimeout)
+		claim, err := r.p.sessions.ClaimRecovery(ctx, r.stale.ID, r.stale.Version, r.p.owner, claimTime)
 		switch {
 		case errors.Is(err, cluster.ErrConflict): // it has another mapping already
 			fresh, err := r.p.sessions.Get(ctx, r.stale.ID)
@@ -73,7 +75,11 @@ func (r *recovery) run(ctx context.Context) (cluster.Session, error) {
 		case err != nil:
 			return cluster.Session{}, refusalOf(err)
 		case claim.Busy == 0:
-			return r.recover(ctx, claim)
+			recovered, err := r.recover(ctx, claim)
+			if err != nil {
+				r.letGo(ctx)
+			}
+			return recovered, err
 		}
 		if !pause(ctx, min(claim.Busy, busyPause)) {
 			return cluster.Session{}, upstreamUnavailable("the upstream has lost the session, and another replica is still making it anew; retry")
@@ -110,6 +116,11 @@ func (r *recovery) recover(ctx context.Context, claim cluster.Recovery) (cluster
 	default: // it may or may not have the new mapping, so the upstream session stays
 		return cluster.Session{}, refusalOf(err)
 	}
+}
+
+// letGo lets others try at once. It is courtesy only: the claim passes.
+func (r *recovery) letGo(ctx context.Context) {
+	_, _ = r.p.sessions.ClaimRecovery(context.WithoutCancel(ctx), r.stale.ID, r.stale.Version, r.p.owner, time.Millisecond)
 }
 
 // giveUp ends a session that cannot be recovered. Its client has to start anew, whether or not the store could be told.

@@ -235,9 +235,11 @@ func (c *upstreamCall) streamHeader(last string) http.Header {
 	return h
 }
 
-// discard reads a little of a body that nobody wants, so that its connection can be used again.
+// discard reads a little of a body that nobody wants, so that its connection can be used again. The end of a stream may never come.
 func discard(res *http.Response) {
-	_, _ = io.CopyN(io.Discard, res.Body, maxIgnoredBody)
+	if !isEventStream(res) {
+		_, _ = io.CopyN(io.Discard, res.Body, maxIgnoredBody)
+	}
 	_ = res.Body.Close() // only read
 }
 
