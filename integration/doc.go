@@ -11,6 +11,8 @@
 //   - [github.com/tapwire/shadowcat-cluster/integration/lossyproxy]: what a network does between a client and a Redis
 //   - [github.com/tapwire/shadowcat-cluster/integration/authority]: certificates for tests
 //   - [github.com/tapwire/shadowcat-cluster/integration/everything]: the upstream, the Go SDK's everything-server
+//   - [github.com/tapwire/shadowcat-cluster/integration/upstreamserver]: an upstream to be killed, whose effects can be counted
+//   - [github.com/tapwire/shadowcat-cluster/integration/tsclient]: clients of the official TypeScript SDK
 //   - [github.com/tapwire/shadowcat-cluster/integration/replica]: one `shadowcat-cluster serve`
 //   - [github.com/tapwire/shadowcat-cluster/integration/roundrobin]: the balancer in front, which remembers who served what
 //   - [github.com/tapwire/shadowcat-cluster/integration/deployment]: replicas and balancer together
