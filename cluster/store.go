@@ -58,6 +58,9 @@ type ListStore interface {
 	List(ctx context.Context, q Query) (Page, error)
 	// Stats counts sessions. It costs the same however many there are.
 	Stats(ctx context.Context) (Stats, error)
+	// ReadPending returns the requests of a session that Report told to be in flight, the oldest first, at most 1000. It touches
+	// nothing. Errors: ErrNotFound.
+	ReadPending(ctx context.Context, id ID) ([]PendingRequest, error)
 }
 
 // Creation asks a store for a new session.

@@ -32,6 +32,7 @@ var (
 	FramesAppend     = load("frames_append")
 	FramesRead       = load("frames_read")
 	PendingPrune     = load("pending_prune")
+	PendingRead      = load("pending_read")
 	RateTake         = load("rate_take")
 	PlaceReserve     = load("place_reserve")
 	PlaceRelease     = load("place_release")

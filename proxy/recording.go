@@ -158,7 +158,7 @@ func (b *recordedBody) Read(p []byte) (int, error) {
 	} else {
 		b.text = nil
 	}
-	if err == io.EOF { //nolint:errorlint // what an io.Reader returns
+	if err == io.EOF {
 		b.finish()
 	}
 	return n, err

@@ -32,6 +32,7 @@ var (
 	framesAppend     = newScript(lua.FramesAppend)
 	framesRead       = newScript(lua.FramesRead)
 	pendingPrune     = newPatient(lua.PendingPrune)
+	pendingRead      = newScript(lua.PendingRead)
 	rateTake         = newScript(lua.RateTake)
 	placeReserve     = newScript(lua.PlaceReserve)
 	placeRelease     = newScript(lua.PlaceRelease)

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 var pendingTests = map[string]func(*testing.T, *suite){
 	"requests in flight are counted in every answer":    pendingCounted,
 	"lease refuses what would be too many in flight":    pendingLimited,
+	"requests in flight are told, the oldest first":     pendingTold,
 	"prune forgets what dead incarnations have left":    pruneForgets,
 	"ending a session forgets its requests in flight":   endForgetsPending,
 	"without a cap any number of requests is in flight": pendingUnlimited,
@@ -140,5 +142,41 @@ func endForgetsPending(t *testing.T, s *suite) {
 		if pruned, err := s.store.Prune(t.Context(), made.ID, []string{"a/1"}); pruned != 0 || err != nil {
 			t.Errorf("%s: %d were left to prune, %v", status, pruned, err)
 		}
+	}
+}
+
+func pendingTold(t *testing.T, s *suite) {
+	s.open(nil)
+	made, ended := s.active(), s.active()
+	told := func(id cluster.ID) []cluster.PendingRequest {
+		t.Helper()
+		all, err := s.store.ReadPending(t.Context(), id)
+		if err != nil {
+			t.Fatalf("ReadPending: %v", err)
+		}
+		return all
+	}
+	if all := told(made.ID); len(all) != 0 {
+		t.Errorf("of a session without requests in flight: %v", all)
+	}
+	s.report(cluster.Report{ID: made.ID, Started: []cluster.PendingRequest{
+		{Key: "c:1", Owner: "a/1", Age: time.Second}, {Key: `c:"a b"`, Owner: "replica b/2", Age: time.Hour},
+	}})
+	all := told(made.ID)
+	if len(all) != 2 || all[0].Key != `c:"a b"` || all[0].Owner != "replica b/2" || all[1].Key != "c:1" || all[1].Owner != "a/1" {
+		t.Fatalf("in flight: %v", all)
+	}
+	if since := all[0].Age - time.Hour; since < 0 || since > time.Minute {
+		t.Errorf("the oldest is %v old, want an hour", all[0].Age)
+	}
+	s.inFlight(ended.ID, "a/1", "c:1")
+	if _, err := s.store.Terminate(t.Context(), ended.ID, cluster.StatusClosed); err != nil {
+		t.Fatal(err)
+	}
+	if all := told(ended.ID); len(all) != 0 {
+		t.Errorf("of an ended session: %v", all)
+	}
+	if _, err := s.store.ReadPending(t.Context(), s.token().ID); !errors.Is(err, cluster.ErrNotFound) {
+		t.Errorf("of an unknown session: %v, want ErrNotFound", err)
 	}
 }
