@@ -20,6 +20,7 @@ type Cleanup struct {
 // addSweeper makes the sweeper, unless there is to be none.
 func (r *Replica) addSweeper(cfg Config, auditor cluster.Auditor) error {
 	if cfg.Cleanup.Off {
+		r.lookout = &lookout{store: cfg.Store, timeout: cfg.Cluster.StoreTimeout}
 		return nil
 	}
 	var err error
@@ -43,10 +44,10 @@ func (r *Replica) addSweeper(cfg Config, auditor cluster.Auditor) error {
 // endUpstream passes on sessions that ended without their client.
 func (r *Replica) endUpstream(sessions []cluster.Session) { r.proxy.EndUpstream(sessions) }
 
-// leadership is what /readyz tells of the leader; nil when this replica takes no part.
+// leadership is what /readyz tells of the leader.
 func (r *Replica) leadership() func() admin.Leadership {
 	if r.sweeper == nil {
-		return nil
+		return r.lookout.state
 	}
 	return func() admin.Leadership {
 		s := r.sweeper.Status()

@@ -53,6 +53,7 @@ type Replica struct {
 	admin        *admin.Admin
 	metrics      *admin.Metrics
 	proxy        *proxy.Proxy
+	lookout      *lookout                // where there is no sweeper
 	sweeper      *sweeper.Sweeper        // nil: this replica never leads
 	audit        *redisstore.AuditStream // nil: no stream
 	handler      http.Handler
@@ -159,6 +160,8 @@ func (r *Replica) run(ctx context.Context, listener, adminListener net.Listener,
 	loop("farewells to upstreams", r.proxy.RunFarewells)
 	if r.sweeper != nil {
 		loop("sweeper", r.sweeper.Run)
+	} else {
+		loop("leader lookout", r.lookout.run)
 	}
 	if r.audit != nil {
 		loop("audit stream", r.audit.Run)
