@@ -40,6 +40,8 @@ type Config struct {
 	OutageGrace time.Duration
 	// Breakers tells of which parts the store is not asked. Default: nothing is told.
 	Breakers func() redisstore.Breakers
+	// AuditDropped tells how many audit records could not be written to the store. Default: there is nothing to write them to.
+	AuditDropped func() int64
 	// SweepInterval is how often the leader cleans up: what is due for three times as long is told as left behind. Default 5s.
 	SweepInterval time.Duration
 	// Leadership tells what this replica knows of the leader. Default: nothing is told.
@@ -88,7 +90,7 @@ func New(cfg Config) (*Admin, error) {
 		watchdog: &watchdog{sessions: cfg.Sessions, timeout: timeout, interval: cmp.Or(cfg.SweepInterval, 5*time.Second)},
 		leader:   cfg.Leadership,
 	}
-	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up, breakers: cfg.Breakers, lag: a.watchdog.state}
+	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up, breakers: cfg.Breakers, lag: a.watchdog.state, dropped: cfg.AuditDropped}
 	if err := cfg.Metrics.registry.Register(shared); err != nil {
 		return nil, err
 	}

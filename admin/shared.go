@@ -19,6 +19,7 @@ type sharedCollector struct {
 	up       func() bool
 	breakers func() redisstore.Breakers // may be nil
 	lag      func() (time.Duration, bool)
+	dropped  func() int64 // may be nil
 }
 
 var (
@@ -32,12 +33,13 @@ var (
 	lagDesc        = prometheus.NewDesc("shadowcat_sweep_lag_seconds", "For how long the session that waits the longest has been waiting to be cleaned up."+sharedHelp, nil, nil)
 	behindDesc     = prometheus.NewDesc("shadowcat_sweep_behind", "1 when that is longer than three sweep intervals, else 0.", nil, nil)
 	createdDesc    = prometheus.NewDesc("shadowcat_sessions_created_total", "Sessions created since the store was first used."+sharedHelp, nil, nil)
+	droppedDesc    = prometheus.NewDesc("shadowcat_audit_dropped_total", "Audit records that this replica could not write to the stream in the store. The log has them.", nil, nil)
 	endedTotalDesc = prometheus.NewDesc("shadowcat_sessions_ended_total", "Sessions ended since the store was first used, by final status."+sharedHelp, []string{"status"}, nil)
 )
 
 // Describe tells the registry which metrics there are.
 func (c *sharedCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{storeUpDesc, heldDesc, partsDesc, openDesc, tripsDesc, byStatusDesc, dueDesc, lagDesc, behindDesc, createdDesc, endedTotalDesc} {
+	for _, d := range []*prometheus.Desc{storeUpDesc, heldDesc, partsDesc, openDesc, tripsDesc, byStatusDesc, dueDesc, lagDesc, behindDesc, droppedDesc, createdDesc, endedTotalDesc} {
 		descs <- d
 	}
 }
@@ -52,6 +54,9 @@ func (c *sharedCollector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(partsDesc, prometheus.GaugeValue, float64(b.Parts))
 		metrics <- prometheus.MustNewConstMetric(openDesc, prometheus.GaugeValue, float64(b.Open))
 		metrics <- prometheus.MustNewConstMetric(tripsDesc, prometheus.CounterValue, float64(b.Trips))
+	}
+	if c.dropped != nil {
+		metrics <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(c.dropped()))
 	}
 	_, behind := c.lag()
 	metrics <- prometheus.MustNewConstMetric(behindDesc, prometheus.GaugeValue, number(behind))

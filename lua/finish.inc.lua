@@ -3,7 +3,14 @@
 -- The locals lru, deadlines, ended and counts (KEYS) must be set before. Here and in purge.inc.lua each function takes several
 -- sessions: it looks at all that could make it fail before it writes, and writes what they share once for all of them.
 local retention, backstop, ended_cap = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local gone = {} -- the sessions that finish has ended: of each its id, the moment of its purge, and its record
+local gone = {} -- of each session that was ended its id, the moment of its purge, and its record; of each purged its id alone
+
+-- Notes a session in gone. What is not told is false.
+local function note(id, stays, record)
+  local last = #gone
+  gone[last + 1], gone[last + 2] = id, stays
+  for i = 1, 17 do gone[last + 2 + i] = record[i] or false end
+end
 
 -- All keys that a session may own: its record, more, pending, events, heads, frames; and how many there are. The look fails
 -- while a slot moves and not all of them are here.
@@ -55,9 +62,7 @@ local function finish(ids, status, now)
         redis.call('PEXPIREAT', keys[6], stays + backstop)
       end
       scores[#scores + 1], scores[#scores + 2] = stays, id
-      local last = #gone
-      gone[last + 1], gone[last + 2] = id, stays
-      for i = 1, 17 do gone[last + 2 + i] = record[i] end
+      note(id, stays, record)
     end
   end
   if #scores > 0 then

@@ -17,6 +17,7 @@ local function purge(ids)
       redis.call('UNLINK', unpack(all[n]))
       if status then fewer[status] = (fewer[status] or 0) - 1 end
       purged[#purged + 1] = id
+      note(id, false, {})
     end
   end
   add({ 'c', 'x', 'v', 't', 'f' }, fewer)

@@ -15,7 +15,7 @@
 -- ARGV[16] leeway ms          sessions past their end for less stay: after an outage, activity is still on its way
 -- ARGV[17] n, then n fields and values of the record, then fields and values of more
 --
--- Returns the answer of record.inc.lua, or FULL and the ms until a retry may succeed; then what finish.inc.lua has ended;
+-- Returns the answer of record.inc.lua, or FULL and the ms until a retry may succeed; then what finish.inc.lua tells is gone;
 -- error EXISTS (another digest). Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, digest, cap, min_idle = ARGV[10], ARGV[11], tonumber(ARGV[12]), tonumber(ARGV[13])

@@ -10,7 +10,7 @@
 -- ARGV[10] id, ARGV[11] status to end with
 --
 -- Returns 1 when this call ended it, 2 when it did so as expired, because the session was past its end, 0 when it had ended
--- before; then the answer of record.inc.lua. Error NOTFOUND. Cost: O(log n).
+-- before; then the answer of record.inc.lua, and what finish.inc.lua tells is gone beside it. Error NOTFOUND. Cost: O(log n).
 local session, more, lru, deadlines, ended, counts = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, status = ARGV[10], ARGV[11]
 

@@ -12,7 +12,7 @@
 -- ARGV[14] min_idle ms, ARGV[15] min_age ms, ARGV[16] spare: 1 when those with requests in flight stay
 -- then the ids, at most 100
 --
--- Returns how many were ended, then what finish.inc.lua tells of them; error FENCED <epoch>. Cost: O(log n) a session.
+-- Returns how many were ended, then what finish.inc.lua tells is gone; error FENCED <epoch>. Cost: O(log n) a session.
 local lru, deadlines, ended, counts, fence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local epoch, is_leader, status, was = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
 local min_idle, min_age, spare = tonumber(ARGV[14]), tonumber(ARGV[15]), ARGV[16]

@@ -12,8 +12,8 @@
 -- ARGV[13] due_by     the moment, by this clock, by which sessions must have been past their end: one that the caller has been told
 --                     just before. So a sweep that a server runs late, after it had hung, ends nobody who was not due before.
 --
--- Returns the us it took (0 where a server's clock stands still meanwhile), whether there is more, a list of the ids purged, and a
--- list of what finish.inc.lua has ended; error FENCED <epoch>. Cost: O(log n) a session.
+-- Returns the us it took (0 where a server's clock stands still meanwhile), whether there is more, and a list of what
+-- finish.inc.lua tells is gone; error FENCED <epoch>. Cost: O(log n) a session.
 local lru, deadlines, ended, counts, fence = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local epoch, is_leader, limit, due_by = ARGV[10], ARGV[11], tonumber(ARGV[12]), ARGV[13]
 
@@ -32,4 +32,4 @@ purge(over)
 finish(due, 'x', now)
 tidy(#due, now)
 local done = redis.call('TIME')
-return { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, purged, gone }
+return { (done[1] - begun[1]) * 1000000 + done[2] - begun[2], (#due == limit or #over == limit) and 1 or 0, gone }

@@ -48,7 +48,8 @@ func (s *Store) End(ctx context.Context, c cluster.EndCall) ([]cluster.Session, 
 	var ended []cluster.Session
 	errs := make([]error, 0, len(calls))
 	for _, result := range s.pipeline(ctx, calls) {
-		some, err := decodeEnding(result)
+		some, purged, err := decodeEnding(result)
+		s.tellPurged(purged)
 		ended = append(ended, some...)
 		errs = append(errs, err)
 	}
@@ -57,18 +58,29 @@ func (s *Store) End(ctx context.Context, c cluster.EndCall) ([]cluster.Session, 
 }
 
 // decodeEnding reads the reply of sessions_end.
-func decodeEnding(result pipelined) ([]cluster.Session, error) {
+func decodeEnding(result pipelined) ([]cluster.Session, []cluster.ID, error) {
 	if result.err != nil {
-		return nil, result.err
+		return nil, nil, result.err
 	}
 	if len(result.reply) == 0 {
-		return nil, unavailable(errMalformedReply)
+		return nil, nil, unavailable(errMalformedReply)
 	}
-	ended, err := decodeEnded(result.reply[1:])
+	ended, purged, err := decodeGone(result.reply[1:])
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, nil, unavailable(err)
 	}
-	return ended, nil
+	return ended, purged, nil
+}
+
+// OnPurge has f told of the records that a creation or an end has removed on its way, because they were past their retention or
+// more were kept than may be. What [Store.Sweep], [Store.Purge] and [Store.Relieve] purge themselves, they return. f must return at
+// once and be safe for concurrent use. OnPurge must be called before the store is used.
+func (s *Store) OnPurge(f func(ids []cluster.ID)) { s.onPurge = f }
+
+func (s *Store) tellPurged(ids []cluster.ID) {
+	if s.onPurge != nil && len(ids) > 0 {
+		s.onPurge(ids)
+	}
 }
 
 // Purge implements [cluster.CleanupStore].

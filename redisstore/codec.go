@@ -144,26 +144,32 @@ func decodeAnswerWith(d decoder, id cluster.ID, reply []any) (cluster.Session, t
 	return s, now, nil
 }
 
-// endedFields is how many parts finish.inc.lua tells of a session that it has ended: id, purge time, record.
-const endedFields = 2 + numFields
+// goneFields is how many parts finish.inc.lua tells of a session that is gone: id, purge time, record. Of one that was purged
+// all but the id is nothing.
+const goneFields = 2 + numFields
 
-// decodeEnded reads what finish.inc.lua has ended.
-func decodeEnded(reply []any) ([]cluster.Session, error) {
-	if len(reply)%endedFields != 0 {
-		return nil, fmt.Errorf("%w: sessions ended have %d parts, not %d each", errMalformedReply, len(reply), endedFields)
+// decodeGone reads what finish.inc.lua tells is gone: the sessions that were ended, and those whose records were purged.
+func decodeGone(reply []any) (ended []cluster.Session, purged []cluster.ID, err error) {
+	if len(reply)%goneFields != 0 {
+		return nil, nil, fmt.Errorf("%w: sessions that are gone have %d parts, not %d each", errMalformedReply, len(reply), goneFields)
 	}
-	d := decoder{tolerant: true} // they have been ended, whatever else is in them
-	var ended []cluster.Session
-	for ; len(reply) > 0; reply = reply[endedFields:] {
+	d := decoder{tolerant: true} // they are gone, whatever else is in them
+	for ; len(reply) > 0; reply = reply[goneFields:] {
 		id, err := cluster.ParseID(d.text(reply[0]))
-		if err != nil {
-			return nil, fmt.Errorf("%w: a session ended has no id", errMalformedReply)
+		if reply[1] == nil {
+			if err == nil { // else somebody has put something else into an index
+				purged = append(purged, id)
+			}
+			continue
 		}
-		s := d.session(id, reply[2:endedFields])
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: a session ended has no id", errMalformedReply)
+		}
+		s := d.session(id, reply[2:goneFields])
 		s.DeadlineAt = d.moment(reply[1])
 		ended = append(ended, s)
 	}
-	return ended, d.err
+	return ended, purged, d.err
 }
 
 // decoder reads values and keeps the first error.

@@ -104,19 +104,19 @@ var decoders = map[string]struct {
 		return []error{err}
 	}, []error{cluster.ErrStoreUnavailable}},
 	"terminated": {func(t *testing.T, reply []any) []error {
-		session, _, err := decodeTerminated(fuzzID, reply)
+		session, _, _, err := decodeTerminated(fuzzID, reply)
 		checkSession(t, session, err)
 		return []error{err}
 	}, []error{cluster.ErrStoreUnavailable}},
 	"ended": {func(t *testing.T, reply []any) []error {
-		ended, err := decodeEnded(reply)
-		if len(ended)*endedFields > len(reply) {
-			t.Errorf("%d sessions out of %d parts", len(ended), len(reply))
+		ended, purged, err := decodeGone(reply)
+		if (len(ended)+len(purged))*goneFields > len(reply) {
+			t.Errorf("%d sessions out of %d parts", len(ended)+len(purged), len(reply))
 		}
 		return []error{err}
 	}, []error{errMalformedReply}},
 	"created": {func(t *testing.T, reply []any) []error {
-		created, err := decodeCreated(cluster.Token{ID: fuzzID}, reply)
+		created, _, err := decodeCreated(cluster.Token{ID: fuzzID}, reply)
 		checkSession(t, created.Session, err)
 		if limit, ok := errors.AsType[*cluster.LimitError](err); ok && limit.RetryAfter <= 0 {
 			t.Errorf("retry after %v", limit.RetryAfter)
@@ -128,9 +128,9 @@ var decoders = map[string]struct {
 		return []error{err}
 	}, []error{cluster.ErrStoreUnavailable}},
 	"ending": {func(t *testing.T, reply []any) []error {
-		ended, err := decodeEnding(pipelined{reply: reply})
-		if len(ended)*endedFields > len(reply) {
-			t.Errorf("%d sessions out of %d parts", len(ended), len(reply))
+		ended, purged, err := decodeEnding(pipelined{reply: reply})
+		if (len(ended)+len(purged))*goneFields > len(reply) {
+			t.Errorf("%d sessions out of %d parts", len(ended)+len(purged), len(reply))
 		}
 		return []error{err}
 	}, []error{cluster.ErrStoreUnavailable}},

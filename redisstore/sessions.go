@@ -127,13 +127,14 @@ func (s *Store) create(ctx context.Context, c cluster.Creation) (cluster.Created
 	if err != nil {
 		return cluster.Created{}, err
 	}
-	created, err := decodeCreated(c.Token, reply)
+	created, purged, err := decodeCreated(c.Token, reply)
+	s.tellPurged(purged)
 	s.releaseAll(ctx, created.Ended)
 	return created, err
 }
 
 // decodeCreated reads the reply of session_create.
-func decodeCreated(token cluster.Token, reply []any) (cluster.Created, error) {
+func decodeCreated(token cluster.Token, reply []any) (cluster.Created, []cluster.ID, error) {
 	var d decoder
 	var refused error
 	created := cluster.Created{Token: token}
@@ -148,12 +149,12 @@ func decodeCreated(token cluster.Token, reply []any) (cluster.Created, error) {
 	default:
 		err = errMalformedReply
 	}
-	ended, errEnded := decodeEnded(reply)
-	if err = errors.Join(err, errEnded, d.err); err != nil {
-		return cluster.Created{}, unavailable(err)
+	ended, purged, errGone := decodeGone(reply)
+	if err = errors.Join(err, errGone, d.err); err != nil {
+		return cluster.Created{}, nil, unavailable(err)
 	}
 	created.Ended = ended
-	return created, refused
+	return created, purged, refused
 }
 
 // finishArgs are the first arguments of a script that ends sessions: see lua/finish.inc.lua.
@@ -197,10 +198,11 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 	if err != nil {
 		return cluster.Session{}, err
 	}
-	session, done, err := decodeTerminated(id, reply)
+	session, done, purged, err := decodeTerminated(id, reply)
 	if err != nil {
 		return cluster.Session{}, err
 	}
+	s.tellPurged(purged)
 	s.releaseAll(ctx, []cluster.Session{session})
 	switch {
 	case done == hasExpired:
@@ -218,19 +220,22 @@ const (
 	hasExpired = 2 // it was past its end
 )
 
-// decodeTerminated reads the reply of session_terminate: the record, and what was done.
-func decodeTerminated(id cluster.ID, reply []any) (session cluster.Session, done int64, err error) {
-	if len(reply) == 0 {
-		return cluster.Session{}, hadEnded, unavailable(errMalformedReply)
+// decodeTerminated reads the reply of session_terminate: the record, what was done, and what was purged on the way.
+func decodeTerminated(id cluster.ID, reply []any) (session cluster.Session, done int64, purged []cluster.ID, err error) {
+	const beside = 1 + 3 + numFields // where it begins
+	if len(reply) < beside {
+		return cluster.Session{}, hadEnded, nil, unavailable(errMalformedReply)
 	}
 	done, isNumber := reply[0].(int64)
 	if !isNumber || done < hadEnded || done > hasExpired {
-		return cluster.Session{}, hadEnded, unavailable(errMalformedReply)
+		return cluster.Session{}, hadEnded, nil, unavailable(errMalformedReply)
 	}
-	if session, _, err = decodeAnswer(id, reply[1:]); err != nil {
-		return cluster.Session{}, hadEnded, unavailable(err)
+	session, _, err = decodeAnswer(id, reply[1:beside])
+	_, purged, errGone := decodeGone(reply[beside:])
+	if err = errors.Join(err, errGone); err != nil {
+		return cluster.Session{}, hadEnded, nil, unavailable(err)
 	}
-	return session, done, nil
+	return session, done, purged, nil
 }
 
 // Get implements [cluster.SessionStore].

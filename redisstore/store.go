@@ -48,6 +48,7 @@ type Store struct {
 	tls        bool // connections may be dead without the client's noticing
 	// waitReplicas is Options.WaitReplicas.
 	waitReplicas int
+	onPurge      func([]cluster.ID) // may be nil
 	breakers     breakers
 	connections  *connections // nil: the client is the caller's
 	close        func() error

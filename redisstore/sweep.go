@@ -118,21 +118,16 @@ func decodeSwept(result pipelined) (cluster.Swept, error) {
 	if result.err != nil {
 		return cluster.Swept{}, result.err
 	}
-	if len(result.reply) != 4 {
+	if len(result.reply) != 3 {
 		return cluster.Swept{}, unavailable(errMalformedReply)
 	}
 	var d decoder
 	took, more := d.number(result.reply[0]), d.number(result.reply[1])
-	purgedIDs, okPurged := result.reply[2].([]any)
-	gone, okGone := result.reply[3].([]any)
-	if d.err != nil || !okPurged || !okGone {
+	gone, isList := result.reply[2].([]any)
+	if d.err != nil || !isList {
 		return cluster.Swept{}, unavailable(errMalformedReply)
 	}
-	purged, err := decodeIDs(purgedIDs)
-	if err != nil {
-		return cluster.Swept{}, err
-	}
-	expired, err := decodeEnded(gone)
+	expired, purged, err := decodeGone(gone)
 	if err != nil {
 		return cluster.Swept{}, unavailable(err)
 	}

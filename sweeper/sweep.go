@@ -23,7 +23,7 @@ func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 			err = s.sweep(ctx, term, &b)
 		}
 		partly, isPartly := errors.AsType[*partlySweptError](err)
-		wasAway = err != nil && !(isPartly && partly.mostly())
+		wasAway = err != nil && (!isPartly || !partly.mostly())
 		if !wasAway {
 			lastGood = time.Now()
 		}

@@ -50,6 +50,7 @@ evicted and purged, and the fields of session list.`,
 	load := addSettings(command, settings.ScopeStore)
 	output := addOutput(command)
 	f := addCleanupFlags(command.Flags())
+	audit := addAuditLog(command)
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		s, err := load()
 		job, jobErr := f.job(command.Flags().Changed, s.Cluster.EvictMinIdle)
@@ -57,9 +58,9 @@ evicted and purged, and the fields of session list.`,
 		if err := errors.Join(err, jobErr, f.checkConsent(interactive), output.check()); err != nil {
 			return err
 		}
-		return withAudit(command.Context(), s, func(store *redisstore.Store, _ *cluster.Manager, auditor cluster.Auditor) error {
+		return withAudit(command.Context(), s, audit(), func(store *redisstore.Store, _ *cluster.Manager, trail cluster.Trail) error {
 			c := &cleaner{
-				cleanupJob: job, store: store, timeout: max(s.Cluster.StoreTimeout, patience), trail: operatorTrail(nil, auditor),
+				cleanupJob: job, store: store, timeout: max(s.Cluster.StoreTimeout, patience), trail: trail,
 				progress: hidden{}, uncounted: f.yes && !f.dryRun,
 			}
 			if isTerminal(command.ErrOrStderr()) {

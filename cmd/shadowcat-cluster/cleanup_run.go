@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -30,6 +31,8 @@ const (
 	whyDue    = "past its end"
 	whyOver   = "past its retention"
 	whyMemory = "memory runs out"
+	// whyOnTheWay: ending some sessions purges older ones, see docs/adr/0004-cleanup-on-the-way.md.
+	whyOnTheWay = "on the way: past its retention, or too many are kept"
 )
 
 // cleaner is one run of session cleanup.
@@ -55,8 +58,8 @@ type cleanupResult struct {
 	took   time.Duration
 }
 
-// operatorTrail returns the trail of what an operator does at the command line. Both may be nil.
-func operatorTrail(log *slog.Logger, auditor cluster.Auditor) cluster.Trail {
+// operatorTrail returns the trail of what an operator does at the command line. log may be nil.
+func operatorTrail(log *slog.Logger) cluster.Trail {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -65,7 +68,7 @@ func operatorTrail(log *slog.Logger, auditor cluster.Auditor) cluster.Trail {
 	if who, err := user.Current(); err == nil {
 		name = who.Username
 	}
-	return cluster.Trail{Log: log, Auditor: auditor, Actor: cluster.ActorOperator, By: "operator/" + host + "/" + name}
+	return cluster.Trail{Log: log, Actor: cluster.ActorOperator, By: "operator/" + host + "/" + name}
 }
 
 // execute does what was planned, until ctx is done. It returns what went wrong; c.done says how far it came in any case.
@@ -183,6 +186,7 @@ func (c *cleaner) cleanBatch(ctx context.Context, batch []cluster.Session) error
 
 // relieve makes room until no server is above the threshold.
 func (c *cleaner) relieve(ctx context.Context) error {
+	usage := 0.0
 	for idle := 0; ctx.Err() == nil && idle < cleanupTries; {
 		var relieved cluster.Relieved
 		before := c.done.count()
@@ -195,7 +199,7 @@ func (c *cleaner) relieve(ctx context.Context) error {
 			return err
 		})
 		c.progress.describe("Memory " + percent(relieved.Usage))
-		went := c.done.count() - before
+		went := c.done.count() - before + len(relieved.Repairs)
 		switch {
 		case err != nil && went == 0:
 			return fmt.Errorf("making room: %w", err)
@@ -208,19 +212,26 @@ func (c *cleaner) relieve(ctx context.Context) error {
 		default:
 			idle = 0
 		}
+		usage = relieved.Usage
 		rest(ctx)
 	}
-	return nil
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("a server still uses %s of its memory limit, and others were faster to make room there: run it again", percent(usage))
 }
 
 // spent says that there is no room although all is gone that may.
 func (c *cleaner) spent(usage float64) error {
-	hint := "lower --idle-for, or say --force"
-	if c.force {
-		hint = "lower --idle-for"
+	var hints []string
+	if c.minIdle > 0 {
+		hints = append(hints, "lower --idle-for")
 	}
-	return fmt.Errorf("a server still uses %s of its memory limit, and no session is left that may go: %s, or give the server more memory",
-		percent(usage), hint)
+	if !c.force {
+		hints = append(hints, "say --force")
+	}
+	return fmt.Errorf("a server still uses %s of its memory limit, and no session is left that may go: %s",
+		percent(usage), strings.Join(append(hints, "give the server more memory"), ", or "))
 }
 
 // call makes one call of the store that cleans up. An interrupt does not cut it off: what it does is to be told. A leader

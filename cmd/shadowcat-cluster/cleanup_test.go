@@ -442,9 +442,11 @@ func TestEachSessionThatIsCleanedUpIsAudited(t *testing.T) {
 	w := newCleanupWorld(t)
 	ids := w.make(2, "alice")
 	var auditor remembered
+	trail := operatorTrail(nil)
+	trail.Auditor = &auditor
 	c := &cleaner{
 		cleanupJob: cleanupJob{kind: cleanupLive, query: cluster.Query{Principal: "alice", Limit: cleanupPage}},
-		store:      w.store, timeout: time.Minute, trail: operatorTrail(nil, &auditor), progress: hidden{},
+		store:      w.store, timeout: time.Minute, trail: trail, progress: hidden{},
 	}
 	plan, err := c.plan(t.Context())
 	if err != nil {

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,13 +43,14 @@ func (l leakChecked) Run() int {
 	return code
 }
 
-// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and four commands
+// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and five commands
 // more:
 //
 //	exits CODE PROGRAM ARGS...       runs a program that must end with this status
 //	session NAME STATUS              makes a session, whose ID is $NAME from then on
 //	leads INCARNATION EPOCH          makes a replica the leader for a minute, under the epoch that follows
 //	claim PREFIX PARTITIONS          lays out the store under a prefix, as a replica does
+//	audited COUNT PATTERN            the audit stream in the store holds so many records, one of which matches
 //
 // UPDATE=1 writes the expected output of cmp anew.
 func TestScripts(t *testing.T) {
@@ -65,7 +70,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", quickExit)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "leads": leads, "claim": claim},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "leads": leads, "claim": claim, "audited": audited},
 	})
 }
 
@@ -118,6 +123,31 @@ func claim(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	defer func() { ts.Check(store.Close()) }()
 	ts.Check(store.Claim(context.Background())) // the store's own timeouts bound it
+}
+
+func audited(ts *testscript.TestScript, _ bool, args []string) {
+	count, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	pattern, err := regexp.Compile(args[1])
+	ts.Check(err)
+	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{Config: cluster.DefaultConfig()})
+	ts.Check(err)
+	defer func() { ts.Check(store.Close()) }()
+	entries, err := store.Client().XRange(context.Background(), "shadowcat:audit", "-", "+").Result() // the store's own timeouts bound it
+	ts.Check(err)
+	matches := false
+	var lines []string
+	for _, entry := range entries {
+		var fields []string
+		for _, name := range slices.Sorted(maps.Keys(entry.Values)) {
+			fields = append(fields, fmt.Sprintf("%s=%v", name, entry.Values[name]))
+		}
+		line := strings.Join(fields, " ")
+		lines, matches = append(lines, line), matches || pattern.MatchString(line)
+	}
+	if len(entries) != count || !matches {
+		ts.Fatalf("%d records, want %d, one that matches %s; they are:\n%s", len(entries), count, pattern, strings.Join(lines, "\n"))
+	}
 }
 
 func leads(ts *testscript.TestScript, _ bool, args []string) {

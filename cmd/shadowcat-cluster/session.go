@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // The page sizes of session list.
@@ -145,12 +146,13 @@ JSON: {"sessions": [{"id", "outcome", "status"}]}, outcome terminated, ended_bef
 	}
 	load := addSettings(command, settings.ScopeStore)
 	output := addOutput(command)
+	audit := addAuditLog(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		s, err := load()
 		if err := errors.Join(err, output.check()); err != nil {
 			return err
 		}
-		return withSessions(command.Context(), s, func(manager *cluster.Manager) error {
+		return withAudit(command.Context(), s, audit(), func(_ *redisstore.Store, manager *cluster.Manager, _ cluster.Trail) error {
 			outcomes, terminateErr := terminate(command.Context(), manager, args)
 			if len(outcomes) == 0 {
 				return terminateErr

@@ -21,17 +21,19 @@ func withSessions(ctx context.Context, s settings.Settings, command func(*cluste
 	return withStore(ctx, s, func(_ *redisstore.Store, manager *cluster.Manager) error { return command(manager) })
 }
 
-// withStore is withAudit for commands that write no audit records of their own.
+// withStore is withAudit for commands that change nothing.
 func withStore(ctx context.Context, s settings.Settings, command func(*redisstore.Store, *cluster.Manager) error) error {
-	return withAudit(ctx, s, func(store *redisstore.Store, manager *cluster.Manager, _ cluster.Auditor) error {
+	return withAudit(ctx, s, nil, func(store *redisstore.Store, manager *cluster.Manager, _ cluster.Trail) error {
 		return command(store, manager)
 	})
 }
 
 // withAudit opens the store that s names for the length of one command. What the replicas have agreed on in the store counts, not
-// what this command's own settings say. The auditor writes to the stream in the store, if audit_stream is set; it is nil
-// otherwise.
-func withAudit(ctx context.Context, s settings.Settings, command func(*redisstore.Store, *cluster.Manager, cluster.Auditor) error) (err error) {
+// what this command's own settings say. The trail writes audit records to log, which may be nil, and to the stream in the store,
+// if audit_stream is set.
+func withAudit(
+	ctx context.Context, s settings.Settings, log *slog.Logger, command func(*redisstore.Store, *cluster.Manager, cluster.Trail) error,
+) (err error) {
 	if s.Redis == redisstore.EmbeddedURL {
 		return usage(errors.New("redis: embedded: is private to the process that runs it; name the store that the replicas use"))
 	}
@@ -43,10 +45,10 @@ func withAudit(ctx context.Context, s settings.Settings, command func(*redisstor
 		return usage(err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	var auditor cluster.Auditor
+	trail := operatorTrail(log)
 	if s.AuditStream > 0 {
 		stream := store.NewAuditStream(s.AuditStream)
-		auditor = stream
+		trail.Auditor = stream
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 		written := make(chan error, 1)
 		go func() { written <- stream.Run(writing) }() // ends with the command, which waits for the last records
@@ -55,12 +57,13 @@ func withAudit(ctx context.Context, s settings.Settings, command func(*redisstor
 			err = errors.Join(err, <-written)
 		}()
 	}
-	manager, err := cluster.NewManager(store, s.Cluster, cluster.Options{ReplicaID: "operator", Auditor: auditor})
+	store.OnPurge(func(ids []cluster.ID) { trail.Purged(cluster.ActorOperator, whyOnTheWay, ids...) })
+	manager, err := cluster.NewManager(store, s.Cluster, cluster.Options{ReplicaID: trail.By, Auditor: trail.Auditor, Logger: log})
 	if err != nil {
 		return usage(err)
 	}
 	if err = store.Adopt(ctx); err == nil {
-		err = command(store, manager, auditor)
+		err = command(store, manager, trail)
 	}
 	if err != nil {
 		if errors.Is(err, cluster.ErrStoreUnavailable) {

@@ -77,6 +77,10 @@ func New(cfg Config) (*Replica, error) {
 		return nil, err
 	}
 	r.manager = manager
+	trail := cluster.Trail{Log: log, Auditor: options.Auditor, Actor: cluster.ActorReplica, By: manager.Incarnation()}
+	cfg.Store.OnPurge(func(ids []cluster.ID) {
+		trail.Purged(cluster.ActorReplica, "on the way: past its retention, or too many are kept", ids...)
+	})
 	if err := r.addSweeper(cfg, options.Auditor); err != nil {
 		return nil, err
 	}
@@ -95,6 +99,7 @@ func New(cfg Config) (*Replica, error) {
 		StoreTimeout: cfg.Cluster.StoreTimeout,
 		OutageGrace:  cfg.Cluster.OutageGrace,
 		Breakers:     cfg.Store.Breakers,
+		AuditDropped: r.auditDropped(),
 		Logger:       log,
 
 		SweepInterval: cfg.Cleanup.Interval,
@@ -129,6 +134,14 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 		r.log.Warn("the replica ends before all of its parts have")
 		return nil
 	}
+}
+
+// auditDropped tells how many audit records the stream has lost; it is nil where there is no stream.
+func (r *Replica) auditDropped() func() int64 {
+	if r.audit == nil {
+		return nil
+	}
+	return r.audit.Dropped
 }
 
 // run is Run without its bound. It has late called when that is reached.

@@ -1,0 +1,60 @@
+package redisstore_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// Every record that goes is told exactly once, whoever removes it.
+func TestEveryPurgeIsTold(t *testing.T) {
+	t.Parallel()
+	w := newDrifted(t, 1, 1)
+	var mu sync.Mutex
+	var told []cluster.ID
+	w.store.OnPurge(func(ids []cluster.ID) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, ids...)
+	})
+	expect := func(by string, want ...cluster.Session) {
+		t.Helper()
+		var ids []cluster.ID
+		for _, s := range want {
+			ids = append(ids, s.ID)
+		}
+		if !slices.Equal(told, ids) {
+			t.Errorf("%s purged %v, want %v", by, told, ids)
+		}
+		told = nil
+	}
+	made := []cluster.Session{w.session(), w.session(), w.session(), w.session()}
+	terminate := func(s cluster.Session) {
+		t.Helper()
+		if _, err := w.store.Terminate(t.Context(), s.ID, cluster.StatusClosed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("nobody")
+	w.pass(10 * time.Minute) // the retention of the one that has ended
+	terminate(made[0])
+	expect("an end", w.ended)
+	w.pass(10 * time.Minute)
+	ended, err := w.store.End(t.Context(), cluster.EndCall{IDs: []cluster.ID{made[1].ID}, Status: cluster.StatusTerminated})
+	if err != nil || len(ended) != 1 {
+		t.Fatalf("%d ended, %v", len(ended), err)
+	}
+	expect("an operator's end", made[0])
+	w.pass(11 * time.Minute) // the others are past their ends, too
+	w.session()
+	expect("a creation", made[1])
+	w.pass(10 * time.Minute)
+	swept, err := w.store.Sweep(t.Context(), cluster.SweepCall{Limit: 100})
+	if err != nil || len(swept.Purged) == 0 {
+		t.Errorf("swept %+v, %v; want some purged", swept, err)
+	}
+	expect("a sweep, which returns them")
+}
