@@ -248,6 +248,15 @@ var decoders = map[string]struct {
 		}
 		return []error{err}
 	}, []error{cluster.ErrStoreUnavailable}},
+	"pending": {func(t *testing.T, reply []any) []error {
+		all, err := decodePending(reply)
+		for i := 1; i < len(all); i++ {
+			if all[i].Age > all[i-1].Age {
+				t.Errorf("a request of %v follows one of %v", all[i].Age, all[i-1].Age)
+			}
+		}
+		return []error{err}
+	}, []error{cluster.ErrStoreUnavailable}},
 	"number": {func(t *testing.T, reply []any) []error {
 		n, err := decodeNumber(reply)
 		if err == nil && reply[0] == "NaN" {

@@ -79,6 +79,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 		Drain:   replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
 
 		AuditStream: s.AuditStream,
+		Recording:   replica.Recording{Mode: s.Recording, Redact: s.RecordingRedact},
 	})
 	if err != nil {
 		return usage(err)

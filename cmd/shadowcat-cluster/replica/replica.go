@@ -19,6 +19,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/admin"
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy"
+	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
@@ -38,6 +39,8 @@ type Config struct {
 	Cleanup Cleanup
 	// AuditStream is how many audit records the store keeps, about; 0: they are only logged.
 	AuditStream int
+	// Recording says what is recorded of the messages of sessions.
+	Recording Recording
 	// ProxyObserver is told of each finished request, beside the metrics. Default: none.
 	ProxyObserver proxy.Observer
 	// Drain says how the replica stops.
@@ -54,6 +57,7 @@ type Replica struct {
 	metrics      *admin.Metrics
 	proxy        *proxy.Proxy
 	lookout      *lookout                // where there is no sweeper
+	recorder     *record.Recorder        // nil: nothing is recorded
 	sweeper      *sweeper.Sweeper        // nil: this replica never leads
 	audit        *redisstore.AuditStream // nil: no stream
 	handler      http.Handler
@@ -88,6 +92,10 @@ func New(cfg Config) (*Replica, error) {
 	proxyConfig.ReplicaID = cfg.ID
 	proxyConfig.Logger = logger // it adds the id itself
 	proxyConfig.Observer = observer{metrics: metrics, next: cfg.ProxyObserver}
+	if r.recorder, err = r.newRecorder(cfg); err != nil {
+		return nil, err
+	}
+	proxyConfig.Recorder = r.recorder
 	if r.proxy, err = proxy.New(manager, proxyConfig); err != nil {
 		return nil, err
 	}
@@ -175,6 +183,9 @@ func (r *Replica) run(ctx context.Context, listener, adminListener net.Listener,
 		loop("sweeper", r.sweeper.Run)
 	} else {
 		loop("leader lookout", r.lookout.run)
+	}
+	if r.recorder != nil {
+		loop("recorder", r.recorder.Run)
 	}
 	if r.audit != nil {
 		loop("audit stream", r.audit.Run)

@@ -22,6 +22,8 @@ func clusterCreateRate(c *cluster.Config) *int                  { return &c.Crea
 func clusterEventsCount(c *cluster.Config) *int                 { return &c.EventsCount }
 func clusterEventsBytes(c *cluster.Config) *int                 { return &c.EventsBytes }
 func clusterEventsAge(c *cluster.Config) *time.Duration         { return &c.EventsAge }
+func clusterFramesCount(c *cluster.Config) *int                 { return &c.FramesCount }
+func clusterFramesBytes(c *cluster.Config) *int                 { return &c.FramesBytes }
 func clusterLease(c *cluster.Config) *time.Duration             { return &c.Lease }
 func clusterReportInterval(c *cluster.Config) *time.Duration    { return &c.ReportInterval }
 func clusterReportSlack(c *cluster.Config) *time.Duration       { return &c.ReportSlack }

@@ -13,6 +13,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/proxy/record"
 )
 
 // Sources are where values come from, beside the defaults. A flag wins over the environment, the environment over the
@@ -66,6 +67,7 @@ func Load(src Sources) (Settings, error) {
 func apply(merged *koanf.Koanf, origin map[string]string) (s Settings, clusterOK bool, errs []error) {
 	clusterOK = true
 	s.Cluster = cluster.DefaultConfig() // for the limits that are not settings yet
+	s.RecordingRedact = record.DefaultRedact()
 	for _, setting := range Table() {
 		values, given := merged.Get(setting.Name).([]string)
 		if !given {

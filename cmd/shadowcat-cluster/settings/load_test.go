@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
@@ -66,6 +67,8 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		LogLevel:    slog.LevelInfo,
 		LogFormat:   settings.LogAuto,
 		Cluster:     cluster.DefaultConfig(),
+
+		Recording: record.Off, RecordingRedact: record.DefaultRedact(),
 
 		Recover: true, FollowInterval: 100 * time.Millisecond, StreamKeepAlive: 15 * time.Second,
 		DrainDelay: 3 * time.Second, DrainTimeout: 25 * time.Second,
@@ -274,7 +277,11 @@ var badValues = []struct{ name, value, want string }{
 	{"auth.mode", "magic", `auth.mode: "magic" is not known`},
 	{"log_level", "INFO", `log_level: "INFO" is not known; want debug, info, warn or error`},
 	{"log_format", "xml", "log_format: "},
-	{"recording", "full", "recording: not yet supported by this version"},
+	{"recording", "all", `recording: "all" is not known; want off, metadata or full`},
+	{"recording_redact", "a..b", `recording_redact: "a..b" is no path of keys; want`},
+	{"recording_redact", "pass*", `recording_redact: "pass*" is no path of keys`},
+	{"frames.count", "10001", "frames.count: 10001 is not in 0 to 10000"},
+	{"frames.bytes", "65MiB", "frames.bytes: 68157440 is not in 0 to 67108864"},
 	{"sweeper", "maybe", `sweeper: "maybe" is neither true nor false`},
 	{"sweep_interval", "10ms", `sweep_interval: "10ms" is not in 1s to 1h`},
 	{"emergency_percent", "101", `emergency_percent: "101" is not in 0 to 100`},
@@ -336,7 +343,7 @@ func TestAnUpstreamMayHaveSeveralEndpoints(t *testing.T) {
 
 func TestAllMistakesAreReportedTogetherWithTheirSource(t *testing.T) {
 	t.Parallel()
-	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nrecording: full\nauth: {issuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
+	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nmax_streams: 3\nauth: {issuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
 	src := settings.Sources{
 		File:    path,
 		Environ: []string{"SHADOWCAT_LEASE=-1s", "SHADOWCAT_MAX_SESSION=5", "SHADOWCAT_EVENTS_MAX_AGE=5m"},
@@ -355,7 +362,7 @@ upstream: "ftp://a" is not an http or https URL; want URL, URL,URL or name=URL w
 upstream: "y" is not an http or https URL; want URL, URL,URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
 max_age: "5x" has the unknown unit "x"; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from FILE)
 lease: "-1s" is negative; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from SHADOWCAT_LEASE)
-recording: not yet supported by this version (from FILE)
+max_streams: not yet supported by this version (from FILE)
 `)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -430,7 +437,7 @@ func TestAGroupIsNoSetting(t *testing.T) {
 		"auth: is no setting by itself; did you mean auth.mode? (":                   {File: yamlFile(t, "auth: {}")},
 		"SHADOWCAT_AUTH: is no setting by itself; did you mean SHADOWCAT_AUTH_MODE?": {Environ: []string{"SHADOWCAT_AUTH=none"}},
 		"events: is no setting by itself; did you mean events.count?":                {File: yamlFile(t, "events: 5")},
-		"frames: not yet supported by this version":                                  {File: yamlFile(t, "frames: 5")},
+		"frames: is no setting by itself; did you mean frames.count?":                {File: yamlFile(t, "frames: 5")},
 	} {
 		if problems := refused(t, src); len(problems) != 1 || !strings.HasPrefix(problems[0], want) {
 			t.Errorf("%q, want %q", problems, want)

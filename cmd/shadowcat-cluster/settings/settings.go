@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
@@ -33,6 +34,8 @@ type Settings struct {
 	Recover               bool          // whether sessions that their upstream has lost are initialized anew
 	FollowInterval        time.Duration // between two looks at streams that other replicas read
 	StreamKeepAlive       time.Duration // the longest silence of a stream; 0: any
+	Recording             record.Mode   // how much is recorded
+	RecordingRedact       []string      // what is not, as record.ParseRules reads it
 	DrainDelay            time.Duration // how long a stopping replica serves on while not ready
 	DrainTimeout          time.Duration // how long stopping may take, DrainDelay included
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
@@ -130,6 +131,22 @@ var supported = []Setting{
 		Meaning: "How long they are kept.",
 	},
 	{
+		Name: "recording", Kind: KindChoice, Default: string(record.Off), Choices: recordings, set: setRecording,
+		Meaning: "What is recorded of the messages of sessions, for session frames: nothing, what is known about each (method, id, size, time), or the message itself, too, redacted. HTTP headers never are, nor is what has no session.",
+	},
+	{
+		Name: "recording_redact", Kind: KindList, DefaultNote: "passwords, tokens and keys by their usual names", set: setRecordingRedact,
+		Meaning: "Values that are replaced before anything is recorded, as keys from the top of a message: params.arguments.password; * is any one key, ** any number of them: **.token. Case, hyphens and underscores do not matter. Unset: " + strings.Join(record.DefaultRedact(), ", ") + ". An empty list redacts nothing.",
+	},
+	{
+		Name: "frames.count", Kind: KindCount, Default: "1000", Zero: "nothing is recorded", set: count(clusterFramesCount),
+		Meaning: "How many of a session's latest recorded messages are kept, at most 10000.",
+	},
+	{
+		Name: "frames.bytes", Kind: KindSize, Default: "1MiB", Zero: "nothing is recorded", set: size(clusterFramesBytes),
+		Meaning: "How large these may be together, at most 64MiB. Of a larger message only what is known about it is recorded.",
+	},
+	{
 		Name: "drain_delay", Kind: KindDuration, Default: "3s", Zero: "none", set: setDuration(0, 5*time.Minute, drainDelay),
 		Meaning: "How long a replica that is told to stop serves on as before while /readyz says no, so that balancers look away first, at most 5m.",
 	},
@@ -245,13 +262,11 @@ var unsupported = []Setting{
 	{Name: "max_streams", Kind: KindCount, Meaning: "Cap on the open streams of one session."},
 	{Name: "max_sessions_per_principal", Kind: KindCount, Meaning: "Cap on the live sessions of one principal."},
 	{Name: "create_rate_per_principal", Kind: KindRate, Meaning: "How many sessions a second one principal may create."},
-	{Name: "recording", Kind: KindChoice, Meaning: "Which messages are recorded: off, metadata or full."},
 }
 
 // unsupportedGroups are levels of nesting whose every key is refused as not yet supported, but for those in the table.
 var unsupportedGroups = []struct{ prefix, meaning string }{
 	{"auth.", "How clients prove who they are, beyond auth.mode none."},
-	{"frames.", "How much is kept of a recording."},
 }
 
 // inUnsupportedGroup reports whether the name of a setting that is not in the table belongs to a planned group.
