@@ -20,11 +20,11 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic in %s: %v", e.Lo
 func guard(loop string, log *slog.Logger, counter PanicCounter, work func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			failure := &PanicError{Loop: loop, Value: value}
+			err = &PanicError{Loop: loop, Value: value}
+			defer func() { _ = recover() }() // who is told of panics may itself panic, and there is nobody else to tell
 			log.LogAttrs(context.Background(), slog.LevelError, "recovered from a panic",
 				slog.String("loop", loop), slog.String("panic", fmt.Sprint(value)), slog.String("stack", string(debug.Stack())))
 			counter.Panicked(loop)
-			err = failure
 		}
 	}()
 	return work()

@@ -21,7 +21,7 @@ func Reasons() []Reason {
 }
 
 // Observer is told what an Election does, for metrics. Its methods are called from several goroutines, one of which
-// watches the trust window: they must return at once, must not panic, and be safe for concurrent use.
+// watches the trust window: they must return at once and be safe for concurrent use. A panic of LeaderChanged is recovered, logged and counted.
 type Observer interface {
 	// LeaderChanged is called when this replica begins to lead, and when it stops. The calls alternate.
 	LeaderChanged(isLeader bool, reason Reason)

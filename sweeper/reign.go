@@ -91,8 +91,17 @@ func (t *Term) begin(ctx context.Context) context.Context {
 	e.term, e.leader, e.seenAt = t, e.cfg.Incarnation, t.since
 	e.mu.Unlock()
 	e.cfg.Logger.Info("this replica leads", "epoch", t.Epoch())
-	e.cfg.Observer.LeaderChanged(true, ReasonElected)
+	e.tell(true, ReasonElected)
 	return ctx
+}
+
+// tell tells the observer. Who watches must not be able to end a term, or the process: the timer of the trust window calls it,
+// too, on a goroutine of its own.
+func (e *Election) tell(isLeader bool, reason Reason) {
+	_ = guard("observer", e.cfg.Logger, e.cfg.Observer, func() error { // logged and counted
+		e.cfg.Observer.LeaderChanged(isLeader, reason)
+		return nil
+	})
 }
 
 // end ends the reign; the first reason counts. When it returns, the leader's context is cancelled and everyone is told.
@@ -124,7 +133,7 @@ func (t *Term) end(reason Reason, err error) {
 			attrs = append(attrs, slog.Any("error", err))
 		}
 		e.cfg.Logger.LogAttrs(context.Background(), level, "this replica leads no more", attrs...)
-		e.cfg.Observer.LeaderChanged(false, reason)
+		e.tell(false, reason)
 	})
 }
 

@@ -1,10 +1,13 @@
 package sweeper_test
 
 import (
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/alicebob/miniredis/v2/server"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
@@ -229,6 +232,44 @@ func TestWhatASweepDidIsAuditedOnce(t *testing.T) {
 }
 
 // The embedded Redis does not tell its memory: the leader asks, is told nothing, and does not complain.
+// A failover has rolled the epoch back, the fence is ahead of it, and nobody can take a new epoch: the server is full. Then who
+// cleans up without a leader does so under the fence's epoch, and raises no fence.
+func TestACaretakerCleansUpUnderTheFenceWhereTheEpochIsRolledBack(t *testing.T) {
+	t.Parallel()
+	inElectorate(t, func(t *testing.T, w *electorate) {
+		first := w.cleaner("a/1")
+		first.elected()
+		w.pass(slack + time.Second)
+		first.stop()
+		client := w.keys.Client()
+		const fence = "shadowcat:{0}:fence"
+		ahead := time.Now().Add(time.Hour).UnixMilli()
+		err := errors.Join(client.Set(t.Context(), "shadowcat:epoch", 5, 0).Err(), client.Set(t.Context(), fence, ahead, 0).Err())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.due(3)
+		w.server.Server().SetPreHook(func(peer *server.Peer, cmd string, _ ...string) bool {
+			if cmd == "SET" {
+				peer.WriteError("OOM command not allowed when used memory > 'maxmemory'.")
+			}
+			return cmd == "SET"
+		})
+		c := w.cleaner("b/1")
+		w.pass(3 * tick)
+		if c.sweeper.Status().IsLeader || c.log.count("memory is full") != 1 {
+			t.Errorf("leads: %v, told %d times that it is full", c.sweeper.Status().IsLeader, c.log.count("memory is full"))
+		}
+		if stats := w.stats(); stats.Due > 0 || stats.Ended[cluster.StatusExpired] != 3 {
+			t.Errorf("%d are due, %d have expired; want none and 3", stats.Due, stats.Ended[cluster.StatusExpired])
+		}
+		if now, err := client.Get(t.Context(), fence).Int64(); err != nil || now != ahead {
+			t.Errorf("the fence is %d, %v; want %d as before", now, err, ahead)
+		}
+		w.server.Server().SetPreHook(nil)
+	})
+}
+
 func TestAServerThatDoesNotTellItsMemoryDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	inElectorate(t, func(t *testing.T, w *electorate) {

@@ -50,6 +50,42 @@ func TestALeaderThatCannotExtendStopsBeforeItsTrustEnds(t *testing.T) {
 	}
 }
 
+// rude is an observer that panics whenever it is told.
+type rude struct{ *witness }
+
+func (o rude) LeaderChanged(isLeader bool, reason sweeper.Reason) {
+	o.witness.LeaderChanged(isLeader, reason)
+	panic("rude")
+}
+
+func (o rude) Panicked(loop string) {
+	o.witness.Panicked(loop)
+	panic("ruder")
+}
+
+// The timer of the trust window tells the observer, on a goroutine that nobody waits for.
+func TestAnObserverThatPanicsHarmsNoTerm(t *testing.T) {
+	t.Parallel()
+	inElectorate(t, func(t *testing.T, w *electorate) {
+		a := w.candidate("a", func(cfg *sweeper.ElectionConfig) { cfg.Observer = rude{cfg.Observer.(*witness)} }).start()
+		w.awaitLeader(soon, a)
+		a.link.set(hanging)
+		w.pass(2 * ttl)
+		if a.election.Status().IsLeader {
+			t.Error("it leads beyond its trust")
+		}
+		a.link.set(whole)
+		w.pass(3 * ttl)
+		w.awaitLeader(tick, a)
+		if want := []sweeper.Reason{sweeper.ReasonElected, sweeper.ReasonExpired, sweeper.ReasonElected}; !slices.Equal(a.seen.told(), want) {
+			t.Errorf("told %v, want %v", a.seen.told(), want)
+		}
+		if seen := a.seen.count(); len(seen.panicked) != 3 || a.log.count("loop=observer") != 3 {
+			t.Errorf("panics in %v were counted, %d logged; want 3", seen.panicked, a.log.count("loop=observer"))
+		}
+	})
+}
+
 func TestATermOutlastsAnOutageOfAThirdOfItsTTL(t *testing.T) {
 	t.Parallel()
 	for _, state := range []linkState{cut, hanging} {

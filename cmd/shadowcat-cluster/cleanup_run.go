@@ -215,10 +215,10 @@ func (c *cleaner) relieve(ctx context.Context) error {
 		usage = relieved.Usage
 		rest(ctx)
 	}
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return fmt.Errorf("a server still uses %s of its memory limit, and others were faster to make room there: run it again", percent(usage))
 	}
-	return fmt.Errorf("a server still uses %s of its memory limit, and others were faster to make room there: run it again", percent(usage))
+	return nil
 }
 
 // spent says that there is no room although all is gone that may.
