@@ -65,6 +65,9 @@ func parseEventID(text string) (eventID, bool) {
 		if err != nil {
 			return eventID{}, false
 		}
+		if parseNumber(parts[3]) == 0 {
+			return eventID{}, false // the first event is number 1
+		}
 		id, _ := mcp.ParseID(string(request))
 		e = eventID{
 			stream: answerStreamName(parts[1], parseNumber(parts[2])), owner: parts[1], position: parseNumber(parts[3]), request: id,

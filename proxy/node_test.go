@@ -551,6 +551,15 @@ func (k *talker) lose() {
 	}
 }
 
+// forget is lose without a word to those who listen: their connections stand.
+func (k *talker) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.made {
+		s.id += " forgotten"
+	}
+}
+
 // hangUp ends the stream of the latest session, which stays.
 func (k *talker) hangUp() {
 	k.mu.Lock()

@@ -35,6 +35,7 @@ type ownReader struct {
 	stop  context.CancelCauseFunc
 
 	mu       sync.Mutex
+	body     io.Closer  // of the upstream's answer that is read now; nil between two
 	listener *listener  // this replica's client, nil when there is none
 	unheard  time.Time  // since when there is none
 	last     int64      // the position of the last event
@@ -116,7 +117,11 @@ func (r *ownReader) release() {
 
 // read stores and passes on what comes. It reports whether anything did.
 func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
-	defer func() { _ = res.Body.Close() }() // only read
+	r.reads(res.Body)
+	defer func() {
+		r.reads(nil)
+		_ = res.Body.Close() // only read
+	}()
 	events := mcp.NewEventReader(res.Body, maxUpstreamEvent)
 	for {
 		event, err := events.Next()
@@ -134,6 +139,25 @@ func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
 		}
 		r.lease.Touch()
 		r.took(ctx, event)
+	}
+}
+
+// reads says which body is read now.
+func (r *ownReader) reads(body io.Closer) {
+	r.mu.Lock()
+	r.body = body
+	r.mu.Unlock()
+}
+
+// move has the stream opened anew when the session has been given another upstream session since, also where the connection to the
+// one before still stands.
+func (r *ownReader) move() {
+	latest := r.lease.Current()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.body != nil && latest.Version > r.call.current().Version {
+		r.call.use(latest)
+		_ = r.body.Close() // which ends its reading
 	}
 }
 
@@ -275,6 +299,7 @@ func (r *ownReader) look(ctx context.Context, now time.Time) {
 		return
 	default:
 	}
+	r.move()
 	r.mu.Lock()
 	idle := r.listener == nil && now.Sub(r.unheard) >= ownReaderKeep
 	behind := len(r.backlog) > 0

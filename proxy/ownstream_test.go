@@ -525,3 +525,17 @@ func TestASilentReaderHearsThatItsClaimHasMoved(t *testing.T) {
 	next.reads(1, news(1))
 	s.wants(news(1))
 }
+
+// A session that was made anew is listened to, even if the connection to the upstream session before still stands.
+func TestAnOwnStreamMovesWithItsSession(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t, withIDs)
+	_, a, _, token := listening(t, k)
+	s := listen(t, a, token)
+	k.say(newses(1, 2)...)
+	s.wants(newses(1, 2)...)
+	k.forget()
+	wantsAnswer(t, post(a.url, token, pingBody).send(t))
+	k.say(newses(3, 4)...)
+	s.wants(newses(3, 4)...)
+}
