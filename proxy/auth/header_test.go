@@ -152,3 +152,14 @@ func TestTrustedProxiesAreRead(t *testing.T) {
 	cfg.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.1.2.3/16")}
 	mustAdmit(t, running(t, cfg), from("10.1.9.9:1", "alice"))
 }
+
+// Records in the store hold principals: were they made in another way tomorrow, no session would belong to anybody any more.
+func TestPrincipalsStayWhatTheyAre(t *testing.T) {
+	t.Parallel()
+	if p := mustAdmit(t, gate(t), bearing(ecKey().token(nil))).Principal; p != "H1sYocgb0fG8M74jRAi9FJGnt4pILAGZrghkifHS9zI" {
+		t.Errorf("a token's is %s", p)
+	}
+	if p := mustAdmit(t, running(t, headerConfig(t, "10.0.0.0/8")), from("10.0.0.1:4000", "alice")).Principal; p != "NW2_cD-csYMzxR2Jd17FthnF-5J55blZGG87OrsGXdk" {
+		t.Errorf("a header's is %s", p)
+	}
+}

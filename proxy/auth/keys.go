@@ -33,8 +33,7 @@ type keyCache struct {
 	mu       sync.Mutex
 	ended    time.Time     // when the last fetch did; zero: there was none
 	fetching bool          // it has not ended yet
-	stopped  bool          // there will be none any more
-	round    chan struct{} // closed at the end of the fetch that goes on, or else of the next one
+	round    chan struct{} // closed at the end of the fetch that goes on, or else of the next one; and at the end of run
 }
 
 func newKeyCache(cfg Config) *keyCache {
@@ -63,7 +62,7 @@ func (c *keyCache) usable(now time.Time) *keySet {
 func (c *keyCache) refetch(ctx context.Context) {
 	c.mu.Lock()
 	isTooSoon := !c.ended.IsZero() && time.Since(c.ended) < retryFetch
-	if c.stopped || !c.fetching && isTooSoon {
+	if !c.fetching && isTooSoon {
 		c.mu.Unlock()
 		return
 	}
@@ -175,6 +174,5 @@ func (c *keyCache) end() {
 func (c *keyCache) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stopped = true
 	close(c.round)
 }

@@ -95,22 +95,19 @@ func parseKeySet(data []byte, fetchedAt time.Time) (*keySet, error) {
 // parseKey reads one public signature key, and returns false for everything else.
 func parseKey(raw json.RawMessage) (_ publicKey, thumbprint []byte, ok bool) {
 	var purpose struct {
-		Use        string          `json:"use"`
-		Operations []string        `json:"key_ops"`
-		Private    json.RawMessage `json:"d"`
-		Secret     json.RawMessage `json:"k"`
+		Use        string   `json:"use"`
+		Operations []string `json:"key_ops"`
 	}
 	if len(raw) > maxKey || json.Unmarshal(raw, &purpose) != nil {
 		return publicKey{}, nil, false
 	}
 	isForOthers := purpose.Use != "" && purpose.Use != "sig" ||
 		len(purpose.Operations) > 0 && !slices.Contains(purpose.Operations, "verify")
-	// A private or a symmetric key that is published can be used by everyone.
-	isNoSecret := len(purpose.Private) == 0 && len(purpose.Secret) == 0
 	var jwk jose.JSONWebKey
-	if isForOthers || !isNoSecret || jwk.UnmarshalJSON(raw) != nil || len(jwk.KeyID) > maxKeyID {
+	if isForOthers || jwk.UnmarshalJSON(raw) != nil || len(jwk.KeyID) > maxKeyID {
 		return publicKey{}, nil, false
 	}
+	// A private or a symmetric key is none of these: what is published can be used by everyone.
 	switch key := jwk.Key.(type) {
 	case *rsa.PublicKey:
 		// An even exponent, or 1, is no RSA; Go's verification bounds it from above.

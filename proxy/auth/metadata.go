@@ -34,7 +34,8 @@ func newMetadata(cfg Config) *metadata {
 	}
 	origin := base.Scheme + "://" + base.Host
 	prefix := strings.TrimSuffix(base.EscapedPath(), "/")
-	for _, path := range append([]string{""}, cfg.Paths...) {
+	paths := append([]string{""}, cfg.Paths...)
+	for _, path := range paths {
 		document, err := json.Marshal(resourceMetadata{
 			Resource:             origin + prefix + path,
 			AuthorizationServers: []string{cfg.Issuer},
@@ -45,11 +46,12 @@ func newMetadata(cfg Config) *metadata {
 			continue // texts can always be written
 		}
 		m.urls[path] = origin + wellKnown + prefix + path
-		// A gateway in front that serves us below a prefix may take it away.
-		for _, at := range []string{wellKnown + prefix + path, wellKnown + path} {
-			if _, isTaken := m.documents[at]; !isTaken {
-				m.documents[at] = document
-			}
+		m.documents[wellKnown+prefix+path] = document
+	}
+	// A gateway in front that serves us below a prefix may take it away. What is asked for by its full path goes first.
+	for _, path := range paths {
+		if _, isTaken := m.documents[wellKnown+path]; !isTaken {
+			m.documents[wellKnown+path] = m.documents[wellKnown+prefix+path]
 		}
 	}
 	return m

@@ -30,6 +30,9 @@ func TestMetadataSaysWhereTokensComeFrom(t *testing.T) {
 	const wellKnown = "/.well-known/oauth-protected-resource"
 	scoped := func(c *auth.Config) { c.RequiredScopes = []string{"tools:read", "tools:write"} }
 	below := func(c *auth.Config) { c.Resource = "https://gateway.example:8443/team/" }
+	nested := func(paths ...string) func(*auth.Config) {
+		return func(c *auth.Config) { c.Resource, c.Paths = "https://gateway.example/files", paths }
+	}
 	for _, c := range []struct {
 		change         func(*auth.Config)
 		path, resource string
@@ -42,6 +45,9 @@ func TestMetadataSaysWhereTokensComeFrom(t *testing.T) {
 		{below, wellKnown + "/mcp", "https://gateway.example:8443/team/mcp"},
 		{below, wellKnown + "/team", "https://gateway.example:8443/team"},
 		{below, wellKnown, "https://gateway.example:8443/team"},
+		{nested("/mcp", "/files/mcp"), wellKnown + "/files/mcp", "https://gateway.example/files/mcp"},
+		{nested("/files/mcp", "/mcp"), wellKnown + "/files/mcp", "https://gateway.example/files/mcp"},
+		{nested("/files/mcp", "/mcp"), wellKnown + "/files/files/mcp", "https://gateway.example/files/files/mcp"},
 	} {
 		g := gate(t, c.change)
 		w := ask(t, g, http.MethodGet, c.path)

@@ -221,6 +221,7 @@ func TestKeysThatCannotBeTrustedVerifyNothing(t *testing.T) {
 		{"a key for another algorithm", edit(rsaKey(), object{"alg": "RSA-OAEP"}), rsaKey()},
 		{"a private key that everybody can read", published, rsaKey()},
 		{"an exponent of 1", edit(rsaKey(), object{"e": "AQ"}), rsaKey()},
+		{"an even exponent", edit(rsaKey(), object{"e": "BA"}), rsaKey()},
 		{"a point that is not on its curve", edit(ecKey(), object{"y": encode(make([]byte, 32))}), ecKey()},
 		{"a key of a kind nobody knows", edit(ecKey(), object{"kty": "XYZ"}), ecKey()},
 	} {

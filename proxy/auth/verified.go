@@ -18,7 +18,7 @@ const maxVerified = 16384
 type verifiedTokens struct {
 	most int // in each generation
 
-	mu         sync.Mutex
+	mu         sync.RWMutex
 	young, old map[[sha256.Size]byte]verifiedToken
 }
 
@@ -33,22 +33,18 @@ func newVerifiedTokens(most int) *verifiedTokens {
 
 // find returns whose the token with this digest is, if it was verified with the same keys and has not expired.
 func (v *verifiedTokens) find(digest, fingerprint [sha256.Size]byte, now time.Time) (Identity, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.mu.RLock()
 	t, isYoung := v.young[digest]
+	isOld := false
 	if !isYoung {
-		var isOld bool
-		if t, isOld = v.old[digest]; !isOld {
-			return Identity{}, false
-		}
+		t, isOld = v.old[digest]
 	}
-	if t.fingerprint != fingerprint || t.identity.HasExpired(now) {
-		delete(v.young, digest)
-		delete(v.old, digest)
-		return Identity{}, false
+	v.mu.RUnlock()
+	if !isYoung && !isOld || t.fingerprint != fingerprint || t.identity.HasExpired(now) {
+		return Identity{}, false // what is no good any more goes with its generation, or is replaced
 	}
-	if !isYoung {
-		v.add(digest, t)
+	if isOld {
+		v.keep(digest, fingerprint, t.identity)
 	}
 	return t.identity, true
 }
@@ -57,12 +53,8 @@ func (v *verifiedTokens) find(digest, fingerprint [sha256.Size]byte, now time.Ti
 func (v *verifiedTokens) keep(digest, fingerprint [sha256.Size]byte, identity Identity) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.add(digest, verifiedToken{identity: identity, fingerprint: fingerprint})
-}
-
-func (v *verifiedTokens) add(digest [sha256.Size]byte, t verifiedToken) {
 	if len(v.young) >= v.most {
 		v.young, v.old = make(map[[sha256.Size]byte]verifiedToken), v.young
 	}
-	v.young[digest] = t
+	v.young[digest] = verifiedToken{identity: identity, fingerprint: fingerprint}
 }
