@@ -539,3 +539,35 @@ func TestAnOwnStreamMovesWithItsSession(t *testing.T) {
 	k.say(newses(3, 4)...)
 	s.wants(newses(3, 4)...)
 }
+
+// A message that is too large to be kept is gone for who missed it, and holds up none of the others.
+func TestAMessageThatIsTooLargeToBeKeptHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f := newFleet(t, k.url, func(c *cluster.Config) { c.EventsBytes = 4 << 10 })
+	a, b := f.nodes()
+	token := a.openSession()
+	large := `{"jsonrpc":"2.0","method":"large","params":["` + strings.Repeat("x", 8<<10) + `"]}`
+	s := listen(t, a, token)
+	k.say(news(1))
+	s.wants(news(1))
+	missed := s.last
+	a.gate.shut()
+	k.say(news(2), large, news(3))
+	s.wants(news(2), large)
+	has := s.last
+	s.wants(news(3))
+	a.gate.open()
+	f.stored(token, s, 4)
+	back := get(b.url, token).with("Last-Event-ID", has).stream(t)
+	back.wants(news(3))
+	k.say(large, news(4)) // also when it is there
+	back.drop()
+	f.stored(token, s, 6)
+	got := get(b.url, token).with("Last-Event-ID", missed).stream(t)
+	got.wants(news(2))
+	got.wantsRest()
+	if again := got.resume(b.replica, token).send(t); again.status != http.StatusGone {
+		t.Errorf("after the last one before it: %d %s", again.status, again.body)
+	}
+}
