@@ -60,6 +60,11 @@
 // under the stored epoch ([ElectionConfig].Caretaker), which is harmless: a newer leader's fence refuses them, and
 // cleaning up twice ends no session that should live.
 //
+// # A store in parts
+//
+// Where some servers of a store are away, what the others hold is cleaned up all the same. A leader that cannot sweep most of
+// the session space for three intervals resigns, for a replica that can.
+//
 // # What is not guaranteed
 //
 //   - That somebody leads. While the store is away nobody does, and up to a TTL and a fifth after a leader's death.
