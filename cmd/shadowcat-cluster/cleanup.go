@@ -85,7 +85,7 @@ func addCleanupFlags(flags *pflag.FlagSet) *cleanupFlags {
 	f := &cleanupFlags{above: defaultAbove, conditions: addConditions(flags)}
 	flags.BoolVar(&f.ended, "ended", false, "Purge records of ended sessions instead of ending live ones")
 	flags.BoolVar(&f.emergency, "emergency", false, "Make room where the store's memory runs out")
-	addNumber(flags, &f.above, "above", 1, 99, "With --emergency: the share of its memory limit, in percent, that a server may use")
+	addNumber(flags, &f.above, "above", 99, "With --emergency: the share of its memory limit, in percent, that a server may use")
 	flags.BoolVar(&f.force, "force", false, "With --emergency: end sessions with requests in flight, too")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "Only show what would go")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "Do not ask")

@@ -35,7 +35,7 @@ machine. Ctrl-C stops it.`,
 	}
 	flags := command.Flags()
 	flags.StringVar(&config.Listen, "listen", "127.0.0.1:8080", "Address that clients connect to; port 0 takes a free one")
-	addNumber(flags, &config.Replicas, "replicas", 1, demo.MaxReplicas, "Number of replicas")
+	addNumber(flags, &config.Replicas, "replicas", demo.MaxReplicas, "Number of replicas")
 	flags.StringVar(&config.Redis, "redis", "", "URL of a Redis to use (default one inside this process)")
 	return command
 }

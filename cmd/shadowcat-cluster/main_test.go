@@ -48,6 +48,8 @@ func (l leakChecked) Run() int {
 //
 //	exits CODE PROGRAM ARGS...       runs a program that must end with this status
 //	session NAME STATUS              makes a session, whose ID is $NAME from then on
+//	records NAME PAYLOAD             records a short conversation of it, with a secret; PAYLOAD is yes or no
+//	inflight NAME KEY                reports a request of it that has been in flight for a minute
 //	leads INCARNATION EPOCH          makes a replica the leader for a minute, under the epoch that follows
 //	claim PREFIX PARTITIONS          lays out the store under a prefix, as a replica does
 //	audited COUNT PATTERN            the audit stream in the store holds so many records, one of which matches
@@ -70,7 +72,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", quickExit)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "leads": leads, "claim": claim, "audited": audited},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "records": records, "inflight": inFlight, "leads": leads, "claim": claim, "audited": audited},
 	})
 }
 
@@ -114,6 +116,49 @@ func makeSession(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 	}
 	ts.Setenv(name, session.ID.String())
+}
+
+// openStore opens the store of a script.
+func openStore(ts *testscript.TestScript) *redisstore.Store {
+	cfg := cluster.DefaultConfig()
+	cfg.StoreTimeout = 5 * time.Second
+	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{Config: cfg})
+	ts.Check(err)
+	return store
+}
+
+func records(ts *testscript.TestScript, _ bool, args []string) {
+	store := openStore(ts)
+	defer func() { ts.Check(store.Close()) }()
+	id, err := cluster.ParseID(ts.Getenv(args[0]))
+	ts.Check(err)
+	frames := []cluster.Frame{
+		{Direction: cluster.FromClient, Method: "initialize", MessageID: "0", Size: 120, Replica: "a/1"},
+		{Direction: cluster.FromUpstream, MessageID: "0", Size: 99, Status: 200, Latency: 3210 * time.Microsecond, Replica: "a/1"},
+		{Direction: cluster.FromClient, Method: "notifications/initialized", Size: 54, Replica: "b/1"},
+		{
+			Direction: cluster.FromClient, Method: "tools/call", MessageID: `"one"`, Size: 70, Replica: "b/1",
+			Payload: []byte(`{"jsonrpc":"2.0","id":"one","method":"tools/call","params":{"token":"[redacted]"}}`),
+		},
+		{Direction: cluster.FromUpstream, Method: "notifications/progress", Size: 80, Replica: "b/1"},
+		{Direction: cluster.FromProxy, MessageID: `"one"`, Size: 140, Status: 503, Latency: 12 * time.Second, Replica: "b/1"},
+	}
+	if args[1] == "no" {
+		for i := range frames {
+			frames[i].Payload = nil
+		}
+	}
+	ts.Check(store.AppendFrames(context.Background(), id, frames)) // the store's own timeouts bound it
+}
+
+func inFlight(ts *testscript.TestScript, _ bool, args []string) {
+	store := openStore(ts)
+	defer func() { ts.Check(store.Close()) }()
+	id, err := cluster.ParseID(ts.Getenv(args[0]))
+	ts.Check(err)
+	started := []cluster.PendingRequest{{Key: args[1], Owner: "replica-7/ABCDEFGH", Age: time.Minute}}
+	renewals := store.Report(context.Background(), []cluster.Report{{ID: id, Started: started}}) // the store's own timeouts bound it
+	ts.Check(renewals[0].Err)
 }
 
 func claim(ts *testscript.TestScript, _ bool, args []string) {

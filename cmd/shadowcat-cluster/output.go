@@ -14,17 +14,23 @@ import (
 )
 
 // output is the --output flag of commands that answer with data.
-type output struct{ format string }
+type output struct {
+	format     string
+	forProgram string // the other format
+}
 
-func addOutput(command *cobra.Command) *output {
-	o := &output{}
-	command.Flags().StringVarP(&o.format, "output", "o", "table", "The `format` of the answer: table for people, json for programs")
+func addOutput(command *cobra.Command) *output { return addOutputOr(command, "json") }
+
+// addOutputOr adds the flag with another format for programs.
+func addOutputOr(command *cobra.Command, forProgram string) *output {
+	o := &output{forProgram: forProgram}
+	command.Flags().StringVarP(&o.format, "output", "o", "table", "The `format` of the answer: table for people, "+forProgram+" for programs")
 	return o
 }
 
 func (o *output) check() error {
-	if o.format != "table" && o.format != "json" {
-		return usage(fmt.Errorf("--output: %q is not known; want table or json", o.format))
+	if o.format != "table" && o.format != o.forProgram {
+		return usage(fmt.Errorf("--output: %q is not known; want table or %s", o.format, o.forProgram))
 	}
 	return nil
 }

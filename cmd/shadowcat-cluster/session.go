@@ -25,15 +25,15 @@ func newSessionCommand() *cobra.Command {
 		Short: "List, show and end sessions",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("session: say what to do: list, show, terminate or cleanup")
+				return errors.New("session: say what to do: list, show, frames, terminate or cleanup")
 			}
-			return fmt.Errorf("session: unknown command %q; want list, show, terminate or cleanup", args[0])
+			return fmt.Errorf("session: unknown command %q; want list, show, frames, terminate or cleanup", args[0])
 		},
 		// The flags are those of the commands below: without one of these, that is what is missing, and not the flag.
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 		RunE:               func(*cobra.Command, []string) error { return nil }, // never reached; without it cobra would not call Args
 	}
-	command.AddCommand(newSessionListCommand(), newSessionShowCommand(), newSessionTerminateCommand(), newSessionCleanupCommand())
+	command.AddCommand(newSessionListCommand(), newSessionShowCommand(), newSessionFramesCommand(), newSessionTerminateCommand(), newSessionCleanupCommand())
 	return command
 }
 
@@ -61,7 +61,7 @@ empty.`,
 	flags := command.Flags()
 	conditions := addConditions(flags)
 	flags.BoolVar(&q.Ended, "ended", false, "List ended sessions instead of live ones")
-	addNumber(flags, &q.Limit, "limit", 1, maxLimit, "How many sessions to list")
+	addNumber(flags, &q.Limit, "limit", maxLimit, "How many sessions to list")
 	flags.StringVar(&q.Cursor, "cursor", "", "Go on where the page before ended: its next value")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		s, err := load()
@@ -105,7 +105,11 @@ func newSessionShowCommand() *cobra.Command {
 		Short: "Show one session, live or ended",
 		Long: `Shows one session, live or ended, until its record is purged. Exit status 3: there is none.
 
-JSON: the fields of session list, version (how often status or upstream mapping changed) and client.`,
+The timeline is what the record tells; when a session was activated, only its recording does.
+
+JSON: the fields of session list, version (how often status or upstream mapping changed), client, in_flight
+(key, owner and age_ms of requests that have outlived one report interval), timeline (at, null when it is
+not known, and what) and frames (total and kept).`,
 		Example: `  shadowcat-cluster session show 0198c0de-0000-7000-8000-000000000000`,
 		Args:    sessionIDs(1),
 	}
@@ -121,11 +125,11 @@ JSON: the fields of session list, version (how often status or upstream mapping 
 			return usage(err)
 		}
 		return withSessions(command.Context(), s, func(manager *cluster.Manager) error {
-			session, err := manager.Get(command.Context(), id)
+			d, err := readDetail(command.Context(), manager, id)
 			if err != nil {
-				return sessionError(id, err)
+				return err
 			}
-			return output.write(command, newDetailView(session), func() string { return detailTable(session) })
+			return output.write(command, newDetailView(d), func() string { return detailTables(d) })
 		})
 	}
 	return command

@@ -42,6 +42,10 @@ type detailView struct {
 
 	Version int64      `json:"version"`
 	Client  clientView `json:"client"`
+
+	InFlight []pendingView  `json:"in_flight"`
+	Timeline []occasionView `json:"timeline"`
+	Frames   recordedView   `json:"frames"`
 }
 
 type clientView struct {
@@ -98,15 +102,6 @@ func newSessionView(s cluster.Session, now time.Time) sessionView {
 		view.DeadlineAt = &deadline
 	}
 	return view
-}
-
-func newDetailView(s cluster.Session) detailView {
-	return detailView{
-		// The store tells of its own clock in lists only, and judges the end of a single session itself.
-		sessionView: newSessionView(s, time.Time{}),
-		Version:     s.Version,
-		Client:      clientView{Name: s.ClientName, Version: s.ClientVersion},
-	}
 }
 
 func newStatsView(stats cluster.Stats) statsView {
@@ -213,8 +208,6 @@ func detailTable(s cluster.Session) string {
 		{"endpoint", visible(shownEndpoint(s.Endpoint))},
 		{"revision", visible(s.Revision)},
 		{"client", strings.TrimSpace(visible(s.ClientName) + " " + strings.TrimPrefix(visible(s.ClientVersion), "-"))},
-		{"created", moment(s.CreatedAt, ago(s.CreatedAt, now))},
-		{"last activity", moment(s.LastActivityAt, ago(s.LastActivityAt, now))},
 		{deadline, moment(s.DeadlineAt, distance)},
 		{"requests", s.Requests},
 		{"pending", s.Pending},

@@ -53,8 +53,8 @@ func TestASessionThatWaitsForCleanupIsShownWithItsEnd(t *testing.T) {
 	end := now.Add(-3 * time.Minute)
 	s := cluster.Session{Status: cluster.StatusExpired, CreatedAt: now.Add(-time.Hour), LastActivityAt: now.Add(-time.Hour), DeadlineAt: end}
 	detail := detailTable(s)
-	if !strings.Contains(detail, "\nended          "+timestamp(end)+"  3m ago; the record waits for cleanup\n") ||
-		!strings.Contains(detail, "\nstatus         expired\n") || strings.Contains(detail, "purged") {
+	if !strings.Contains(detail, "\nended      "+timestamp(end)+"  3m ago; the record waits for cleanup\n") ||
+		!strings.Contains(detail, "\nstatus     expired\n") || strings.Contains(detail, "purged") {
 		t.Errorf("show:\n%s", detail)
 	}
 	for _, s.Status = range []cluster.Status{cluster.StatusActive, cluster.StatusExpired} {

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+)
+
+// Frames of several replicas are written when each gets to it.
+func TestFramesAreShownInTheOrderOfTheirMessages(t *testing.T) {
+	t.Parallel()
+	at := func(ms int) time.Time { return time.UnixMilli(1_700_000_000_000 + int64(ms)) }
+	var got strings.Builder
+	for _, f := range byTime([]cluster.Frame{
+		{Method: "b", Replica: "1", At: at(20)},
+		{Method: "c", Replica: "1", At: at(30)},
+		{Method: "a", Replica: "2", At: at(10)},
+		{Method: "d", Replica: "1", At: at(29)}, // its replica wrote it later
+		{Method: "e", Replica: "2", At: at(40)},
+	}) {
+		got.WriteString(f.Method)
+	}
+	if got.String() != "abcde" {
+		t.Errorf("the order is %s", &got)
+	}
+}
+
+func TestFramesFitInAHundredColumnsAndCannotDriveTheTerminal(t *testing.T) {
+	t.Parallel()
+	const evil = "\x1b[2J\u202e\u009b\r\n"
+	f := cluster.Frame{
+		At: time.Now(), Direction: cluster.Direction(evil), Method: evil + strings.Repeat("m", 100), MessageID: `"` + evil + strings.Repeat("i", 50) + `"`,
+		Size: 64 << 20, Status: 503, Latency: 59 * time.Second,
+	}
+	line := frameLine(f)
+	if strings.ContainsAny(strings.TrimSuffix(line, "\n"), "\x1b\u202e\u009b\r\n") {
+		t.Errorf("a control character reaches the terminal: %q", line)
+	}
+	f.Direction = cluster.FromUpstream
+	if n := len([]rune(strings.TrimSuffix(frameLine(f), "\n"))); n > 100 {
+		t.Errorf("%d columns: %s", n, frameLine(f))
+	}
+}
+
+// Whatever a store holds, a line is valid JSON.
+func TestALineOfARecordingIsJSONWhateverIsStored(t *testing.T) {
+	t.Parallel()
+	for id, want := range map[string]string{
+		"": "null", "7": "7", `"7"`: `"7"`, `"cut in the mid`: `"cut in the mid"`, "\"\x00\u202e": "\"\\u0000\u202e\"", "nonsense": `"nonsense"`,
+	} {
+		var b strings.Builder
+		out := framesOutput{stdout: &b}
+		if err := out.write([]cluster.Frame{{MessageID: id, Payload: []byte(`{"half`)}}); err != nil {
+			t.Fatal(err)
+		}
+		var line struct {
+			ID      json.RawMessage `json:"id"`
+			Payload json.RawMessage `json:"payload"`
+		}
+		if err := json.Unmarshal([]byte(b.String()), &line); err != nil || string(line.ID) != want || line.Payload != nil {
+			t.Errorf("id %q: %s (%v); want the id %s and no payload", id, b.String(), err, want)
+		}
+	}
+}
+
+func TestRecoveriesAreCountedByTheVersion(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for want, s := range map[int64]cluster.Session{
+		0: {Version: 1},
+		1: {Version: 3, Revision: "2025-11-25", Status: cluster.StatusActive},
+		2: {Version: 5, Revision: "2025-11-25", Status: cluster.StatusClosed, EndedAt: now},
+		3: {Version: 5, Revision: "2025-11-25", Status: cluster.StatusExpired, DeadlineAt: now}, // waits for cleanup
+	} {
+		if got := recoveries(s); got != want {
+			t.Errorf("version %d, %s: %d recoveries, want %d", s.Version, s.Status, got, want)
+		}
+	}
+	if got := recoveries(cluster.Session{Version: 2, Status: cluster.StatusFailed, EndedAt: now}); got != 0 {
+		t.Errorf("of a session that was never activated: %d", got)
+	}
+}
+
+func TestTextInATimelineCannotDriveTheTerminal(t *testing.T) {
+	t.Parallel()
+	const evil = "\x1b[2J\u202e\r"
+	d := detail{pending: []cluster.PendingRequest{{Key: "c:" + evil, Owner: evil}}}
+	if shown := detailTables(d); strings.ContainsAny(shown, evil[:1]+"\u202e\r") {
+		t.Errorf("a control character reaches the terminal: %q", shown)
+	}
+}
