@@ -40,12 +40,12 @@ func (n *node) Audited(a cluster.Audit) {
 	n.audits = append(n.audits, a)
 }
 
-// audited counts what was audited of an action.
-func (n *node) audited(action cluster.Action) (count int) {
+// recoveries counts the sessions that the replica says it has made anew.
+func (n *node) recoveries() (count int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, a := range n.audits {
-		if a.Action == action {
+		if a.Action == cluster.ActionRecovered {
 			count++
 		}
 	}
@@ -576,11 +576,11 @@ func (k *talker) readers() (now, most, ever int) {
 	return s.readers, s.most, s.opened
 }
 
-// told is what its sessions were told, and how many there were.
-func (k *talker) told() (heard []string, sessions int) {
+// sessions is how many there were.
+func (k *talker) sessions() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.Clone(k.heard), len(k.made)
+	return len(k.made)
 }
 
 // news is a message of a session's own stream.

@@ -16,7 +16,8 @@ func listening(t *testing.T, k *talker, change ...func(*proxy.Config)) (f *fleet
 	t.Helper()
 	f = newFleet(t, k.url)
 	a, b = f.nodes(change...)
-	return f, a, b, a.openSession()
+	token = a.openSession()
+	return f, a, b, token
 }
 
 // listen opens a session's own stream, and waits until it is told so.
@@ -246,7 +247,7 @@ func TestAnUpstreamWithoutOwnStreams(t *testing.T) {
 				t.Errorf("and then: %d %s", got.status, got.body)
 			}
 		}
-		if _, sessions := k.told(); sessions != 1 {
+		if sessions := k.sessions(); sessions != 1 {
 			t.Errorf("the upstream was initialized %d times", sessions)
 		}
 	}
@@ -273,11 +274,11 @@ func TestAnOwnStreamOutlivesItsUpstream(t *testing.T) {
 			s.wants(newses(1, 3)...)
 			for i := range 2 {
 				_, _, before := k.readers()
-				_, sessions := k.told()
+				sessions := k.sessions()
 				tt.broken(k)
 				eventually(t, "the upstream to be read again", func() bool {
 					now, _, ever := k.readers()
-					_, n := k.told()
+					n := k.sessions()
 					return now == 1 && (ever > before || n > sessions)
 				})
 				k.say(newses(4+3*i, 6+3*i)...)
@@ -428,10 +429,11 @@ func TestAnUpstreamsRefusalOfAStreamIsPassedOn(t *testing.T) {
 	t.Parallel()
 	reason := strings.Repeat("not now; ", 20_000)
 	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
-		if got.method == http.MethodGet {
-			http.Error(w, reason, http.StatusForbidden)
+		if got.method != http.MethodGet {
+			return false
 		}
-		return got.method == http.MethodGet
+		http.Error(w, reason, http.StatusForbidden)
+		return true
 	})
 	a, b := newFleet(t, u.url).nodes()
 	token := a.openSession()
