@@ -205,13 +205,14 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// sweep runs a sweeper until it has ended all that is due, and returns how long it took from its first script to its last.
+// sweep runs a sweeper until it has ended all that is due, and returns how long it took from its first script to its last. It goes
+// by the limits under which sessions came due, or its reconciler would give them the time that they have lost.
 func (s *subject) sweep(ctx context.Context, due int) (time.Duration, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, sweepTimeout, fmt.Errorf("the sweep of %d sessions takes over %s", due, sweepTimeout))
 	defer stop()
 	done := &progress{due: due, all: make(chan struct{})}
 	w, err := sweeper.New(sweeper.Config{
-		Store: s.store, Incarnation: "bench", Slack: time.Millisecond, LockTTL: sweeper.MinTTL, Observer: done, EmergencyAbove: -1,
+		Store: s.hasty, Incarnation: "bench", Slack: time.Millisecond, LockTTL: sweeper.MinTTL, Observer: done, EmergencyAbove: -1,
 	})
 	if err != nil {
 		return 0, err
