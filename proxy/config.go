@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 )
 
@@ -91,6 +92,8 @@ type Config struct {
 	// TLS is for connections to https upstreams; its ServerName is not used. Default: the system's authorities.
 	TLS *tls.Config
 
+	// Auth finds out who requests are from, and so whom sessions belong to. Run it beside the proxy. Default: nobody is asked.
+	Auth *auth.Gate
 	// Recorder records the messages of sessions. Default: none are. Run it beside the proxy.
 	Recorder *record.Recorder
 	// Logger default: discards.
@@ -114,6 +117,9 @@ func (c Config) withDefaults() Config {
 	c.KeepAfter = cmp.Or(c.KeepAfter, DefaultKeepAfter)
 	if c.Resolver == nil {
 		c.Resolver = net.DefaultResolver
+	}
+	if c.Auth == nil {
+		c.Auth = auth.Off()
 	}
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.ReplicaID != "" {
@@ -229,8 +235,8 @@ func validPort(port string) bool {
 	return port == "" || err == nil && n > 0
 }
 
-// path is where the upstream is served.
-func (u Upstream) path() string {
+// Path is where the upstream is served.
+func (u Upstream) Path() string {
 	if u.Name == "" {
 		return "/mcp"
 	}

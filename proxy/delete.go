@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -42,7 +43,7 @@ func (x *exchange) refuseEnded(err error) {
 func (x *exchange) endUpstream(ctx context.Context, endpoint, upstreamSession, revision string) {
 	x.p.sendDelete(ctx, x.upstream, parting{
 		session: x.sessionText(), endpoint: endpoint, upstreamSession: upstreamSession, revision: revision,
-		authorization: x.r.Header.Values("Authorization"),
+		credential: x.p.cfg.Auth.Credential(x.r.Header),
 	})
 }
 
@@ -52,7 +53,7 @@ type parting struct {
 	endpoint        string // where the session is
 	upstreamSession string
 	revision        string
-	authorization   []string // the client's, if there is one
+	credential      http.Header // the client's, if there is one
 }
 
 // sendDelete asks an upstream to forget a session, which is good manners only: what it answers, and whether it does, matters
@@ -83,9 +84,8 @@ func (p *Proxy) sendDelete(ctx context.Context, upstream *upstream, s parting) {
 	if mcp.HasSessions(s.revision) { // after a failed initialize it is only what the client wished for
 		req.Header.Set(mcp.HeaderProtocolVersion, s.revision)
 	}
-	if len(s.authorization) > 0 {
-		req.Header["Authorization"] = s.authorization
-	}
+	maps.Copy(req.Header, s.credential)
+	p.cfg.Auth.Outbound(req.Header)
 	// Not http.Client: its errors hold the URL, and a redirect is not to be followed.
 	res, err := e.RoundTrip(req)
 	if err != nil {

@@ -6,6 +6,7 @@
 //	client                     Proxy                                     upstream
 //	  |                          |                                          |
 //	  |--- POST, GET, DELETE --->| host and origin allowed?  (origin.go)    |
+//	  |                          | who is it?             (authenticate.go) |
 //	  |                          | body whole, bounded       (body.go)      |
 //	  |                          | which era?                (post.go)      |
 //	  |                          |                                          |
@@ -25,6 +26,9 @@
 //   - A client gets a token only after the session is active in the store. When initialize fails in any way, the session
 //     and the upstream's session are ended.
 //   - A malformed, unknown, foreign or ended token gets the same answer, 404; a fault of the store is 503, never 404.
+//   - A session belongs to the principal that opened it: with anybody else's credential its token is like an unknown one, and a stream
+//     ends when the credential does that it was opened with.
+//   - What upstreams get of a client's credential, in whatever is sent to them, is what Config.Auth says.
 //   - A request that was never sent, that the upstream answered with 404, or whose method changes nothing, is sent again, after the
 //     session was recovered where the upstream has lost it; tries are bounded. When it may have been processed otherwise, the
 //     answer says that (reason may_have_run).

@@ -34,6 +34,7 @@ type refusal struct {
 	message    string     // what is wrong and what to do
 	retryAfter time.Duration
 	allow      string // for 405
+	challenge  string // of authentication; may be empty
 	anonymous  bool   // without the request's id
 }
 
@@ -139,6 +140,9 @@ func (x *exchange) refuse(f refusal) {
 	h.Set("Cache-Control", "no-store")
 	if f.allow != "" {
 		h.Set("Allow", f.allow)
+	}
+	if f.challenge != "" {
+		h.Set("WWW-Authenticate", f.challenge)
 	}
 	if f.retryAfter > 0 {
 		// Whole seconds, rounded up: a client that waits for them must not come too early.

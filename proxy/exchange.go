@@ -11,6 +11,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 )
 
 // statusClientGone is what is logged and counted when a client left before it was answered. It is never sent.
@@ -23,6 +24,8 @@ type exchange struct {
 	r        *http.Request
 	started  time.Time
 	upstream *upstream // nil until the path is known
+	identity auth.Identity
+	denied   string    // why nobody was let in; empty unless that is so
 	endpoint *endpoint // of the upstream, where the request goes; nil until that is known
 	era      mcp.Era
 	body     []byte
@@ -86,6 +89,7 @@ func (x *exchange) finish() {
 		Era:       x.era,
 		Status:    x.w.status,
 		Duration:  time.Since(x.started),
+		Denied:    x.denied,
 	}
 	if info.Status == 0 {
 		info.Status = statusClientGone

@@ -32,11 +32,16 @@ func (x *exchange) forward(ctx context.Context, send sender, answered func(*http
 		Transport: send,
 		ModifyResponse: func(res *http.Response) error {
 			dropCORS(res.Header)
+			x.p.cfg.Auth.Inbound(res.Header)
 			res.Trailer.Del(mcp.HeaderSessionID)
 			if err := x.checkAnswer(res); err != nil {
 				return err
 			}
-			return answered(res)
+			if err := answered(res); err != nil {
+				return err
+			}
+			x.untilExpiry(res)
+			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { x.notAnswered(ctx, err) },
 		BufferPool:   x.bufferPool(),
@@ -107,6 +112,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	if x.era == mcp.EraSession {
 		h.Del("Accept-Encoding") // the answer must be read
 	}
+	x.p.cfg.Auth.Outbound(h)
 }
 
 // checkAnswer refuses answers that must not reach a client.

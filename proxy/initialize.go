@@ -32,6 +32,7 @@ func (x *exchange) initialize() {
 	}
 	record, token, err := x.p.sessions.Create(x.r.Context(), cluster.NewSession{
 		Upstream:      x.upstream.Name,
+		Principal:     x.identity.Principal,
 		Endpoint:      x.endpoint.name,
 		ClientName:    x.msg.ClientName,
 		ClientVersion: x.msg.ClientVersion,

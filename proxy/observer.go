@@ -17,6 +17,7 @@ type RequestInfo struct {
 	Era       mcp.Era    // "session", "stateless" or "none"
 	Status    int        // the HTTP status sent; 499 when the client left before one was
 	Duration  time.Duration
+	Denied    string // why authentication let nobody in: an auth.Reason, or keys_unavailable; empty when it did
 }
 
 // Observer is told of finished requests. RequestDone is called on the request's goroutine, concurrently; it must return

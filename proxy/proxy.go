@@ -87,7 +87,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 	p.cut, p.cutNow = context.WithCancelCause(p.background)
 	p.draining = make(chan struct{})
 	for _, u := range cfg.Upstreams {
-		p.upstreams[u.path()] = newUpstream(u, cfg)
+		p.upstreams[u.Path()] = newUpstream(u, cfg)
 	}
 	return p, nil
 }
@@ -112,6 +112,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve sends a request the way its path and method ask for.
 func (x *exchange) serve() {
 	x.limitBody()
+	if x.p.cfg.Auth.ServeMetadata(x.w, x.r) {
+		return
+	}
 	if !x.checkOrigin() {
 		return
 	}
@@ -121,17 +124,23 @@ func (x *exchange) serve() {
 		return
 	}
 	x.upstream = upstream
+	var serve func()
 	switch x.r.Method {
 	case http.MethodPost:
-		x.post()
+		serve = x.post
 	case http.MethodGet:
-		x.get()
+		serve = x.get
 	case http.MethodDelete:
-		x.delete()
+		serve = x.delete
 	case http.MethodOptions:
 		x.options()
+		return
 	default:
 		x.refuse(methodNotAllowed("POST, GET, DELETE", "this path takes POST, GET and DELETE"))
+		return
+	}
+	if x.authenticate() {
+		serve()
 	}
 }
 

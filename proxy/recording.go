@@ -116,6 +116,9 @@ func (x *exchange) secrets() []string {
 	}
 	secrets = append(secrets, x.record.UpstreamSession, x.upstreamSession)
 	secrets = secretsIn(secrets, x.r.Header)
+	configured := make(http.Header)
+	x.p.cfg.Auth.Outbound(configured) // what replaces the client's
+	secrets = secretsIn(secrets, configured)
 	if x.call != nil { // what the upstream is shown may have changed since
 		secrets = secretsIn(append(secrets, x.call.current().UpstreamSession), x.call.header)
 	}

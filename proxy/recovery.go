@@ -218,7 +218,7 @@ func (r *recovery) replay(ctx context.Context, e *endpoint, made cluster.Activat
 func (r *recovery) end(ctx context.Context, e *endpoint, made cluster.Activation) {
 	r.p.sendDelete(context.WithoutCancel(ctx), r.call.upstream, parting{
 		session: r.stale.ID.String(), endpoint: e.name, upstreamSession: made.UpstreamSession, revision: made.Revision,
-		authorization: r.call.header.Values("Authorization"),
+		credential: r.p.cfg.Auth.Credential(r.call.header),
 	})
 }
 

@@ -65,7 +65,7 @@ func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 		x.refuse(errSessionNotFound)
 		return nil, false
 	}
-	use.Upstream = x.upstream.Name
+	use.Upstream, use.Principal = x.upstream.Name, x.identity.Principal
 	var lease *cluster.Lease
 	acquire := func() (err error) {
 		lease, err = x.p.sessions.Lease(x.r.Context(), token, use)

@@ -25,6 +25,7 @@ type streamBody struct {
 	gone      <-chan struct{} // the client has left
 	ended     <-chan struct{} // the session has ended
 	drained   <-chan struct{} // the client is to come back, to another replica; nil: it may stay
+	expires   time.Time       // the client is not to be believed any longer then; zero: never
 	onEnded   func()          // may be nil
 
 	rest []byte // taken, not read yet
@@ -51,6 +52,10 @@ func (b *streamBody) Read(p []byte) (int, error) {
 		if b.err != nil {
 			return 0, b.err
 		}
+		if b.hasExpired() { // also where there is always more
+			b.sendBack()
+			continue
+		}
 		if b.rest, b.err = b.source.take(nil); len(b.rest) > 0 || b.err != nil {
 			continue
 		}
@@ -71,6 +76,12 @@ func (b *streamBody) wait(silence time.Duration) bool {
 		defer timer.Stop()
 		silent = timer.C
 	}
+	var expired <-chan time.Time
+	if !b.expires.IsZero() {
+		timer := time.NewTimer(time.Until(b.expires))
+		defer timer.Stop()
+		expired = timer.C
+	}
 	select {
 	case <-b.source.more():
 		return true
@@ -82,10 +93,20 @@ func (b *streamBody) wait(silence time.Duration) bool {
 	case <-b.gone:
 		b.err = io.ErrClosedPipe
 	case <-b.drained:
-		b.rest, b.err = []byte(comeBack), io.EOF
+		b.sendBack()
+	case <-expired:
+		b.sendBack()
 	case <-silent:
 	}
 	return false
+}
+
+// sendBack ends the stream and has the client come back: to another replica, or with a new token.
+func (b *streamBody) sendBack() { b.rest, b.err = []byte(comeBack), io.EOF }
+
+// hasExpired reports whether the stream must not go on.
+func (b *streamBody) hasExpired() bool {
+	return !b.expires.IsZero() && !time.Now().Before(b.expires)
 }
 
 // Close implements io.Closer.

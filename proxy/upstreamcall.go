@@ -185,6 +185,7 @@ func (c *upstreamCall) request(ctx context.Context, e *endpoint, session cluster
 	if session.UpstreamSession != "" {
 		req.Header.Set(mcp.HeaderSessionID, session.UpstreamSession)
 	}
+	c.p.cfg.Auth.Outbound(req.Header) // again: what replaces the client's token may have changed since
 	return req, nil
 }
 

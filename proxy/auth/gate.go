@@ -44,6 +44,12 @@ func New(cfg Config) (*Gate, error) {
 	return g, nil
 }
 
+// Off returns a gate that lets everybody in and passes everything on.
+func Off() *Gate {
+	cfg := Config{}.withDefaults()
+	return &Gate{cfg: cfg, mode: nobody{}, metadata: newMetadata(cfg), upstream: &upstreamToken{action: cfg.UpstreamToken}}
+}
+
 // Run keeps the issuer's keys and the upstreams' token up to date until ctx is done; it returns nil. It may be called once, and
 // the caller owns the goroutine. In ModeJWT nobody is let in before it runs.
 func (g *Gate) Run(ctx context.Context) error {

@@ -120,6 +120,25 @@ func (g *Gate) Outbound(h http.Header) {
 	}
 }
 
+// Credential returns what of a request's header is the client's credential, for a request that is made anew in its name.
+func (g *Gate) Credential(h http.Header) http.Header {
+	credential := make(http.Header)
+	for _, name := range []string{"Authorization", g.upstream.named} {
+		if values := h.Values(name); name != "" && len(values) > 0 {
+			credential[name] = values
+		}
+	}
+	return credential
+}
+
+// Inbound makes the header of an upstream's answer fit for the client: where the upstream does not get the client's credential,
+// its own WWW-Authenticate is removed, because no token that the client could fetch for it would ever reach it.
+func (g *Gate) Inbound(h http.Header) {
+	if g.upstream.action != UpstreamPass {
+		h.Del("WWW-Authenticate")
+	}
+}
+
 // dropLookalikes removes headers that many servers cannot tell from the one that names the client: with underscores.
 func (u *upstreamToken) dropLookalikes(h http.Header) {
 	if u.named == "" {
