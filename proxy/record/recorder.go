@@ -172,6 +172,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 			r.complain(time.Now())
 		case <-ctx.Done():
 			r.writeAll(writing)
+			r.complain(time.Now())
 			return nil
 		}
 	}
