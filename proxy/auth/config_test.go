@@ -24,7 +24,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		change func(*auth.Config)
 		want   string // empty: it is good
 	}{
-		{jwt, func(c *auth.Config) { c.Mode = "magic" }, `auth.mode: "magic" is not known; want none, header or jwt`},
+		{auth.Config{}, func(c *auth.Config) { c.Mode = "magic" }, `auth.mode: "magic" is not known; want none, header or jwt`},
 		{jwt, func(c *auth.Config) { c.Issuer = "" }, "auth.issuer: not set"},
 		{jwt, func(c *auth.Config) { c.Issuer = "issuer.example" }, "auth.issuer: is no URL"},
 		{jwt, func(c *auth.Config) { c.Issuer = "ftp://issuer.example" }, "auth.issuer: has the scheme"},
@@ -70,6 +70,12 @@ func TestConfigurationIsChecked(t *testing.T) {
 		{header, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")} }, "auth.trusted_proxies: 0.0.0.0/0 is everybody"},
 		{header, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::/0")} }, "auth.trusted_proxies: ::/0 is everybody"},
 		{header, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:0:0/96")} }, "auth.trusted_proxies: 0.0.0.0/0 is everybody"},
+
+		{auth.Config{}, func(c *auth.Config) { c.Issuer = jwt.Issuer }, "auth.issuer: is used only with auth.mode jwt; set that, or leave it out"},
+		{auth.Config{}, func(c *auth.Config) { c.Audiences = jwt.Audiences }, "auth.audience: is used only with"},
+		{auth.Config{}, func(c *auth.Config) { c.Header = header.Header }, "auth.header: is used only with auth.mode header"},
+		{jwt, func(c *auth.Config) { c.TrustedProxies = header.TrustedProxies }, "auth.trusted_proxies: is used only with"},
+		{header, func(c *auth.Config) { c.RequiredScopes = []string{"tools"} }, "auth.required_scopes: is used only with"},
 
 		{auth.Config{}, func(c *auth.Config) { c.UpstreamToken = "keep" }, `auth.upstream_token: "keep" is not known; want pass, strip or replace`},
 		{auth.Config{}, func(c *auth.Config) { c.UpstreamToken = auth.UpstreamReplace }, "auth.upstream_token_file: not set"},

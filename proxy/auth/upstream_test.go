@@ -59,11 +59,10 @@ func TestUpstreamsGetWhatIsConfigured(t *testing.T) {
 		{auth.ModeHeader, auth.UpstreamStrip, only()},
 		{auth.ModeHeader, auth.UpstreamReplace, replaced()},
 	} {
-		cfg := headerConfig(t, "10.0.0.0/8")
-		if c.mode == auth.ModeJWT {
-			cfg = jwtConfig(serving(""))
-		}
-		cfg.Mode, cfg.UpstreamToken = c.mode, c.action
+		cfg := map[auth.Mode]auth.Config{
+			auth.ModeNone: auth.DefaultConfig(), auth.ModeHeader: headerConfig(t, "10.0.0.0/8"), auth.ModeJWT: jwtConfig(serving("")),
+		}[c.mode]
+		cfg.UpstreamToken = c.action
 		if c.action == auth.UpstreamReplace {
 			cfg.UpstreamTokenFile = file
 		}
@@ -74,6 +73,36 @@ func TestUpstreamsGetWhatIsConfigured(t *testing.T) {
 		h := both.Clone()
 		if g.Outbound(h); !cmp.Equal(h, c.want) {
 			t.Errorf("%s, %q: %v, want %v", c.mode, c.action, h, c.want)
+		}
+		g.Outbound(h) // of a request that is sent again
+		if !cmp.Equal(h, c.want) {
+			t.Errorf("%s, %q, twice: %v, want %v", c.mode, c.action, h, c.want)
+		}
+		// A client can do something about an upstream's challenge only where the upstream gets what the client shows.
+		isTheClients := c.want.Get("Authorization") == both.Get("Authorization")
+		answer := http.Header{"Www-Authenticate": {`Bearer resource_metadata="https://upstream.example"`}}
+		if g.Inbound(answer); len(answer) > 0 != isTheClients {
+			t.Errorf("%s, %q: of the upstream's challenge %v comes through", c.mode, c.action, answer)
+		}
+	}
+}
+
+func TestCredentialIsWhatProvesWhoTheClientIs(t *testing.T) {
+	t.Parallel()
+	request := http.Header{"Authorization": {"Bearer of-the-client"}, "X-Forwarded-User": {"alice"}, "Accept": {"*/*"}}
+	for name, c := range map[string]struct {
+		gate *auth.Gate
+		want http.Header
+	}{
+		"jwt":    {running(t, jwtConfig(serving(""))), http.Header{"Authorization": {"Bearer of-the-client"}}},
+		"header": {running(t, headerConfig(t, "10.0.0.0/8")), http.Header{"Authorization": {"Bearer of-the-client"}, "X-Forwarded-User": {"alice"}}},
+		"off":    {auth.Off(), http.Header{"Authorization": {"Bearer of-the-client"}}},
+	} {
+		if got := c.gate.Credential(request); !cmp.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		if got := c.gate.Credential(http.Header{}); len(got) > 0 {
+			t.Errorf("%s: of nothing %v", name, got)
 		}
 	}
 }
