@@ -17,6 +17,7 @@ const maxEventID = 512
 // secret and proves nothing; it is only looked up among the events of the client's own session.
 //
 //	g.<claim>.<position>                       the session's own stream
+//	g.<claim>.<position>.<version>             the same, of an upstream session that is gone on with by ids of its own
 //	p.<owner>.<number>.<position>.<request>    the answer to one request, which the replica <owner> reads
 //	a.<owner>.<number>.<position>.<request>    its last event, the response itself: nothing follows
 //
@@ -25,6 +26,7 @@ type eventID struct {
 	stream   string // as the store names it
 	position int64
 	claim    int64  // of the own stream: the reader's, under which the event was sent
+	version  int64  // of the own stream: of the record whose upstream session said it, when that has ids of its own; else 0
 	owner    string // of an answer: the random part of the incarnation that reads it from the upstream
 	request  mcp.ID // of an answer
 	last     bool   // of an answer: nothing follows
@@ -39,7 +41,11 @@ func answerStreamName(owner string, number int64) string {
 func (e eventID) String() string {
 	position := strconv.FormatInt(e.position, 36)
 	if e.stream == cluster.OwnStream {
-		return cluster.OwnStream + "." + strconv.FormatInt(e.claim, 36) + "." + position
+		text := cluster.OwnStream + "." + strconv.FormatInt(e.claim, 36) + "." + position
+		if e.version != 0 {
+			text += "." + strconv.FormatInt(e.version, 36)
+		}
+		return text
 	}
 	text := e.stream + "." + position + "." + base64.RawURLEncoding.EncodeToString([]byte(e.request))
 	if e.last {
@@ -58,8 +64,11 @@ func parseEventID(text string) (eventID, bool) {
 	}
 	var e eventID
 	switch parts := strings.Split(text, "."); {
-	case len(parts) == 3 && parts[0] == cluster.OwnStream:
+	case (len(parts) == 3 || len(parts) == 4) && parts[0] == cluster.OwnStream:
 		e = eventID{stream: cluster.OwnStream, claim: parseNumber(parts[1]), position: parseNumber(parts[2])}
+		if len(parts) == 4 {
+			e.version = parseNumber(parts[3])
+		}
 	case len(parts) == 5 && (parts[0] == "p" || parts[0] == "a") && isOwner(parts[1]):
 		request, err := base64.RawURLEncoding.DecodeString(parts[4])
 		if err != nil {

@@ -124,7 +124,7 @@ func (f *follower) isBehind(ctx context.Context, l *listener, state cluster.Stre
 		return false
 	case state.Reader == f.p.incarnation && f.p.own.of(l.session) != nil:
 	default:
-		l.claimed(state.Claim)
+		l.claimed(state.Claim, 0)
 		if f.isUnread(ctx, state.Reader) {
 			f.takeOver(l, state)
 		}

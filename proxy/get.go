@@ -14,8 +14,10 @@ import (
 const (
 	// maxIgnoredBody is how much of a body is read, and thrown away, where none belongs.
 	maxIgnoredBody = 64 << 10
-	// aheadWait is how long a client that has more than the store is waited for: the reader stores what it could not every tendInterval.
-	aheadWait = 2 * time.Second
+	// aheadWait is how long a client that has more than the store is waited for, looking every aheadPause: the reader stores what it could
+	// not every tendInterval, or has died with it, which is known after five seconds.
+	aheadWait  = 7 * time.Second
+	aheadPause = 100 * time.Millisecond
 )
 
 // get serves a GET: the client listens to what the server has to say of its own, or resumes any stream of its session by
@@ -116,7 +118,7 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 	}
 	if after == nil {
 		l.prime(x.record.Revision, x.p.retry())
-	} else if err := x.catchUp(ctx, l, state, *after); err != nil {
+	} else if state, err = x.catchUp(ctx, l, state, *after); err != nil {
 		return nil, err
 	}
 	if state.Reader == x.p.incarnation {
@@ -151,32 +153,46 @@ func (x *exchange) claimListening(ctx context.Context) (cluster.StreamState, err
 	return taken, nil
 }
 
-// catchUp gives a listener that resumes what it has missed, as far as one look goes; the follower goes on from there.
-func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.StreamState, after eventID) error {
-	l.position = after.position
-	if after.claim < state.Claim && after.position > state.Since {
-		// The reader before had sent it more than it could store: of what the store knows nothing was missed.
-		l.position = state.Since
-	}
+// catchUp gives a listener that resumes what it has missed, as far as one look goes; the follower goes on from there. It returns the state
+// that it has come to.
+func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.StreamState, after eventID) (cluster.StreamState, error) {
+	l.tell(x.record.Revision, after, x.p.retry())
 	var page cluster.EventPage
-	_ = x.untilStore(func() error {
-		page = x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
-		return page.Err
-	})
-	for begun := time.Now(); errors.Is(page.Err, cluster.ErrEventsGone) && after.position > state.Last && after.claim == state.Claim &&
-		time.Since(begun) < aheadWait && pause(ctx, busyPause); {
-		// The reader may have sent it more than it has stored yet.
-		page = x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
+	for begun := time.Now(); ; {
+		l.number, l.position = state.Listener, after.position
+		l.claimed(state.Claim, 0)
+		if after.claim < state.Claim && after.position > state.Since {
+			// The reader before had sent it more than it could store.
+			if x.comesAgain(state, after) {
+				return state, nil
+			}
+			l.position = state.Since // of what the store knows nothing was missed
+		}
+		err := x.untilStore(func() error {
+			page = x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
+			return page.Err
+		})
+		isAhead := errors.Is(err, cluster.ErrEventsGone) && after.claim == state.Claim && after.position > state.Last
+		if !isAhead || time.Since(begun) > aheadWait || !pause(ctx, aheadPause) {
+			break
+		}
+		if state, err = x.claimListening(ctx); err != nil {
+			return state, refusalOf(err)
+		}
 	}
 	switch {
 	case errors.Is(page.Err, cluster.ErrEventsGone):
-		return errEventsGone
+		return state, errEventsGone
 	case page.Err != nil:
-		return refusalOf(page.Err)
+		return state, refusalOf(page.Err)
 	}
-	l.prime(x.record.Revision, x.p.retry())
 	l.offer(l.position+1, page.Events)
-	return nil
+	return state, nil
+}
+
+// comesAgain reports whether what a client has and the store has not will be read from the upstream once more, at the same positions.
+func (x *exchange) comesAgain(state cluster.StreamState, after eventID) bool {
+	return state.UpstreamEvent != "" && after.version != 0 && after.version == x.record.Version
 }
 
 // noMore is the answer to a client that has all of a stream. Clients of server-sent events do not ask again after it, while after a

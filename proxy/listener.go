@@ -44,15 +44,24 @@ func newListener(call *upstreamCall, lease *cluster.Lease, id eventID) *listener
 // isOwn reports whether it is the session's own stream that is listened to.
 func (l *listener) isOwn() bool { return l.id.stream == cluster.OwnStream }
 
-// prime lets a client know where it is before there is any event, also one that resumes: official clients forget what they resumed
-// from when that connection breaks before it has brought an event. retry is what to tell about coming back, in ms; it may be empty.
+// prime lets a client know where it is before there is any event. retry is what to tell about coming back, in ms; it may be empty.
 func (l *listener) prime(revision, retry string) {
+	l.mu.Lock()
+	id := l.id
+	id.position = l.position
+	l.mu.Unlock()
+	l.tell(revision, id, retry)
+}
+
+// tell is prime for a client that is elsewhere. One that resumes is told what it has told: official clients forget that when the
+// connection breaks before it has brought an event.
+func (l *listener) tell(revision string, id eventID, retry string) {
 	if !mcp.Primes(revision) {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.write(mcp.Event{ID: l.idAt(l.position), Retry: retry})
+	l.write(mcp.Event{ID: id.String(), Retry: retry})
 }
 
 // idAt is the id of the event at a position.
@@ -110,10 +119,10 @@ func (l *listener) take1(e keptEvent) {
 	}
 }
 
-// claimed says under which claim the events that follow were read.
-func (l *listener) claimed(claim int64) {
+// claimed says under which claim the events that follow were read, and of which version's upstream session if that has ids; else 0.
+func (l *listener) claimed(claim, version int64) {
 	l.mu.Lock()
-	l.id.claim = claim
+	l.id.claim, l.id.version = claim, version
 	l.mu.Unlock()
 }
 

@@ -235,9 +235,18 @@ func (r *ownReader) feed(first int64, events [][]byte) {
 // offer is feed for callers that hold r.mu. A listener that lacks what came before gets it from the store.
 func (r *ownReader) offer(first int64, events [][]byte) {
 	if r.listener != nil {
-		r.listener.claimed(r.claim)
+		r.listener.claimed(r.claim, r.resumable())
 		r.listener.feed(r.listener.offer(first, events))
 	}
+}
+
+// resumable is the version of the record whose upstream session the latest events are of, when that can be gone on with by an id of its
+// own: a later reader gets the same events at the same positions. Else 0. The caller holds r.mu.
+func (r *ownReader) resumable() int64 {
+	if r.upstream == "" {
+		return 0
+	}
+	return r.version
 }
 
 // attach makes l the one that events are passed on to.
@@ -247,7 +256,7 @@ func (r *ownReader) attach(l *listener) {
 	if r.listener != nil {
 		r.listener.end() // l is a later one
 	}
-	l.claimed(r.claim)
+	l.claimed(r.claim, r.resumable())
 	if l.isOver() { // its client has left, and says so only once
 		r.detach()
 		return

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A client that resumes knows where it is even if that connection breaks before it has brought an event: official clients forget what
@@ -119,6 +120,51 @@ func TestListeningWaitsForTheStore(t *testing.T) {
 			b.gate.open()
 			k.say(news(2))
 			receive(t, "the stream", answered).wants(news(2))
+		})
+	}
+}
+
+// A client whose reader died with what it could not store goes on: with what the upstream says again, except what the client has; or
+// where the upstream says nothing again, with what it says next.
+func TestAClientGoesOnWhoseReaderDiedBeforeItCouldStore(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		change  []func(*talker)
+		isKnown bool // the death, when the client comes back
+	}{
+		{"with an upstream that has ids", []func(*talker){withIDs}, true},
+		{"with an upstream that has ids, before that is known", []func(*talker){withIDs}, false},
+		{"with one that has none", nil, true},
+		{"with one that has none, before that is known", nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			k := newTalker(t, tt.change...)
+			_, a, b, token := listening(t, k)
+			s := listen(t, a, token)
+			k.say(news(1))
+			s.wants(news(1))
+			a.gate.shut()
+			k.say(newses(2, 4)...)
+			s.wants(newses(2, 4)...)
+			s.drop()
+			back := make(chan *stream, 1)
+			resume := func() { back <- s.resume(b.replica, token).stream(t) }
+			if tt.isKnown {
+				a.kill()
+				resume()
+			} else {
+				go resume()
+				<-time.After(300 * time.Millisecond)
+				a.kill()
+			}
+			k.say(news(5))
+			s = receive(t, "the stream", back)
+			s.wants(news(5))
+			k.say(news(6))
+			s.drop()
+			s.resume(b.replica, token).stream(t).wants(news(6))
 		})
 	}
 }
