@@ -73,8 +73,9 @@ type answerTest struct {
 	keeper *keeper
 	stream *answerStream
 	cancel context.CancelCauseFunc
-	w      *io.PipeWriter // what the upstream writes
-	ended  chan struct{}  // closed when all was read
+	queue  chan written  // what the upstream writes, in order
+	hangUp func()        // ends that
+	ended  chan struct{} // closed when all was read
 }
 
 func newAnswerTest(t *testing.T) *answerTest {
@@ -115,7 +116,15 @@ func newAnswerTest(t *testing.T) *answerTest {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	a.cancel = cancel
 	body, w := io.Pipe()
-	a.w = w
+	a.queue = make(chan written, 1000)
+	a.hangUp = sync.OnceFunc(func() { close(a.queue) })
+	go func() {
+		defer func() { _ = w.Close() }()
+		for next := range a.queue {
+			_, _ = io.WriteString(w, next.text)
+			close(next.done)
+		}
+	}()
 	context.AfterFunc(ctx, func() { _ = body.CloseWithError(ctx.Err()) })
 	call := &upstreamCall{p: p, session: lease.Session(), upstream: p.upstreams["/mcp"]}
 	a.stream = newAnswerStream(call, lease, mcp.Message{Kind: mcp.KindRequest, ID: "7", Method: "tools/call"}, cancel)
@@ -125,25 +134,42 @@ func newAnswerTest(t *testing.T) *answerTest {
 	}()
 	t.Cleanup(func() {
 		cancel(nil)
-		a.wait()
+		a.ends()
 	})
 	return a
 }
 
-// writes has the upstream write an event of some bytes. It reports whether that was taken in a moment.
-func (a *answerTest) writes(data string) bool {
+// written is something that an upstream writes; done is closed when it has been taken.
+type written struct {
+	text string
+	done chan struct{}
+}
+
+// writes has the upstream write an event, behind all others.
+func (a *answerTest) writes(data string) (done <-chan struct{}) {
+	next := written{"data: " + data + "\n\n", make(chan struct{})}
+	a.queue <- next
+	return next.done
+}
+
+// fills waits until the upstream has to wait for the client, and a little longer.
+func (a *answerTest) fills() {
 	a.t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.WriteString(a.w, "data: "+data+"\n\n")
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(300 * time.Millisecond):
-		return false
+	for full := false; !full; full = !a.stream.hasRoom() {
+		select {
+		case <-a.ended:
+			a.t.Fatal("the stream has ended")
+		case <-time.After(time.Millisecond):
+		}
 	}
+	<-time.After(100 * time.Millisecond)
+}
+
+// ends has the upstream end its answer, and waits for the end of the stream.
+func (a *answerTest) ends() {
+	a.t.Helper()
+	a.hangUp()
+	a.wait()
 }
 
 func (a *answerTest) wait() {
@@ -180,28 +206,28 @@ func notification(n, size int) string {
 // An upstream waits for its client, and what it holds back is not lost.
 func TestAnAnswersUpstreamWaitsForItsClient(t *testing.T) {
 	t.Parallel()
+	const count = 20
 	a := newAnswerTest(t)
-	n := 0
-	for n < 20 && a.writes(notification(n, maxUnread/3)) {
-		n++
+	for n := range count {
+		a.writes(notification(n, maxUnread/3))
 	}
-	if n < 3 || n > 6 {
-		t.Errorf("the upstream wrote %d events of a third of maxUnread that nobody took", n)
+	a.fills()
+	a.stream.mu.Lock()
+	last, unread := a.stream.last, a.stream.unread
+	a.stream.mu.Unlock()
+	if last > 1+4 || unread > 2*maxUnread {
+		t.Errorf("%d events, %d bytes were taken in although nobody takes them", last, unread)
 	}
-	n++ // the last one was begun
 	got, _ := a.taken()
-	for len(got) < n {
+	for len(got) < count {
 		<-a.stream.more()
 		more, _ := a.taken()
 		got = append(got, more...)
 	}
-	if !a.writes(answer7) {
-		t.Error("the upstream still waits")
-	}
-	_ = a.w.Close()
-	a.wait()
+	a.writes(answer7)
+	a.ends()
 	rest, over := a.taken()
-	if got = append(got, rest...); !over || len(got) != n+1 || got[n] != answer7 {
+	if got = append(got, rest...); !over || len(got) != count+1 || got[count] != answer7 {
 		t.Errorf("the client got %d messages, over: %v", len(got), over)
 	}
 }
@@ -210,11 +236,12 @@ func TestAnAnswersUpstreamWaitsForItsClient(t *testing.T) {
 func TestASlowClientIsToldThatItsAnswerWasCut(t *testing.T) {
 	t.Parallel()
 	a := newAnswerTest(t)
-	for n := 0; n < 20 && a.writes(notification(n, maxUnread)); n++ {
-		t.Logf("%d were taken", n+1)
+	for n := range 5 {
+		a.writes(notification(n, maxUnread))
 	}
+	a.fills()
 	a.cancel(errDraining)
-	a.wait()
+	a.ends()
 	got, over := a.taken()
 	if !over || len(got) == 0 || !strings.Contains(got[len(got)-1], `"may_have_run"`) {
 		t.Errorf("the client got %d messages, over: %v, the last %.200s", len(got), over, got[max(0, len(got)-1)])
@@ -226,14 +253,13 @@ func TestASlowClientIsToldThatItsAnswerWasCut(t *testing.T) {
 func TestASlowClientIsToldThatItsResponseWasCut(t *testing.T) {
 	t.Parallel()
 	a := newAnswerTest(t)
-	for n := range 2 {
-		a.writes(notification(n, maxUnread))
-	}
-	go func() { _, _ = io.WriteString(a.w, "data: "+answer7+"\n\n") }()
+	<-a.writes(notification(0, maxUnread+1))
+	<-a.writes(answer7)
+	a.fills()
 	a.cancel(errDraining)
-	a.wait()
+	a.ends()
 	got, over := a.taken()
-	if last := got[len(got)-1]; !over || !strings.Contains(last, `"may_have_run"`) && last != answer7 {
+	if last := got[len(got)-1]; !over || !strings.Contains(last, `"may_have_run"`) {
 		t.Errorf("the client got %d messages, over: %v, the last %.200s", len(got), over, last)
 	}
 	a.stream.leave(true)
@@ -246,10 +272,10 @@ func TestAStreamThatIsStoredHasNoHoles(t *testing.T) {
 	a.keeper.held = make(chan struct{})
 	const first = keepBatch + 20 // more than is stored at once
 	for n := range first {
-		a.writes(notification(n, 100))
+		<-a.writes(notification(n, 100))
 	}
 	a.taken()
-	a.writes(notification(first, maxUnread+1))
+	<-a.writes(notification(first, maxUnread+1))
 	a.writes(notification(first+1, maxUnkept)) // waits for room
 	go a.stream.leave(true)
 	<-a.keeper.asked
@@ -261,8 +287,7 @@ func TestAStreamThatIsStoredHasNoHoles(t *testing.T) {
 	close(a.keeper.held)
 	a.writes(notification(first+2, maxUnkept))
 	a.writes(answer7)
-	_ = a.w.Close()
-	a.wait()
+	a.ends()
 	if got := a.keeper.kept(); got != "b"+strings.Repeat("m", first+4)+"e" {
 		t.Errorf("stored: %s", got)
 	}
@@ -280,14 +305,13 @@ func TestAStreamThatCannotBeStoredIsBounded(t *testing.T) {
 		}
 		const size = 64 << 10
 		for n := range 40 {
-			if !a.writes(notification(n, size)) {
-				t.Fatalf("event %d waits", n)
-			}
+			done := a.writes(notification(n, size))
 			for got := 0; !leaves && got == 0; {
 				<-a.stream.more()
 				messages, _ := a.taken()
 				got += len(messages)
 			}
+			<-done
 		}
 		a.stream.mu.Lock()
 		held, bytes := len(a.stream.events), a.stream.unkept
@@ -297,8 +321,7 @@ func TestAStreamThatCannotBeStoredIsBounded(t *testing.T) {
 		}
 		a.keeper.setAway(false)
 		a.writes(answer7)
-		_ = a.w.Close()
-		a.wait()
+		a.ends()
 		if !leaves {
 			a.taken()
 			a.stream.leave(true)
@@ -320,8 +343,7 @@ func TestTheEndOfAStreamIsStored(t *testing.T) {
 		a := newAnswerTest(t)
 		a.writes(notification(1, 10))
 		a.writes(answer7)
-		_ = a.w.Close()
-		a.wait()
+		a.ends()
 		needed(a.stream)
 		if got := a.keeper.kept(); got != "bmme" {
 			t.Errorf("%s: stored: %s", name, got)
@@ -334,8 +356,7 @@ func TestAnAnswerThatIsCompleteIsNotStored(t *testing.T) {
 	t.Parallel()
 	a := newAnswerTest(t)
 	a.writes(answer7)
-	_ = a.w.Close()
-	a.wait()
+	a.ends()
 	if got, over := a.taken(); len(got) != 1 || !over {
 		t.Errorf("the client got %q, over: %v", got, over)
 	}
