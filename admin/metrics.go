@@ -30,6 +30,8 @@ type Metrics struct {
 	requests       *prometheus.CounterVec
 	requestSeconds *prometheus.HistogramVec
 
+	authRefusals *prometheus.CounterVec
+
 	leases map[cluster.LeaseOutcome]prometheus.Counter
 
 	reportedSessions    prometheus.Counter
@@ -62,6 +64,10 @@ func NewMetrics(build Build) *Metrics {
 			Help:    "Time from a client request's headers to the end of its answer. A GET is a stream: it lasts as long as the client listens.",
 			Buckets: requestBuckets,
 		}, []string{"http_method", "rpc_method"}),
+		authRefusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "auth_refusals_total",
+			Help: "Client requests that this replica refused because of who they are from, or because nobody could tell, by reason.",
+		}, []string{"reason"}),
 		leases: make(map[cluster.LeaseOutcome]prometheus.Counter),
 		reportedSessions: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "reported_sessions_total",
@@ -104,7 +110,7 @@ func NewMetrics(build Build) *Metrics {
 		},
 	})
 	info.Set(1)
-	m.registry.MustRegister(info, m.requests, m.requestSeconds, leases,
+	m.registry.MustRegister(info, m.requests, m.requestSeconds, m.authRefusals, leases,
 		m.reportedSessions, m.unconfirmedSessions, m.reportSeconds, m.outages, m.outageSeconds, m.isAway,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.cleanup = newCleanupMetrics(m.registry)
@@ -123,6 +129,8 @@ type Request struct {
 	// Status is the HTTP status of the answer, 0 when there was none.
 	Status   int
 	Duration time.Duration
+	// Denied is why authentication refused it, one of a few words; empty when it did not.
+	Denied string
 }
 
 // RequestDone counts a finished request.
@@ -130,6 +138,9 @@ func (m *Metrics) RequestDone(r Request) {
 	method, rpc := httpMethod(r.HTTPMethod), cmp.Or(r.RPCMethod, "none")
 	m.requests.WithLabelValues(cmp.Or(r.Era, "none"), method, rpc, statusCode(r.Status)).Inc()
 	m.requestSeconds.WithLabelValues(method, rpc).Observe(r.Duration.Seconds())
+	if r.Denied != "" {
+		m.authRefusals.WithLabelValues(r.Denied).Inc()
+	}
 }
 
 // LeaseDone counts a lease by its outcome.

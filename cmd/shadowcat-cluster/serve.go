@@ -76,6 +76,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 		Build:   build(),
 		Logger:  log,
 		Cleanup: cleanup(s),
+		Auth:    s.Auth,
 		Drain:   replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
 
 		AuditStream: s.AuditStream,
@@ -180,21 +181,18 @@ func logStart(log *slog.Logger, s settings.Settings, listener, adminListener net
 	}
 	upstreams := make([]any, 0, len(s.Upstreams))
 	for _, u := range s.Upstreams {
-		path := "/mcp"
-		if u.Name != "" {
-			path = "/" + u.Name + "/mcp"
-		}
 		endpoints := []string{withoutSecrets(u.URL)}
 		for _, more := range u.More {
 			endpoints = append(endpoints, withoutSecrets(more))
 		}
-		upstreams = append(upstreams, slog.String(path, strings.Join(endpoints, ",")))
+		upstreams = append(upstreams, slog.String(proxy.Upstream{Name: u.Name}.Path(), strings.Join(endpoints, ",")))
 	}
 	log.Info("listening",
 		"address", listener.Addr().String(),
 		"admin", adminAddress,
 		"redis", redisstore.RedactURL(s.Redis),
 		"prefix", s.Prefix,
+		"auth", s.Auth.Mode,
 		slog.Group("upstreams", upstreams...),
 		"version", version,
 	)

@@ -19,6 +19,7 @@ func (o observer) RequestDone(info proxy.RequestInfo) {
 		RPCMethod:  info.RPCMethod,
 		Status:     info.Status,
 		Duration:   info.Duration,
+		Denied:     info.Denied,
 	})
 	if o.next != nil {
 		o.next.RequestDone(info)

@@ -19,6 +19,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/admin"
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 	"github.com/tapwire/shadowcat-cluster/sweeper"
@@ -30,9 +31,11 @@ type Config struct {
 	// Store stays the caller's, who closes it after Run has returned.
 	Store   *redisstore.Store
 	Cluster cluster.Config
-	// Proxy's Logger, Observer and ReplicaID are set by New.
+	// Proxy's Auth, Logger, Observer, Recorder and ReplicaID are set by New.
 	Proxy proxy.Config
 	Build admin.Build
+	// Auth says how clients prove who they are; its Paths and Logger are set by New. Default: not at all.
+	Auth auth.Config
 	// Logger is given the replica's id. Default: discards.
 	Logger *slog.Logger
 	// Cleanup says whether and how this replica cleans up when it leads.
@@ -56,7 +59,8 @@ type Replica struct {
 	admin        *admin.Admin
 	metrics      *admin.Metrics
 	proxy        *proxy.Proxy
-	lookout      *lookout                // where there is no sweeper
+	lookout      *lookout // where there is no sweeper
+	gate         *auth.Gate
 	recorder     *record.Recorder        // nil: nothing is recorded
 	sweeper      *sweeper.Sweeper        // nil: this replica never leads
 	audit        *redisstore.AuditStream // nil: no stream
@@ -96,6 +100,10 @@ func New(cfg Config) (*Replica, error) {
 		return nil, err
 	}
 	proxyConfig.Recorder = r.recorder
+	if r.gate, err = newGate(cfg, log); err != nil {
+		return nil, err
+	}
+	proxyConfig.Auth = r.gate
 	if r.proxy, err = proxy.New(manager, proxyConfig); err != nil {
 		return nil, err
 	}
@@ -179,6 +187,7 @@ func (r *Replica) run(ctx context.Context, listener, adminListener net.Listener,
 	loop("upstreams' endpoints", r.proxy.RunEndpoints)
 	loop("streams", r.proxy.RunStreams)
 	loop("farewells to upstreams", r.proxy.RunFarewells)
+	loop("authentication", r.gate.Run)
 	if r.sweeper != nil {
 		loop("sweeper", r.sweeper.Run)
 	} else {

@@ -10,6 +10,8 @@ import (
 
 // Which field of the session limits a setting stands for.
 func clusterMaxSessions(c *cluster.Config) *int                 { return &c.MaxSessions }
+func clusterMaxSessionsPerPrincipal(c *cluster.Config) *int     { return &c.MaxSessionsPerPrincipal }
+func clusterCreateRatePerPrincipal(c *cluster.Config) *int      { return &c.CreateRatePerPrincipal }
 func clusterIdleTimeout(c *cluster.Config) *time.Duration       { return &c.IdleTimeout }
 func clusterMaxAge(c *cluster.Config) *time.Duration            { return &c.MaxAge }
 func clusterInitializeTimeout(c *cluster.Config) *time.Duration { return &c.InitializeTimeout }

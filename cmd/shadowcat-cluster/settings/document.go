@@ -53,9 +53,6 @@ func Document() string {
 	for _, s := range unsupported {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", s.Name, cell(s.Meaning))
 	}
-	for _, g := range unsupportedGroups {
-		fmt.Fprintf(&b, "| `%s*` | %s |\n", g.prefix, g.meaning)
-	}
 	return b.String()
 }
 

@@ -83,9 +83,6 @@ func (f Flags) UnknownFlag(name string) error {
 	if s, known := lookup(name); known && s.Supported() {
 		return fmt.Errorf("unknown flag: --%s; did you mean --%s?", name, s.Flag())
 	}
-	if inUnsupportedGroup(strings.Replace(name, "-", ".", 1)) {
-		return fmt.Errorf("--%s: %w", name, errNotYet)
-	}
 	var known []string
 	for _, flag := range f {
 		if flag.Setting.Supported() {
@@ -97,9 +94,5 @@ func (f Flags) UnknownFlag(name string) error {
 
 // UnsupportedHelp is the paragraph of help that names what is planned.
 func UnsupportedHelp() string {
-	names := Names(false)
-	for _, g := range unsupportedGroups {
-		names = append(names, g.prefix+"*")
-	}
-	return "Planned, and refused by this version: " + strings.Join(names, ", ") + "."
+	return "Planned, and refused by this version: " + strings.Join(Names(false), ", ") + "."
 }

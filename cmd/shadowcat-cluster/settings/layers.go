@@ -116,9 +116,6 @@ func unknown(shown, name string, candidates []string) error {
 }
 
 func unknownReason(shown, name string, candidates []string) error {
-	if inUnsupportedGroup(name) {
-		return errNotYet
-	}
 	for _, s := range supported {
 		if !strings.HasPrefix(s.Name, name+".") {
 			continue
@@ -128,9 +125,6 @@ func unknownReason(shown, name string, candidates []string) error {
 			member = s.Env()
 		}
 		return fmt.Errorf("is no setting by itself; did you mean %s?", member)
-	}
-	if inUnsupportedGroup(name + ".") {
-		return errNotYet
 	}
 	return fmt.Errorf("unknown setting%s", didYouMean(shown, candidates))
 }

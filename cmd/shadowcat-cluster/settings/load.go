@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 )
 
@@ -51,10 +53,14 @@ func Load(src Sources) (Settings, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", l.name, err))
 		}
 	}
-	s, clusterOK, setErrs := apply(merged, origin)
+	s, unread, setErrs := apply(merged, origin)
 	errs = append(errs, setErrs...)
-	if clusterOK {
+	// Where one of several could not be read, checking how they fit together would only add confusion.
+	if !slices.ContainsFunc(unread, Setting.limit) {
 		errs = append(errs, s.Cluster.Validate())
+	}
+	if !slices.ContainsFunc(unread, Setting.ofAuth) {
+		errs = append(errs, s.Auth.Validate())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Settings{}, err
@@ -62,11 +68,10 @@ func Load(src Sources) (Settings, error) {
 	return s, nil
 }
 
-// apply sets every setting of the table from the merged values. It reports whether all limits of sessions could be read:
-// if not, checking how they fit together would only add confusion.
-func apply(merged *koanf.Koanf, origin map[string]string) (s Settings, clusterOK bool, errs []error) {
-	clusterOK = true
+// apply sets every setting of the table from the merged values. It returns those that could not be read.
+func apply(merged *koanf.Koanf, origin map[string]string) (s Settings, unread []Setting, errs []error) {
 	s.Cluster = cluster.DefaultConfig() // for the limits that are not settings yet
+	s.Auth = auth.DefaultConfig()
 	s.RecordingRedact = record.DefaultRedact()
 	for _, setting := range Table() {
 		values, given := merged.Get(setting.Name).([]string)
@@ -75,16 +80,19 @@ func apply(merged *koanf.Koanf, origin map[string]string) (s Settings, clusterOK
 		}
 		if err := setting.apply(&s, values); err != nil {
 			errs = append(errs, describe(setting.Name, origin[setting.Name], err)...)
-			clusterOK = clusterOK && !setting.limit()
+			unread = append(unread, setting)
 		}
 	}
-	return s, clusterOK, errs
+	return s, unread, errs
 }
 
 // limit reports whether the setting is one of cluster.Config's, which are all numbers and durations.
 func (s Setting) limit() bool {
 	return s.Kind == KindCount || s.Kind == KindRate || s.Kind == KindDuration
 }
+
+// ofAuth reports whether the setting is one of auth.Config's.
+func (s Setting) ofAuth() bool { return strings.HasPrefix(s.Name, "auth.") }
 
 // apply reads values into s.
 func (s Setting) apply(into *Settings, values []string) error {

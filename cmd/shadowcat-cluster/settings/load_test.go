@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
@@ -68,7 +69,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		LogFormat:   settings.LogAuto,
 		Cluster:     cluster.DefaultConfig(),
 
-		Recording: record.Off, RecordingRedact: record.DefaultRedact(),
+		Recording: record.Off, RecordingRedact: record.DefaultRedact(), Auth: auth.DefaultConfig(),
 
 		Recover: true, FollowInterval: 100 * time.Millisecond, StreamKeepAlive: 15 * time.Second,
 		DrainDelay: 3 * time.Second, DrainTimeout: 25 * time.Second,
@@ -273,8 +274,13 @@ var badValues = []struct{ name, value, want string }{
 	{"store_timeout", "0s", "store_timeout: "},
 	{"lease", "500ms", "lease: 500ms must be 0 or longer than report_interval"},
 	{"report_slack", "10ms", "report_slack: "},
-	{"auth.mode", "jwt", `auth.mode: "jwt" is not yet supported by this version`},
-	{"auth.mode", "magic", `auth.mode: "magic" is not known`},
+	{"auth.mode", "magic", `auth.mode: "magic" is not known; want none, header or jwt`},
+	{"auth.issuer", "https://issuer.example", "auth.issuer: is used only with auth.mode jwt; set that, or leave it out"},
+	{"auth.header", "", "auth.header: is empty"},
+	{"auth.trusted_proxies", "10.1.2.3/16", "auth.trusted_proxies: 10.1.2.3/16 has bits after its mask; want 10.1.0.0/16"},
+	{"auth.clock_skew", "soon", "auth.clock_skew: "},
+	{"auth.upstream_token", "keep", `auth.upstream_token: "keep" is not known; want pass, strip or replace`},
+	{"auth.allow_http", "yes", `auth.allow_http: "yes" is neither true nor false`},
 	{"log_level", "INFO", `log_level: "INFO" is not known; want debug, info, warn or error`},
 	{"log_format", "xml", "log_format: "},
 	{"recording", "all", `recording: "all" is not known; want off, metadata or full`},
@@ -285,7 +291,9 @@ var badValues = []struct{ name, value, want string }{
 	{"sweeper", "maybe", `sweeper: "maybe" is neither true nor false`},
 	{"sweep_interval", "10ms", `sweep_interval: "10ms" is not in 1s to 1h`},
 	{"emergency_percent", "101", `emergency_percent: "101" is not in 0 to 100`},
-	{"create_rate_per_principal", "5/s", "create_rate_per_principal: not yet supported by this version"},
+	{"create_rate_per_principal", "5/m", `create_rate_per_principal: "5/m" is not a rate a second`},
+	{"max_sessions_per_principal", "-1", `max_sessions_per_principal: "-1" is negative`},
+	{"max_streams", "5", "max_streams: not yet supported by this version"},
 	{"wait_replicas", "17", `wait_replicas: "17" is not in 0 to 16`},
 	{"max_pending", "10001", "max_pending: 10001 is not in 0 to 10000"},
 }
@@ -343,7 +351,7 @@ func TestAnUpstreamMayHaveSeveralEndpoints(t *testing.T) {
 
 func TestAllMistakesAreReportedTogetherWithTheirSource(t *testing.T) {
 	t.Parallel()
-	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nmax_streams: 3\nauth: {issuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
+	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nmax_streams: 3\nauth: {isuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
 	src := settings.Sources{
 		File:    path,
 		Environ: []string{"SHADOWCAT_LEASE=-1s", "SHADOWCAT_MAX_SESSION=5", "SHADOWCAT_EVENTS_MAX_AGE=5m"},
@@ -352,7 +360,7 @@ func TestAllMistakesAreReportedTogetherWithTheirSource(t *testing.T) {
 	got := strings.ReplaceAll(strings.Join(refused(t, src), "\n"), path, "FILE")
 	want := strings.TrimSpace(`
 max_sesions: unknown setting; did you mean max_sessions? (from FILE)
-auth.issuer: not yet supported by this version (from FILE)
+auth.isuer: unknown setting; did you mean auth.issuer? (from FILE)
 max_body: takes one value, not a list (from FILE)
 retention: has no value (from FILE)
 listen: takes text or a number (from FILE)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
@@ -36,6 +37,7 @@ type Settings struct {
 	StreamKeepAlive       time.Duration // the longest silence of a stream; 0: any
 	Recording             record.Mode   // how much is recorded
 	RecordingRedact       []string      // what is not, as record.ParseRules reads it
+	Auth                  auth.Config   // without Paths
 	DrainDelay            time.Duration // how long a stopping replica serves on while not ready
 	DrainTimeout          time.Duration // how long stopping may take, DrainDelay included
 

@@ -49,7 +49,10 @@ func (s Setting) Repeatable() bool { return s.Kind == KindUpstream || s.Kind == 
 // Table returns all settings, in the order of help texts and documentation.
 func Table() []Setting { return slices.Concat(supported, unsupported) }
 
-var supported = []Setting{
+// supported are the settings that this version takes.
+var supported = slices.Concat(mainSettings, authSettings, logSettings)
+
+var mainSettings = []Setting{
 	{
 		Name: "listen", Kind: KindAddress, Default: "127.0.0.1:8081", set: setListen,
 		Meaning: "Where MCP clients connect. Port 0 takes a free one, which the log names.",
@@ -159,6 +162,10 @@ var supported = []Setting{
 		Meaning: "Hard cap on live sessions over all replicas. At the cap the session idle the longest makes room for a new one; with several partitions each has its share and order, so the first may go a little below the cap.",
 	},
 	{
+		Name: "max_sessions_per_principal", Kind: KindCount, Default: "0", Zero: "no cap", set: count(clusterMaxSessionsPerPrincipal),
+		Meaning: "Hard cap on the live sessions of one principal over all replicas, who is refused beyond it. Without authentication there is no principal, and no such cap.",
+	},
+	{
 		Name: "idle_timeout", Kind: KindDuration, Default: "30m", Zero: "never", set: duration(clusterIdleTimeout),
 		Meaning: "Ends a session this long after its last activity, plus report_slack. Not shorter than lease.",
 	},
@@ -181,6 +188,10 @@ var supported = []Setting{
 	{
 		Name: "create_rate", Kind: KindRate, Default: "100/s", Zero: "no limit", set: rate(clusterCreateRate),
 		Meaning: "How many sessions a second may be created, over all replicas; as many may come at once.",
+	},
+	{
+		Name: "create_rate_per_principal", Kind: KindRate, Default: "10/s", Zero: "no limit", set: rate(clusterCreateRatePerPrincipal),
+		Meaning: "The same for one principal. Without authentication there is none, and no such limit.",
 	},
 	{
 		Name: "request_rate", Kind: KindRate, Default: "50/s", Zero: "no limit", set: rate(clusterRequestRate),
@@ -242,10 +253,9 @@ var supported = []Setting{
 		Name: "audit_stream", Kind: KindCount, Default: "0", Zero: "none", Scope: ScopeStore, set: setCount(0, 10_000_000, auditStream),
 		Meaning: "How many records of what happened to sessions the store keeps, about, in the stream <prefix>:audit. They are always logged.",
 	},
-	{
-		Name: "auth.mode", Kind: KindChoice, Default: "none", Choices: []string{"none"}, set: setAuthMode,
-		Meaning: "How clients prove who they are. This version supports none: whoever reaches the port may open a session.",
-	},
+}
+
+var logSettings = []Setting{
 	{
 		Name: "log_level", Kind: KindChoice, Default: "info", Choices: logLevels, set: setLogLevel,
 		Meaning: "The least important log lines to write.",
@@ -260,23 +270,6 @@ var supported = []Setting{
 // taken.
 var unsupported = []Setting{
 	{Name: "max_streams", Kind: KindCount, Meaning: "Cap on the open streams of one session."},
-	{Name: "max_sessions_per_principal", Kind: KindCount, Meaning: "Cap on the live sessions of one principal."},
-	{Name: "create_rate_per_principal", Kind: KindRate, Meaning: "How many sessions a second one principal may create."},
-}
-
-// unsupportedGroups are levels of nesting whose every key is refused as not yet supported, but for those in the table.
-var unsupportedGroups = []struct{ prefix, meaning string }{
-	{"auth.", "How clients prove who they are, beyond auth.mode none."},
-}
-
-// inUnsupportedGroup reports whether the name of a setting that is not in the table belongs to a planned group.
-func inUnsupportedGroup(name string) bool {
-	for _, g := range unsupportedGroups {
-		if strings.HasPrefix(name, g.prefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // lookup finds a setting by name.

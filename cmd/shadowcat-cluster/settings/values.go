@@ -134,17 +134,6 @@ func setMaxBody(s *Settings, values []string) error {
 	return nil
 }
 
-func setAuthMode(_ *Settings, values []string) error {
-	switch v := values[0]; v {
-	case "none":
-		return nil
-	case "header", "jwt":
-		return fmt.Errorf("%q is not yet supported by this version; want none", v)
-	default:
-		return fmt.Errorf("%s is not known; want none", quote(v))
-	}
-}
-
 func setLogLevel(s *Settings, values []string) error {
 	if !slices.Contains(logLevels, values[0]) {
 		return fmt.Errorf("%s is not known; want %s", quote(values[0]), alternatives(logLevels))
