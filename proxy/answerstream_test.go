@@ -349,18 +349,18 @@ func TestAnAnswerThatDiedBeforeItWasStoredMayHaveRun(t *testing.T) {
 func TestAnswersGoOnWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
 	_, a, b, token, messages := answering(t, func(c *proxy.Config) { c.KeepAfter = time.Millisecond })
-	all := append(progresses(1, 400), result)
+	all := append(progresses(1, 100), result)
 	s := post(a.url, token, callBody).stream(t)
 	send(messages, all[0])
 	s.wants(all[0])
 	a.gate.shut()
-	send(messages, all[1:300]...)
-	s.wants(all[1:200]...)
+	send(messages, all[1:75]...)
+	s.wants(all[1:50]...)
 	s.drop()
 	a.gate.open()
 	resumed := s.resume(b.replica, token).stream(t)
-	send(messages, all[300:]...)
-	resumed.wantsRest(all[200:]...)
+	send(messages, all[75:]...)
+	resumed.wantsRest(all[50:]...)
 }
 
 // Whatever a client names to go on after: what it learns does not tell what there is of other sessions.
