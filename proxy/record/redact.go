@@ -1,8 +1,8 @@
 package record
 
 import (
+	"bytes"
 	"encoding/json"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -20,11 +20,17 @@ func (r Rules) Redact(message []byte, secrets ...string) ([]byte, bool) {
 	if !utf8.Valid(message) || !json.Valid(message) {
 		return nil, false
 	}
-	secrets = slices.DeleteFunc(slices.Clone(secrets), func(s string) bool { return len(s) < minSecret })
-	if len(r.rules) == 0 && len(secrets) == 0 {
+	w := walker{in: message, rules: r.rules}
+	for _, secret := range secrets {
+		if len(secret) >= minSecret {
+			w.secrets = append(w.secrets, []byte(secret))
+		}
+	}
+	if len(w.rules) == 0 && len(w.secrets) == 0 {
 		return message, true
 	}
-	w := walker{in: message, rules: r.rules, secrets: secrets}
+	const usualDepth = 8
+	w.states, w.folded = make([]state, 0, usualDepth*len(r.rules)), make([]byte, 0, 32)
 	for _, rule := range r.rules {
 		w.states = append(w.states, rule.start())
 	}
@@ -43,11 +49,15 @@ type walker struct {
 	kept    int // what of in is dealt with
 	rules   []rule
 	states  []state // of the rules for the value at hand; those of the values around it before
-	secrets []string
+	secrets [][]byte
+	folded  []byte // the key at hand
 }
 
 // replace redacts what is between start and the position.
 func (w *walker) replace(start int) {
+	if w.out == nil {
+		w.out = make([]byte, 0, len(w.in)+len(redacted))
+	}
 	w.out = append(append(w.out, w.in[w.kept:start]...), redacted...)
 	w.kept = w.pos
 }
@@ -63,14 +73,9 @@ func (w *walker) value() {
 	}
 	switch w.in[w.pos] {
 	case '{':
-		w.members('}', func() {
-			key := w.key()
-			w.space()
-			w.pos++ // the colon
-			w.descend(func(r rule, s state) state { return r.member(s, key) })
-		})
+		w.members('}', true)
 	case '[':
-		w.members(']', func() { w.descend(rule.element) })
+		w.members(']', false)
 	case '"':
 		w.text()
 	default:
@@ -91,39 +96,46 @@ func (w *walker) isSecret() bool {
 // current are the states for the value at hand.
 func (w *walker) current() []state { return w.states[len(w.states)-len(w.rules):] }
 
-// descend passes over a value inside the one at hand.
-func (w *walker) descend(step func(rule, state) state) {
-	before := len(w.states)
-	for i, s := range w.current() {
-		w.states = append(w.states, step(w.rules[i], s))
-	}
-	w.value()
-	w.states = w.states[:before]
-}
-
 // members passes over what is between brackets.
-func (w *walker) members(closing byte, member func()) {
+func (w *walker) members(closing byte, haveKeys bool) {
 	w.pos++
 	for w.space(); w.in[w.pos] != closing; w.space() {
 		if w.in[w.pos] == ',' {
 			w.pos++
 			w.space()
 		}
-		member()
+		w.member(haveKeys)
 	}
 	w.pos++
 }
 
-// key passes over a key and returns it in the form of fold.
-func (w *walker) key() string { return fold(w.text()) }
+// member passes over a value in an object, with its key, or in an array.
+func (w *walker) member(hasKey bool) {
+	if hasKey {
+		w.folded = fold(w.folded[:0], w.text())
+		w.space()
+		w.pos++ // the colon
+	}
+	before := len(w.states)
+	for i, s := range w.current() {
+		if hasKey {
+			s = w.rules[i].member(s, w.folded)
+		} else {
+			s = w.rules[i].element(s)
+		}
+		w.states = append(w.states, s)
+	}
+	w.value()
+	w.states = w.states[:before]
+}
 
 // text passes over a string, redacting it when it holds a secret, and returns what it says.
-func (w *walker) text() string {
+func (w *walker) text() []byte {
 	start := w.pos
 	w.quoted()
 	text := unquote(w.in[start:w.pos])
 	for _, secret := range w.secrets {
-		if strings.Contains(text, secret) {
+		if bytes.Contains(text, secret) {
 			w.replace(start)
 			break
 		}
@@ -131,15 +143,15 @@ func (w *walker) text() string {
 	return text
 }
 
-func unquote(quoted []byte) string {
-	if !slices.Contains(quoted, '\\') {
-		return string(quoted[1 : len(quoted)-1])
+func unquote(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
 	}
 	var text string
 	if json.Unmarshal(quoted, &text) != nil {
-		return string(quoted) // not reached: it is valid
+		return quoted // not reached: it is valid
 	}
-	return text
+	return []byte(text)
 }
 
 // quoted passes over a string.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Bounds of rules.
@@ -49,7 +50,7 @@ func ParseRules(paths []string) (Rules, error) {
 		parsed := make(rule, 0, len(segments))
 		for _, segment := range segments {
 			if segment != anyKey && segment != anyKeys {
-				if segment = fold(segment); segment == "" || strings.Contains(segment, "*") {
+				if segment = string(fold(nil, []byte(segment))); segment == "" || strings.Contains(segment, "*") {
 					return Rules{}, fmt.Errorf("%q is no path of keys; want keys joined by dots, with * for any one and ** for any number of them, such as params.arguments.password or **.token", path)
 				}
 			}
@@ -60,19 +61,30 @@ func ParseRules(paths []string) (Rules, error) {
 	return rules, nil
 }
 
-// fold brings a key into the form in which keys are compared: of letters that differ in case only the first one, no hyphens, no
+// fold appends a key in the form in which keys are compared: of letters that differ in case only the first one, no hyphens, no
 // underscores. Decoders that do not care about case take keys for the same by the same table.
-func fold(key string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '_' || r == '-' {
-			return -1
+func fold(dst, key []byte) []byte {
+	for len(key) > 0 {
+		r, size := rune(key[0]), 1
+		if r >= utf8.RuneSelf {
+			r, size = utf8.DecodeRune(key)
 		}
-		least := r
-		for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
-			least = min(least, other)
+		key = key[size:]
+		switch {
+		case r == '_' || r == '-':
+		case r >= 'a' && r <= 'z': // the first of their letters is ASCII, too
+			dst = append(dst, byte(r)-'a'+'A')
+		case r < utf8.RuneSelf:
+			dst = append(dst, byte(r))
+		default:
+			least := r
+			for other := unicode.SimpleFold(r); other != r; other = unicode.SimpleFold(other) {
+				least = min(least, other)
+			}
+			dst = utf8.AppendRune(dst, least)
 		}
-		return least
-	}, key)
+	}
+	return dst
 }
 
 // state is how far a rule has got on the way to a value: bit i is set when its first i segments have led there.
@@ -92,14 +104,14 @@ func (r rule) settle(s state) state {
 }
 
 // member is the state of the value of a folded key, in an object at s.
-func (r rule) member(s state, key string) state {
+func (r rule) member(s state, key []byte) state {
 	var next state
 	for i, segment := range r {
 		switch {
 		case s&(1<<i) == 0:
 		case segment == anyKeys:
 			next |= 1 << i
-		case segment == anyKey || segment == key:
+		case segment == anyKey || segment == string(key):
 			next |= 1 << (i + 1)
 		}
 	}
