@@ -117,14 +117,14 @@ func (b *breaker) failingSince() time.Time {
 	return b.since
 }
 
-// leeway returns for how long the part has been away, or was when its last outage ended within the last slack; 0 otherwise.
-func (b *breaker) leeway(now time.Time, slack time.Duration) time.Duration {
+// leeway returns for how long the part has been away, or was when its last outage ended less than spared ago; 0 otherwise.
+func (b *breaker) leeway(now time.Time, spared time.Duration) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.faults > 0:
 		return now.Sub(b.since) + b.notice
-	case !b.backAt.IsZero() && now.Sub(b.backAt) <= slack:
+	case !b.backAt.IsZero() && now.Sub(b.backAt) <= spared:
 		return b.awayFor
 	default:
 		return 0

@@ -58,7 +58,7 @@ func probeOf(s *Store, i, n int) string {
 	return s.breakers.parts[i].probeKey
 }
 
-func TestLeewayIsAsLongAsTheOutageForOneSlack(t *testing.T) {
+func TestLeewayIsAsLongAsTheOutageForTwoSlacks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
@@ -84,7 +84,7 @@ func TestLeewayIsAsLongAsTheOutageForOneSlack(t *testing.T) {
 		<-time.After(10 * time.Second)
 		s.tell(part, answered, nil, time.Now())
 		want(21_000)
-		<-time.After(s.cfg.ReportSlack)
+		<-time.After(2 * s.cfg.ReportSlack)
 		s.tell(part, answered, nil, time.Now())
 		want(21_000)
 		<-time.After(time.Millisecond)

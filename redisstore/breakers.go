@@ -128,7 +128,7 @@ func (s *Store) tell(b *breaker, v verdict, err error, begun time.Time) {
 	if v == unclear {
 		return
 	}
-	until := now.Add(s.cfg.ReportSlack).Sub(s.breakers.made)
+	until := now.Add(s.spared()).Sub(s.breakers.made)
 	for _, part := range s.breakers.parts {
 		if part.isFailing.Load() {
 			until = math.MaxInt64
@@ -137,9 +137,13 @@ func (s *Store) tell(b *breaker, v verdict, err error, begun time.Time) {
 	s.breakers.troubledUntil.Store(int64(until))
 }
 
+// spared is for how long after an outage sessions end later: long enough for two reports of each replica, of which the first may fail
+// where the store is slow after it came back.
+func (s *Store) spared() time.Duration { return 2 * s.cfg.ReportSlack }
+
 // leewayMillis is by how much later than usual sessions end for want of activity: what other replicas could not report during
 // an outage must land before anybody takes it for missing. It is as long as the longest outage of a part of the store that
-// lasts, or has ended within the last report slack, as far as this program could see.
+// lasts, or has ended a short while ago (see spared), as far as this program could see.
 func (s *Store) leewayMillis() int64 {
 	until := s.breakers.troubledUntil.Load()
 	if until == 0 {
@@ -151,7 +155,7 @@ func (s *Store) leewayMillis() int64 {
 	}
 	var most time.Duration
 	for _, b := range s.breakers.parts {
-		most = max(most, b.leeway(now, s.cfg.ReportSlack))
+		most = max(most, b.leeway(now, s.spared()))
 	}
 	return most.Milliseconds()
 }

@@ -23,8 +23,8 @@ const (
 	outageIdle   = 30 * time.Second
 )
 
-// RunOutages runs the part of the suite that is about what a store grants to callers that have seen an outage: for one report
-// slack after it, sessions end for want of activity later by its length, because reports are on their way.
+// RunOutages runs the part of the suite that is about what a store grants to callers that have seen an outage: for two report
+// slacks after it, sessions end for want of activity later by its length, because reports are on their way.
 func RunOutages(t *testing.T, b OutageBackend) {
 	t.Helper()
 	for name, test := range map[string]struct {
@@ -80,9 +80,9 @@ func RunOutages(t *testing.T, b OutageBackend) {
 		t.Run(name+" just after an outage spares what idled out during it", func(t *testing.T) {
 			b.run(t, 0, func(_ *testing.T, s *suite, k known) { s.wantServed(test.serves(s, k), nil) })
 		})
-		t.Run(name+" one slack after an outage ends what idled out", func(t *testing.T) {
+		t.Run(name+" two slacks after an outage ends what idled out", func(t *testing.T) {
 			b.run(t, 0, func(_ *testing.T, s *suite, k known) {
-				<-time.After(limits().ReportSlack + time.Millisecond)
+				<-time.After(2*limits().ReportSlack + time.Millisecond)
 				s.wantServed(test.serves(s, k), cluster.ErrNotFound)
 			})
 		})
