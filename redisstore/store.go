@@ -147,7 +147,8 @@ func checkWait(client redis.UniversalClient, n int) error {
 	}
 }
 
-// Ping asks the server, of a Redis Cluster one of them, for a sign of life. The error is a [cluster.ErrStoreUnavailable].
+// Ping asks the server, of a Redis Cluster one of them, for a sign of life. A single server that answers, but was away and is still being
+// probed, is not back yet. The error is a [cluster.ErrStoreUnavailable].
 func (s *Store) Ping(ctx context.Context) error {
 	begun := time.Now()
 	err := s.client.Ping(ctx).Err()
@@ -162,7 +163,10 @@ func (s *Store) Ping(ctx context.Context) error {
 		s.tell(part, v, err, begun)
 	}
 	if part.isOpen.Load() {
-		s.startProbe(part, time.Now())
+		now := time.Now()
+		if s.startProbe(part, now); err == nil {
+			return part.refusal(now) // it answers, but nothing else is asked of it yet
+		}
 	}
 	return err
 }
