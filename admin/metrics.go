@@ -43,6 +43,7 @@ type Metrics struct {
 	isAway        prometheus.Gauge
 
 	cleanup cleanupMetrics
+	frames  frameMetrics
 }
 
 // Build says which program runs.
@@ -114,6 +115,7 @@ func NewMetrics(build Build) *Metrics {
 		m.reportedSessions, m.unconfirmedSessions, m.reportSeconds, m.outages, m.outageSeconds, m.isAway,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.cleanup = newCleanupMetrics(m.registry)
+	m.frames = newFrameMetrics(m.registry)
 	return m
 }
 

@@ -30,5 +30,6 @@ func (r *Replica) newRecorder(cfg Config) (*record.Recorder, error) {
 		Replica:    r.manager.Incarnation(),
 		MaxPayload: cfg.Cluster.FramesBytes,
 		Logger:     r.log,
+		Observer:   r.metrics,
 	}), nil
 }
