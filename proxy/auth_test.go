@@ -313,7 +313,11 @@ func TestAStatelessStreamEndsWithTheTokenAndAnAnswerDoesNot(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, `{"jsonrpc":"2.0",`)
 			flush(w)
-			_, _ = io.WriteString(w, <-messages)
+			select {
+			case text := <-messages:
+				_, _ = io.WriteString(w, text)
+			case <-r.Context().Done():
+			}
 		}
 		return true
 	})
