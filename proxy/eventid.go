@@ -18,6 +18,7 @@ const maxEventID = 512
 //
 //	g.<claim>.<position>                       the session's own stream
 //	g.<claim>.<position>.<version>             the same, of an upstream session that is gone on with by ids of its own
+//	g.<claim>.<position>.<version>.<listener>  no event, but where a stream begins that is opened or resumed
 //	p.<owner>.<number>.<position>.<request>    the answer to one request, which the replica <owner> reads
 //	a.<owner>.<number>.<position>.<request>    its last event, the response itself: nothing follows
 //
@@ -27,6 +28,7 @@ type eventID struct {
 	position int64
 	claim    int64  // of the own stream: the reader's, under which the event was sent
 	version  int64  // of the own stream: of the record whose upstream session said it, when that has ids of its own; else 0
+	listener int64  // of the own stream: who is told where it begins; no two are told the same. 0: of an event
 	owner    string // of an answer: the random part of the incarnation that reads it from the upstream
 	request  mcp.ID // of an answer
 	last     bool   // of an answer: nothing follows
@@ -42,8 +44,11 @@ func (e eventID) String() string {
 	position := strconv.FormatInt(e.position, 36)
 	if e.stream == cluster.OwnStream {
 		text := cluster.OwnStream + "." + strconv.FormatInt(e.claim, 36) + "." + position
-		if e.version != 0 {
+		if e.version != 0 || e.listener != 0 {
 			text += "." + strconv.FormatInt(e.version, 36)
+		}
+		if e.listener != 0 {
+			text += "." + strconv.FormatInt(e.listener, 36)
 		}
 		return text
 	}
@@ -64,10 +69,13 @@ func parseEventID(text string) (eventID, bool) {
 	}
 	var e eventID
 	switch parts := strings.Split(text, "."); {
-	case (len(parts) == 3 || len(parts) == 4) && parts[0] == cluster.OwnStream:
+	case len(parts) >= 3 && len(parts) <= 5 && parts[0] == cluster.OwnStream:
 		e = eventID{stream: cluster.OwnStream, claim: parseNumber(parts[1]), position: parseNumber(parts[2])}
-		if len(parts) == 4 {
+		if len(parts) > 3 {
 			e.version = parseNumber(parts[3])
+		}
+		if len(parts) > 4 {
+			e.listener = parseNumber(parts[4])
 		}
 	case len(parts) == 5 && (parts[0] == "p" || parts[0] == "a") && isOwner(parts[1]):
 		request, err := base64.RawURLEncoding.DecodeString(parts[4])

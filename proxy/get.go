@@ -117,7 +117,9 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 		}
 	}
 	if after == nil {
+		l.id.listener = state.Listener
 		l.prime(x.record.Revision, x.p.retry())
+		l.id.listener = 0
 	} else if state, err = x.catchUp(ctx, l, state, *after); err != nil {
 		return nil, err
 	}
@@ -156,7 +158,9 @@ func (x *exchange) claimListening(ctx context.Context) (cluster.StreamState, err
 // catchUp gives a listener that resumes what it has missed, as far as one look goes; the follower goes on from there. It returns the state
 // that it has come to.
 func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.StreamState, after eventID) (cluster.StreamState, error) {
-	l.tell(x.record.Revision, after, x.p.retry())
+	told := after
+	told.listener = state.Listener
+	l.tell(x.record.Revision, told, x.p.retry())
 	var page cluster.EventPage
 	for begun := time.Now(); ; {
 		l.number, l.position = state.Listener, after.position
@@ -217,6 +221,7 @@ func streamRefusal(err error) error {
 // streamTo answers with a listener's stream.
 func (x *exchange) streamTo(l *listener) *http.Response {
 	x.streamed = true
+	x.w.together = mcp.Primes(x.record.Revision)
 	x.p.follower.add(l)
 	return &http.Response{
 		StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: -1,

@@ -155,6 +155,7 @@ func (x *exchange) answeredByStream(ctx context.Context, cancel context.CancelCa
 	// This request's end is not the stream's.
 	unlink := context.AfterFunc(x.p.cut, func() { cancel(errDraining) })
 	s := newAnswerStream(x.call, lease, x.msg, func(cause error) { unlink(); cancel(cause) })
+	x.w.together = s.primes
 	upstream := res.Body
 	res.Body = &streamBody{
 		source: s, keepAlive: x.p.keepAlive(), settle: settleTime, gone: x.r.Context().Done(), ended: lease.Ended(),

@@ -16,6 +16,9 @@ type responseWriter struct {
 	cors    http.Header
 	status  int   // 0 until the header was sent
 	written int64 // bytes of body
+	// together sends the header with the first bytes of the body, which come at once: a client whose connection breaks between the two
+	// would know of a stream, but not how to go on with it.
+	together bool
 }
 
 func newResponseWriter(w http.ResponseWriter, timeout time.Duration) *responseWriter {
@@ -50,6 +53,9 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 
 // FlushError is what http.ResponseController calls.
 func (w *responseWriter) FlushError() error {
+	if w.together && w.written == 0 {
+		return nil
+	}
 	w.extend()
 	return w.control.Flush()
 }
