@@ -39,6 +39,7 @@
 //   - A stream ends when its session does: at once at the replica that ended it, within one lease validity elsewhere.
 //   - Slow clients are cut (reading and writing have rolling deadlines); a healthy stream never is, however idle.
 //   - A stream costs at most two goroutines besides those of net/http, and nothing grows with the length of a stream.
+//   - A recording (recording.go, package record) keeps no request waiting, and has no header in it.
 //
 // A client that disconnects cancels nothing in the eras with sessions, and its HTTP request at the upstream in the one without.
 // Informational (1xx) answers are not passed on.

@@ -107,6 +107,7 @@ func (b *bench) throughReplicas(ctx context.Context, r revision) (found results,
 	defer func() { err = errors.Join(err, upstream.Close()) }()
 	d, err := deployment.Start(ctx, deployment.Options{
 		Executable: b.product, RedisURL: store.URL(), Upstream: upstream.URL(),
+		Args: []string{"--recording=full"}, // it changes nothing that a client sees
 	})
 	if err != nil {
 		return nil, nil, err
