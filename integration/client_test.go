@@ -24,9 +24,9 @@ type client struct {
 }
 
 // connect opens a session at the endpoint in the given protocol revision; empty for what the client prefers.
-func connect(t *testing.T, endpoint, revision string) *client {
+func connect(t *testing.T, endpoint, revision string, change ...func(*mcp.StreamableClientTransport)) *client {
 	t.Helper()
-	c := newClient(t, endpoint, revision)
+	c := newClient(t, endpoint, revision, change...)
 	t.Cleanup(func() {
 		// The test may have closed the session, or the servers may be gone by now.
 		_ = c.Close()
@@ -34,7 +34,7 @@ func connect(t *testing.T, endpoint, revision string) *client {
 	return c
 }
 
-func newClient(t *testing.T, endpoint, revision string) *client {
+func newClient(t *testing.T, endpoint, revision string, change ...func(*mcp.StreamableClientTransport)) *client {
 	t.Helper()
 	// Buffered, so that a message nobody waits for blocks nothing.
 	c := &client{
@@ -67,9 +67,11 @@ func newClient(t *testing.T, endpoint, revision string) *client {
 	// A transport of its own, so that connections kept open end with the test.
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	session, err := sdk.Connect(ctx,
-		&mcp.StreamableClientTransport{Endpoint: endpoint, HTTPClient: &http.Client{Transport: transport}},
-		&mcp.ClientSessionOptions{ProtocolVersion: revision})
+	streamable := &mcp.StreamableClientTransport{Endpoint: endpoint, HTTPClient: &http.Client{Transport: transport}}
+	for _, c := range change {
+		c(streamable)
+	}
+	session, err := sdk.Connect(ctx, streamable, &mcp.ClientSessionOptions{ProtocolVersion: revision})
 	if err != nil {
 		t.Fatalf("connect to %s: %v", endpoint, err)
 	}
