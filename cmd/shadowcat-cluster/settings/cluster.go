@@ -9,7 +9,8 @@ import (
 )
 
 // Which field of the session limits a setting stands for.
-func clusterMaxSessions(c *cluster.Config) *int                 { return &c.MaxSessions }
+func clusterMaxSessions(c *cluster.Config) *int { return &c.MaxSessions }
+
 func clusterMaxSessionsPerPrincipal(c *cluster.Config) *int     { return &c.MaxSessionsPerPrincipal }
 func clusterCreateRatePerPrincipal(c *cluster.Config) *int      { return &c.CreateRatePerPrincipal }
 func clusterIdleTimeout(c *cluster.Config) *time.Duration       { return &c.IdleTimeout }
