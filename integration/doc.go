@@ -10,6 +10,7 @@
 //   - [github.com/tapwire/shadowcat-cluster/integration/rediscluster]: a Redis Cluster of one's own
 //   - [github.com/tapwire/shadowcat-cluster/integration/lossyproxy]: what a network does between a client and a Redis
 //   - [github.com/tapwire/shadowcat-cluster/integration/authority]: certificates for tests
+//   - [github.com/tapwire/shadowcat-cluster/integration/issuer]: an authorization server for tests
 //   - [github.com/tapwire/shadowcat-cluster/integration/everything]: the upstream, the Go SDK's everything-server
 //   - [github.com/tapwire/shadowcat-cluster/integration/upstreamserver]: an upstream to be killed, whose effects can be counted
 //   - [github.com/tapwire/shadowcat-cluster/integration/tsclient]: clients of the official TypeScript SDK
