@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,7 +37,7 @@ const (
 func TestAFloodOfSessionsHarmsNobodyElse(t *testing.T) {
 	i := newIssuer(t)
 	d := newDeployment(t, newRedis(t, redisOptions).URL(), newUpstream(t).URL(),
-		asksFor(i, "--max-sessions", fmt.Sprint(floodCap), "--evict-min-idle", floodIdle)...)
+		asksFor(i, "--max-sessions", strconv.Itoa(floodCap), "--evict-min-idle", floodIdle)...)
 	// Past the front, which is no part of the product and shares the machine.
 	var urls []string
 	for _, r := range d.Replicas {

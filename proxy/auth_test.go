@@ -48,7 +48,7 @@ func gated(t *testing.T, cfg auth.Config) func(*proxy.Config) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithCancel(context.Background())
+		ctx, stop := context.WithCancel(context.Background()) //nolint:usetesting // it must end after the test's own context
 		var running sync.WaitGroup
 		running.Go(func() { _ = g.Run(ctx) })
 		t.Cleanup(func() {
@@ -95,11 +95,20 @@ func unknownToken(t *testing.T) string {
 	return token.Reveal()
 }
 
-// talking opens a session of alice at the first of two replicas, with a stream of its own and one of an answer.
-func talking(t *testing.T, i *issuer.Issuer) (k *talker, a, b *node, session string, own, answer *stream, messages chan string) {
+// conversation is a session of alice, opened at the first of two replicas, with a stream of its own and one of an answer.
+type conversation struct {
+	upstream *talker
+	a, b     *node
+	session  string
+	own      *stream
+	answer   *stream
+	messages chan<- string // of the answer
+}
+
+func newConversation(t *testing.T, i *issuer.Issuer) conversation {
 	t.Helper()
-	messages = make(chan string, 100)
-	k = &talker{}
+	messages := make(chan string, 100)
+	k := &talker{}
 	k.upstream = newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
 		if got.msg.Method != "tools/call" {
 			return k.handle(w, r, got)
@@ -107,58 +116,56 @@ func talking(t *testing.T, i *issuer.Issuer) (k *talker, a, b *node, session str
 		answerWith(w, r, messages)
 		return true
 	})
-	f := newFleet(t, k.url)
-	a, b = f.nodes(asksFor(t, i))
+	c := conversation{upstream: k, messages: messages}
+	c.a, c.b = newFleet(t, k.url).nodes(asksFor(t, i))
 	alice := i.Token("alice")
-	session = a.openSessionAs(alice)
-	own = get(a.url, session).as(alice).stream(t)
+	c.session = c.a.openSessionAs(alice)
+	c.own = get(c.a.url, c.session).as(alice).stream(t)
 	k.say(news(1))
-	own.wants(news(1))
-	answer = post(a.url, session, callBody).as(alice).stream(t)
+	c.own.wants(news(1))
+	c.answer = post(c.a.url, c.session, callBody).as(alice).stream(t)
 	send(messages, progress(1))
-	answer.wants(progress(1))
-	return k, a, b, session, own, answer, messages
+	c.answer.wants(progress(1))
+	return c
+}
+
+// wantsToBeUnknown wants a request to be answered like the same one for a session that never was.
+func wantsToBeUnknown(t *testing.T, name string, r request, status int) {
+	t.Helper()
+	names := func(h http.Header) []string { return slices.Sorted(maps.Keys(h)) }
+	got, want := r.send(t), r.with("Mcp-Session-Id", unknownToken(t)).send(t)
+	if got.status != status || got.status != want.status || got.body != want.body || !slices.Equal(names(got.header), names(want.header)) {
+		t.Errorf("%s: %d %s %v; with an unknown session: %d %s %v, want %d", name, got.status, got.body, got.header, want.status, want.body, want.header, status)
+	}
 }
 
 func TestASessionTokenIsNothingWithoutItsPrincipal(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
-	k, a, b, session, own, answer, messages := talking(t, i)
+	c := newConversation(t, i)
 	mallory := i.Token("mallory")
-	unknown := unknownToken(t)
-	before := len(k.requests())
-	for _, at := range []*node{a, b, a} {
-		for name, request := range inSession(at.url, session, own, answer) {
-			got := request.as(mallory).send(t)
-			want := request.as(mallory).with("Mcp-Session-Id", unknown).send(t)
-			if got.status != http.StatusNotFound || got.body != want.body || !slices.Equal(names(got.header), names(want.header)) {
-				t.Errorf("%s with another's token: %d %s %v; an unknown session: %d %s %v",
-					name, got.status, got.body, got.header, want.status, want.body, want.header)
-			}
-			got = request.send(t)
-			want = request.with("Mcp-Session-Id", unknown).send(t)
-			if got.status != http.StatusUnauthorized || got.body != want.body || !slices.Equal(names(got.header), names(want.header)) {
-				t.Errorf("%s without a token: %d %s; an unknown session: %d %s", name, got.status, got.body, want.status, want.body)
-			}
+	before := len(c.upstream.requests())
+	for _, at := range []*node{c.a, c.b, c.a} {
+		for name, request := range inSession(at.url, c.session, c.own, c.answer) {
+			wantsToBeUnknown(t, name+" with another's token", request.as(mallory), http.StatusNotFound)
+			wantsToBeUnknown(t, name+" without a token", request, http.StatusUnauthorized)
 		}
 	}
-	if after := len(k.requests()); after != before {
+	if after := len(c.upstream.requests()); after != before {
 		t.Errorf("the upstream got %d of these requests", after-before)
 	}
-	if status := a.status(session); status != cluster.StatusActive {
+	if status := c.a.status(c.session); status != cluster.StatusActive {
 		t.Errorf("the session is %s", status)
 	}
 	// Its owner noticed nothing.
-	k.say(news(2))
-	own.wants(news(2))
-	send(messages, result)
-	answer.wantsRest(result)
-	if got := del(b.url, session).as(i.Token("alice")).send(t); got.status != http.StatusNoContent {
+	c.upstream.say(news(2))
+	c.own.wants(news(2))
+	send(c.messages, result)
+	c.answer.wantsRest(result)
+	if got := del(c.b.url, c.session).as(i.Token("alice")).send(t); got.status != http.StatusNoContent {
 		t.Errorf("DELETE by its owner: %d %s", got.status, got.body)
 	}
 }
-
-func names(h http.Header) []string { return slices.Sorted(maps.Keys(h)) }
 
 func TestWithoutATokenThereIsOnlyAChallenge(t *testing.T) {
 	t.Parallel()
@@ -271,8 +278,9 @@ func TestAnAnswersStreamEndsWithTheTokenAndGoesOnWithANewOne(t *testing.T) {
 	if again := s.resume(b.replica, session).as(i.Token("mallory")).send(t); again.status != http.StatusNotFound {
 		t.Errorf("resumed with another's token: %d %s", again.status, again.body)
 	}
-	send(messages, progress(4), result)
-	s.resume(b.replica, session).as(i.Token("alice")).stream(t).wantsRest(progress(4), result)
+	rest := append(progresses(4, 6), result)
+	send(messages, rest...)
+	s.resume(b.replica, session).as(i.Token("alice")).stream(t).wantsRest(rest...)
 }
 
 // wantsEndAt wants a stream, which has just ended, to have ended when its token did.

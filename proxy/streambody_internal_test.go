@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func TestAStreamThatAlwaysHasMoreExpiresToo(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for p := make([]byte, 100); ; {
 		n, err := b.Read(p)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil || time.Now().After(deadline) {

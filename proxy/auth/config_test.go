@@ -71,12 +71,6 @@ func TestConfigurationIsChecked(t *testing.T) {
 		{header, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::/0")} }, "auth.trusted_proxies: ::/0 is everybody"},
 		{header, func(c *auth.Config) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:0:0/96")} }, "auth.trusted_proxies: 0.0.0.0/0 is everybody"},
 
-		{auth.Config{}, func(c *auth.Config) { c.Issuer = jwt.Issuer }, "auth.issuer: is used only with auth.mode jwt; set that, or leave it out"},
-		{auth.Config{}, func(c *auth.Config) { c.Audiences = jwt.Audiences }, "auth.audience: is used only with"},
-		{auth.Config{}, func(c *auth.Config) { c.Header = header.Header }, "auth.header: is used only with auth.mode header"},
-		{jwt, func(c *auth.Config) { c.TrustedProxies = header.TrustedProxies }, "auth.trusted_proxies: is used only with"},
-		{header, func(c *auth.Config) { c.RequiredScopes = []string{"tools"} }, "auth.required_scopes: is used only with"},
-
 		{auth.Config{}, func(c *auth.Config) { c.UpstreamToken = "keep" }, `auth.upstream_token: "keep" is not known; want pass, strip or replace`},
 		{auth.Config{}, func(c *auth.Config) { c.UpstreamToken = auth.UpstreamReplace }, "auth.upstream_token_file: not set"},
 		{auth.Config{}, func(c *auth.Config) { c.UpstreamTokenFile = "/file" }, "auth.upstream_token_file: is used only with auth.upstream_token replace"},
@@ -108,5 +102,29 @@ func TestEverythingThatIsWrongIsReportedAtOnce(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), name+": ") {
 			t.Errorf("%s is not named: %v", name, err)
 		}
+	}
+}
+
+// Whoever forgets the mode, or names another one, would let in others than they think.
+func TestSettingsOfAnotherModeAreRefused(t *testing.T) {
+	t.Parallel()
+	jwt, header := jwtConfig(nil), headerConfig(t, "10.0.0.0/8")
+	for want, cfg := range map[string]auth.Config{
+		"auth.issuer: is used only with auth.mode jwt; set that, or leave it out": {Issuer: jwt.Issuer},
+		"auth.audience: is used only with auth.mode jwt":                          {Audiences: jwt.Audiences},
+		"auth.jwks_url: is used only with auth.mode jwt":                          {JWKSURL: jwt.JWKSURL},
+		"auth.algorithms: is used only with auth.mode jwt":                        {Algorithms: []string{"ES256"}},
+		"auth.required_scopes: is used only with auth.mode jwt":                   {RequiredScopes: []string{"tools"}},
+		"auth.resource: is used only with auth.mode jwt":                          {Resource: jwt.Resource},
+		"auth.header: is used only with auth.mode header":                         {Header: header.Header},
+		"auth.trusted_proxies: is used only with auth.mode header":                {TrustedProxies: header.TrustedProxies},
+	} {
+		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("the error is %v, want %s", err, want)
+		}
+	}
+	jwt.Header = header.Header
+	if err := jwt.Validate(); err == nil {
+		t.Error("a header is taken for what it is not with tokens")
 	}
 }

@@ -115,13 +115,9 @@ func setUpstreamToken(s *Settings, values []string) error {
 }
 
 func setTrustedProxies(s *Settings, values []string) error {
-	var (
-		networks []netip.Prefix
-		errs     []error
-	)
-	for _, v := range values {
-		network, err := auth.ParseTrustedProxy(v)
-		networks, errs = append(networks, network), append(errs, err)
+	networks, errs := make([]netip.Prefix, len(values)), make([]error, len(values))
+	for i, v := range values {
+		networks[i], errs[i] = auth.ParseTrustedProxy(v)
 	}
 	s.Auth.TrustedProxies = networks
 	return errors.Join(errs...)
