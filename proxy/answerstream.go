@@ -25,9 +25,11 @@ const (
 	keepBatch = 64
 	// settleTime is how long an answer that has just begun waits for its first message, so that they leave together.
 	settleTime = 2 * time.Millisecond
-	// keepRetry is the pause, and keepTries the number, of attempts to store the end of a stream while the store is away.
-	keepRetry = 500 * time.Millisecond
-	keepTries = 60
+	// keepRetry is the first pause between attempts to store the end of a stream while the store is away, maxKeepRetry the longest. After
+	// keepFor, as long as anything is kept by default, nobody could resume it any more.
+	keepRetry    = 500 * time.Millisecond
+	maxKeepRetry = 5 * time.Second
+	keepFor      = 5 * time.Minute
 )
 
 // answerStream is the answer to one request that is a stream of events. This replica reads it from the upstream to its end,
@@ -286,7 +288,8 @@ func (s *answerStream) finish(ctx context.Context) {
 
 // keepEnd stores what is not stored of a stream that is over and may be needed elsewhere. While the store is away it tries again.
 func (s *answerStream) keepEnd(ctx context.Context) {
-	for try := 0; ; try++ {
+	wait := keepRetry
+	for begun := time.Now(); ; wait = min(2*wait, maxKeepRetry) {
 		s.mu.Lock()
 		needed := s.keeping || s.left
 		s.mu.Unlock()
@@ -298,8 +301,9 @@ func (s *answerStream) keepEnd(ctx context.Context) {
 			return
 		}
 		s.offer() // whoever listens here must not wait for the store
-		if try == keepTries || !pause(ctx, keepRetry) {
-			s.call.log().Warn("the end of an answer could not be stored: whoever resumes it is told that its request may have run", "error", err)
+		s.lease.Release() // the request is answered, whether or not that is stored
+		if time.Since(begun) > keepFor || !pause(ctx, wait) {
+			s.call.log().Warn("the end of an answer could not be stored: nobody can resume it", "error", err)
 			return
 		}
 	}

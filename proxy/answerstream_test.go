@@ -96,6 +96,9 @@ func TestABrokenAnswerGoesOnAtAnyReplica(t *testing.T) {
 			if !tt.isUnnoticed {
 				first.drop()
 			}
+			if tt.before == len(all) {
+				f.stored(token, first, 1+tt.had) // the replica has noticed: what is complete before that is kept nowhere
+			}
 			send(messages, all[tt.had:tt.before]...)
 			if tt.before == len(all) {
 				f.stored(token, first, 1+tt.before+1)

@@ -312,7 +312,7 @@ func TestAListenersStreamEndsWithTheToken(t *testing.T) {
 func TestAStatelessStreamEndsWithTheTokenAndAnAnswerDoesNot(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
-	messages := make(chan string, 10)
+	messages, rest := make(chan string, 10), make(chan string, 1)
 	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
 		switch got.msg.Method {
 		case "tools/call":
@@ -322,7 +322,7 @@ func TestAStatelessStreamEndsWithTheTokenAndAnAnswerDoesNot(t *testing.T) {
 			_, _ = io.WriteString(w, `{"jsonrpc":"2.0",`)
 			flush(w)
 			select {
-			case text := <-messages:
+			case text := <-rest:
 				_, _ = io.WriteString(w, text)
 			case <-r.Context().Done():
 			}
@@ -338,9 +338,9 @@ func TestAStatelessStreamEndsWithTheTokenAndAnAnswerDoesNot(t *testing.T) {
 	slow := post(r.url, "", strings.Replace(callBody, "tools/call", "tools/list", 1)).with("Mcp-Protocol-Version", mcp.Revision20260728).as(bearer).open(t)
 	s.wantsRest()
 	wantsEndAt(t, end)
-	send(messages, `"id":7,"result":{}}`)
-	if rest, err := io.ReadAll(slow.Body); err != nil || string(rest) != `{"jsonrpc":"2.0","id":7,"result":{}}` {
-		t.Errorf("the answer is %q, %v", rest, err)
+	send(rest, `"id":7,"result":{}}`)
+	if body, err := io.ReadAll(slow.Body); err != nil || string(body) != `{"jsonrpc":"2.0","id":7,"result":{}}` {
+		t.Errorf("the answer is %q, %v", body, err)
 	}
 }
 

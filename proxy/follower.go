@@ -18,6 +18,8 @@ const (
 	tendInterval = time.Second
 	// takeoversAtOnce is how many streams whose reader died this replica opens anew at the same time.
 	takeoversAtOnce = 16
+	// takeoverTime is how long an upstream may take to open one of them; then it is another one's turn.
+	takeoverTime = 5 * time.Second
 	// beginTime is how long an answer may take to be stored, beyond Config.KeepAfter, after its client broke off.
 	beginTime = 2 * time.Second
 )
@@ -181,7 +183,10 @@ func (p *Proxy) takeOver(l *listener, from int64) {
 	if state.Reader != p.incarnation {
 		return
 	}
-	r, refused, err := p.readOwn(p.background, l.call, lease, state)
+	// One upstream that hangs must not keep the streams of others waiting.
+	ctx, cancel := context.WithTimeout(p.background, takeoverTime)
+	defer cancel()
+	r, refused, err := p.readOwn(ctx, l.call, lease, state)
 	switch {
 	case err != nil:
 		l.call.log().Debug("a session's own stream could not be taken over", "error", err) // it is tried again

@@ -112,7 +112,19 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	if x.era == mcp.EraSession {
 		h.Del("Accept-Encoding") // the answer must be read
 	}
+	unreplayable(h)
 	x.p.cfg.Auth.Outbound(h)
+}
+
+// unreplayable keeps net/http from sending a request twice by itself: it does that with a POST that has one of these headers, by its
+// canonical name, and whose connection broke after it was sent. Upstreams read a name in any case.
+func unreplayable(h http.Header) {
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values := h[name]; len(values) > 0 {
+			delete(h, name)
+			h[strings.ToLower(name)] = values
+		}
+	}
 }
 
 // checkAnswer refuses answers that must not reach a client.

@@ -16,7 +16,7 @@ const (
 	checkInterval = 5 * time.Second
 	// blindReading is for how long a stream without a client here is read on while the store cannot be asked: it may be another's by
 	// then, whom the upstream refuses as long as this one reads.
-	blindReading = 30 * time.Second
+	blindReading = 5 * time.Second
 	// maxDoubted bounds how many streams are in doubt. Of more than that some are read by nobody until this replica is asked for them.
 	maxDoubted = 10_000
 )

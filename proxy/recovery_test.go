@@ -370,3 +370,53 @@ type taker struct {
 func (h *taker) Header() http.Header         { return h.header }
 func (h *taker) Write(b []byte) (int, error) { return h.body.Write(b) }
 func (h *taker) WriteHeader(int)             {}
+
+// net/http would send a request again by itself that has one of these headers.
+func TestWhatClientsCallIdempotentIsNotRepeatedEither(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
+		if got.msg.Method != "tools/call" {
+			return false
+		}
+		asked.Add(1)
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_ = conn.Close()
+		}
+		return true
+	})
+	r := newFleet(t, u.url).node()
+	token := r.openSession()
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		asked.Store(0)
+		wantsAnswer(t, post(r.url, token, call(6, "ping", "{}")).send(t)) // there is a connection to use again
+		got := post(r.url, token, call(7, "tools/call", "{}")).with(name, "k").send(t)
+		wantsMayHaveRun(t, []string{got.body}, "7")
+		requests := u.requests()
+		if asked.Load() != 1 || requests[len(requests)-1].header.Get(name) != "k" {
+			t.Errorf("%s: the upstream was asked %d times, with %v", name, asked.Load(), requests[len(requests)-1].header)
+		}
+	}
+}
+
+// A client's answer belongs to the upstream session that has asked, and to no other.
+func TestAnAnswerToALostSessionReachesNoOther(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	_, a, b, token := listening(t, k)
+	k.lose()
+	before := len(k.requests())
+	if got := post(b.url, token, `{"jsonrpc":"2.0","id":1,"result":{"to":"the first"}}`).send(t); got.status != http.StatusAccepted {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	wantsAnswer(t, post(a.url, token, call(7, "tools/call", "{}")).send(t)) // it recovers the session
+	answers := 0
+	for _, got := range k.requests()[before:] {
+		if strings.Contains(got.body, "the first") {
+			answers++
+		}
+	}
+	if answers != 1 {
+		t.Errorf("the answer reached the upstream %d times, want 1: the time that it was answered with 404", answers)
+	}
+}

@@ -132,7 +132,12 @@ func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
 	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, begun: x.started, session: x.record}
 	res, err := x.call.do(req.Context(), message{
 		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
+		bound: x.msg.Kind == mcp.KindResponse,
 	})
+	if x.msg.Kind == mcp.KindResponse && errors.Is(err, errSessionLost) && !x.p.cfg.NoRecover {
+		// Who asked is gone, and a new upstream session has not asked. The next request recovers the session.
+		return &http.Response{StatusCode: http.StatusAccepted, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody}, nil
+	}
 	if failed, ok := errors.AsType[*unanswered](err); ok {
 		x.sent.Store(failed.sent)
 	}
