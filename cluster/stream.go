@@ -30,6 +30,8 @@ type StreamClaim struct {
 	Owner string
 	// Listen makes the caller's client the listener: StreamState.Listener is its number then.
 	Listen bool
+	// After is the position that a new listener begins behind: what it has, or does not want. -1: the last one there is.
+	After int64
 	// Read makes the caller the reader when there is none, or when the reader's claim has the number From: the caller knows
 	// that its holder is dead.
 	Read bool
@@ -49,6 +51,9 @@ type StreamState struct {
 	Listener int64
 	// Last is the position of the last event stored, 0 when there is none.
 	Last int64
+	// Begins is the position that the latest listener began behind: up to there the one before it is to be sent what there is.
+	// ClaimStream leaves it out.
+	Begins int64
 	// Since is what Last was when the claim was taken: what an earlier reader has sent beyond it was never stored. StreamStates
 	// leaves it out.
 	Since int64

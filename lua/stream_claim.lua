@@ -3,19 +3,20 @@
 -- KEYS[1] session     HASH  the record
 -- KEYS[2] deadlines   ZSET  live sessions by their end
 -- KEYS[3] more        HASH  h the reader, k the number of its claim, c the number of the listener, l the last position, j the
---                           upstream's id of that, s what l was when the claim was taken
+--                           upstream's id of that, s what l was when the claim was taken, b where the listener begins
 -- ARGV[1] id, ARGV[2] owner: the replica's incarnation
 -- ARGV[3] listen: 1 or 0
 -- ARGV[4] read: 1 or 0, ARGV[5] from: the claim that may be taken from somebody else
 -- ARGV[6] lifetime ms         the backstop TTL of a live session
 -- ARGV[7] leeway ms          see leeway.inc.lua
 -- ARGV[8] max_age ms         0: never
+-- ARGV[9] after              the position that the listener begins behind, -1: the last one
 --
 -- Returns the reader ('' for none), its claim or the last one, the listener, the last position, the upstream's id of that, and
 -- what the last position was when the claim was taken; error NOTFOUND. Cost: O(1).
 local session, deadlines, more = KEYS[1], KEYS[2], KEYS[3]
 local id, owner, listen, read, from, lifetime = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local leeway, max_age = tonumber(ARGV[7]), tonumber(ARGV[8])
+local leeway, max_age, after = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 
 --include clock
 --include leeway
@@ -31,10 +32,11 @@ local since = known[6] or '0'
 local takes = read == '1' and reader ~= owner and (reader == '' or known[2] == from)
 if takes then reader, claim, since = owner, claim + 1, known[4] or '0' end
 if listen == '1' then listener = listener + 1 end
+if after == '-1' then after = known[4] or '0' end
 if listen == '1' or reader == owner then -- without a change, too: WAIT waits for writes of its own connection only
   redis.call('PERSIST', more) -- first: a permitted write opens a full server for the others
   if takes then redis.call('HSET', more, 'h', reader, 'k', claim, 's', since) end
-  if listen == '1' then redis.call('HSET', more, 'c', listener) end
+  if listen == '1' then redis.call('HSET', more, 'c', listener, 'b', after) end
   redis.call('PEXPIREAT', more, now + lifetime)
 end
 return { reader, claim, listener, tonumber(known[4] or 0), known[5] or '', tonumber(since) }

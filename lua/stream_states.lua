@@ -2,13 +2,13 @@
 --
 -- KEYS[1] deadlines   ZSET  live sessions by their end
 -- then for each session: its session HASH and its more HASH, of which h is the reader, k the number of its claim, c the number
--- of the listener, l the last position
+-- of the listener, l the last position, b where that listener begins
 -- ARGV[1] leeway ms          see leeway.inc.lua
 -- ARGV[2] max_age ms         0: never
 -- then the id of each, in the same order
 --
 -- Returns for each session: 1 (0: it does not live, and the rest is 0), the reader ('' for none), its claim or the last one, the
--- listener, the last position. Cost: O(1) a session.
+-- listener, the last position, where that listener begins. Cost: O(1) a session.
 local deadlines, leeway, max_age = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 
 --include clock
@@ -19,11 +19,11 @@ local now, reply = clock(), {}
 for i = 3, #ARGV do
   local session, more, id = KEYS[2 * i - 4], KEYS[2 * i - 3], ARGV[i]
   if lives(session, deadlines, id, leeway, max_age, now) then
-    local known = redis.call('HMGET', more, 'h', 'k', 'c', 'l')
+    local known = redis.call('HMGET', more, 'h', 'k', 'c', 'l', 'b')
     reply[#reply + 1], reply[#reply + 2] = 1, known[1] or ''
-    for n = 2, 4 do reply[#reply + 1] = tonumber(known[n] or 0) end
+    for n = 2, 5 do reply[#reply + 1] = tonumber(known[n] or 0) end
   else
-    for _ = 1, 5 do reply[#reply + 1] = 0 end
+    for _ = 1, 6 do reply[#reply + 1] = 0 end
   end
 end
 return reply

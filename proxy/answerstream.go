@@ -300,7 +300,7 @@ func (s *answerStream) keepEnd(ctx context.Context) {
 		if err == nil {
 			return
 		}
-		s.offer() // whoever listens here must not wait for the store
+		s.offer()         // whoever listens here must not wait for the store
 		s.lease.Release() // the request is answered, whether or not that is stored
 		if time.Since(begun) > keepFor || !pause(ctx, wait) {
 			s.call.log().Warn("the end of an answer could not be stored: nobody can resume it", "error", err)

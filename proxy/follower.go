@@ -121,8 +121,8 @@ func (f *follower) isBehind(ctx context.Context, l *listener, state cluster.Stre
 		return false
 	case state.Err != nil:
 		return false
-	case state.Listener != l.number:
-		l.end() // its client has opened another stream since
+	case state.Listener != l.number: // its client has opened another stream since
+		f.handOver(ctx, l, state)
 		return false
 	case state.Reader == f.p.incarnation && f.p.own.of(l.session) != nil:
 	default:
@@ -132,6 +132,18 @@ func (f *follower) isBehind(ctx context.Context, l *listener, state cluster.Stre
 		}
 	}
 	return state.Last > l.at()
+}
+
+// handOver gives a listener what came before the next one began, and ends it: no message is lost between the two, and none is on both.
+func (f *follower) handOver(ctx context.Context, l *listener, state cluster.StreamState) {
+	after := l.at()
+	if missing := state.Begins - after; state.Listener == l.number+1 && missing > 0 {
+		page := f.p.sessions.Events(ctx, []cluster.EventQuery{{
+			ID: l.session, Stream: cluster.OwnStream, After: after, Limit: int(min(missing, followPage)),
+		}})[0]
+		l.offer(after+1, page.Events) // none with an error
+	}
+	l.end()
 }
 
 // isUnread reports whether nobody reads: there is no reader, or it is dead.
@@ -225,8 +237,7 @@ func (f *follower) got(ctx context.Context, l *listener, after int64, page clust
 	case errors.Is(page.Err, cluster.ErrEventsGone):
 		f.gone(ctx, l)
 	case page.Err != nil: // another time
-	case l.isOwn() && page.Listener != l.number:
-		l.end()
+	case l.isOwn() && page.Listener != l.number: // the next look tells where it ends
 	case len(page.Events) > 0:
 		l.offer(after+1, page.Events)
 	case !l.isOwn():

@@ -96,8 +96,12 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 		}
 	}()
 	var state cluster.StreamState
+	begin := int64(-1) // from now on
+	if after != nil {
+		begin = after.position
+	}
 	err = x.untilStore(func() (err error) {
-		state, err = x.claimListening(ctx)
+		state, err = x.claimListening(ctx, begin)
 		return err
 	})
 	if err != nil {
@@ -140,10 +144,10 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 	return x.streamTo(l), nil
 }
 
-// claimListening makes the client the listener, and this replica the reader where nobody reads.
-func (x *exchange) claimListening(ctx context.Context) (cluster.StreamState, error) {
+// claimListening makes the client the listener to what follows a position, and this replica the reader where nobody reads.
+func (x *exchange) claimListening(ctx context.Context, after int64) (cluster.StreamState, error) {
 	p := x.p
-	claim := cluster.StreamClaim{ID: x.session, Owner: p.incarnation, Listen: true, Read: !p.isDraining()}
+	claim := cluster.StreamClaim{ID: x.session, Owner: p.incarnation, Listen: true, After: after, Read: !p.isDraining()}
 	state, err := p.sessions.ClaimStream(ctx, claim)
 	if err != nil || state.Reader == p.incarnation || p.isDraining() || !p.follower.isUnread(ctx, state.Reader) {
 		return state, err
@@ -180,7 +184,7 @@ func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.Strea
 		if !isAhead || time.Since(begun) > aheadWait || !pause(ctx, aheadPause) {
 			break
 		}
-		if state, err = x.claimListening(ctx); err != nil {
+		if state, err = x.claimListening(ctx, after.position); err != nil {
 			return state, refusalOf(err)
 		}
 	}

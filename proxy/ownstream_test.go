@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -571,5 +572,27 @@ func TestAMessageThatIsTooLargeToBeKeptHoldsUpNoOther(t *testing.T) {
 	got.wantsRest()
 	if again := got.resume(b.replica, token).send(t); again.status != http.StatusGone {
 		t.Errorf("after the last one before it: %d %s", again.status, again.body)
+	}
+}
+
+// What was said before a client listened anew is for the stream that it had then.
+func TestWhatComesBetweenTwoListenersIsOnOneOfThem(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	_, a, b, token := listening(t, k)
+	listen(t, a, token) // it reads from now on
+	for n := range 8 {
+		first := listen(t, b, token)
+		k.say(news(2*n + 1))
+		second := listen(t, a, token) // before b has looked, mostly
+		k.say(news(2*n + 2))
+		heard := append(first.rest(), second.message()) // rest waits for the end of the first
+		want := []string{news(2*n + 1), news(2*n + 2)}
+		if len(heard) == 1 { // it was said after the second had begun
+			heard = append(heard, second.message())
+		}
+		if !slices.Equal(heard, want) {
+			t.Fatalf("heard %v, want %v", heard, want)
+		}
 	}
 }

@@ -15,7 +15,7 @@ const statesPerScript = 100
 
 // stateParts is how many parts stream_states answers for each session, claimParts how many stream_claim does.
 const (
-	stateParts = 5
+	stateParts = 6
 	claimParts = 6
 )
 
@@ -28,7 +28,7 @@ func (s *Store) ClaimStream(ctx context.Context, c cluster.StreamClaim) (cluster
 	reply, _, err := s.acknowledged(ctx, call{
 		script: streamClaim,
 		keys:   []string{p.session(c.ID), p.deadlines(), p.more(c.ID)},
-		args:   []any{c.ID.String(), c.Owner, flag(c.Listen), flag(c.Read), c.From, s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds()},
+		args:   []any{c.ID.String(), c.Owner, flag(c.Listen), flag(c.Read), c.From, s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(), c.After},
 	})
 	if err != nil {
 		return cluster.StreamState{}, err
@@ -120,6 +120,7 @@ func decodeState(parts []any) cluster.StreamState {
 	var d decoder
 	lives := d.truth(parts[0])
 	state := d.streamState(parts[1:])
+	state.Begins = d.number(parts[5])
 	switch {
 	case d.err != nil:
 		return cluster.StreamState{Err: unavailable(d.err)}

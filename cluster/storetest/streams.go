@@ -18,6 +18,7 @@ var streamTests = map[string]func(*testing.T, *suite){
 	"the own stream is claimed by one of many at once":     streamConcurrent,
 	"a claim given up is anybody's":                        streamReleased,
 	"listeners of the own stream are numbered":             streamListeners,
+	"a listener begins where it says":                      streamBegins,
 	"only the reader stores events of the own stream":      streamStale,
 	"a new reader goes on where the old one was":           streamTakeover,
 	"the upstream's event id is that of the last event":    streamUpstreamEvent,
@@ -175,6 +176,28 @@ func streamListeners(t *testing.T, s *suite) {
 		t.Errorf("another stream: %+v and %+v, %v", appended, page, err)
 	}
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "c/1", Listen: true}, cluster.StreamState{Listener: 5, Reader: "a/1", Claim: 2, Last: 1})
+}
+
+func streamBegins(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	claim := s.read(made.ID, "a/1")
+	for _, step := range []struct{ after, want int64 }{{-1, 0}, {-1, 2}, {1, 1}, {-1, 6}} {
+		if _, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: "b/1", Listen: true, After: step.after}); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.state(made.ID); got.Begins != step.want {
+			t.Errorf("a listener behind %d begins behind %d, want %d", step.after, got.Begins, step.want)
+		}
+		last := s.state(made.ID).Last
+		s.mustAppendOwn(made.ID, claim, last+1, "one", "two")
+	}
+	if _, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: "b/1", After: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.state(made.ID); got.Begins != 6 {
+		t.Errorf("without a new listener, the latest begins behind %d, want 6", got.Begins)
+	}
 }
 
 func streamStates(t *testing.T, s *suite) {
