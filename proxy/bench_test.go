@@ -70,7 +70,7 @@ func benchReplica(b *testing.B, target *url.URL) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.Background()) //nolint:usetesting // it ends after the benchmark, in order
 	done := make(chan struct{})
 	go func() { defer close(done); _ = manager.Run(ctx) }()
 	server := httptest.NewServer(p)

@@ -67,7 +67,7 @@ func (o rude) Panicked(loop string) {
 func TestAnObserverThatPanicsHarmsNoTerm(t *testing.T) {
 	t.Parallel()
 	inElectorate(t, func(t *testing.T, w *electorate) {
-		a := w.candidate("a", func(cfg *sweeper.ElectionConfig) { cfg.Observer = rude{cfg.Observer.(*witness)} }).start()
+		a := w.candidate("a", func(cfg *sweeper.ElectionConfig) { cfg.Observer = rude{cfg.Observer.(*witness)} }).start() //nolint:errcheck,forcetypeassert // what candidate sets
 		w.awaitLeader(soon, a)
 		a.link.set(hanging)
 		w.pass(2 * ttl)
