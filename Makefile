@@ -33,7 +33,7 @@ build: ## compile bin/shadowcat-cluster
 
 .PHONY: test
 test: test-servers test-compiler test-npm ## run every test once; root on Debian gets redis-server, a C compiler and npm installed
-	@scripts/test.sh test -timeout 5m ./...
+	@scripts/test.sh test -timeout 10m ./...
 
 # Not targets for people: what the tests need beside Go. Without it they skip, and
 # say so; with CI=true that is a failure.

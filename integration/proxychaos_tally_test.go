@@ -32,6 +32,9 @@ type chaosTally struct {
 	sources map[string]string    // which client was sent the messages of a session of the upstream
 	faults  []string             // what must not be
 	events  map[string]int       // faults that were made, and what became of them
+
+	// isOrderly says that nothing dies: what is not refused is answered.
+	isOrderly bool
 }
 
 // chaosRow is what the clients of one kind have seen.
@@ -107,6 +110,9 @@ func (c *chaosTally) call(e chaosCall) {
 		c.effects[e.nonce] = e.ended
 	}
 	c.mu.Unlock()
+	if c.isOrderly && e.ended != endedOK && !slices.Contains(unsentReasons, e.ended) {
+		c.fault("%s: %s %s was lost, after %v: %s %s", e.client, e.tool, e.nonce, e.progress, e.ended, e.detail)
+	}
 	if e.ended == endedFailed {
 		c.fault("%s: %s %s failed: %s", e.client, e.tool, e.nonce, e.detail)
 	}

@@ -58,14 +58,8 @@ func TestProxyChaosLosesNoSession(t *testing.T) {
 func TestProxyChaosOfRollingRestartsLosesNoRequest(t *testing.T) {
 	t.Parallel()
 	w := newProxyChaosWorld(t, "--drain-delay", "1s")
+	w.tally.isOrderly = true
 	w.run(t, chaosSeconds(t), func(ctx context.Context, p *proxyChaos) { p.roll(ctx, w.replicas) })
-	w.tally.mu.Lock()
-	defer w.tally.mu.Unlock()
-	for kind, row := range w.tally.rows {
-		if broken := row.ended[endedBroken]; broken > 0 {
-			t.Errorf("%s: %d requests were lost", kind, broken)
-		}
-	}
 }
 
 // proxyChaosWorld is a store, upstreams and replicas behind a balancer.
@@ -86,7 +80,8 @@ func newProxyChaosWorld(t *testing.T, args ...string) *proxyChaosWorld {
 	for i := range 3 {
 		r, err := replica.New(replica.Options{
 			Executable: built(t, productBinary), ID: fmt.Sprintf("replica-%d", i), RedisURL: w.store.URL(storeUser),
-			Upstreams: chaosUpstreamFlags(w.upstreams), Args: append([]string{"--prefix", w.prefix, "--audit-stream", "100000"}, args...),
+			Upstreams: chaosUpstreamFlags(w.upstreams), // Without wait_replicas a failover may forget what had been acknowledged, and with it which messages had gone out.
+			Args:      append([]string{"--prefix", w.prefix, "--audit-stream", "100000", "--wait-replicas", "1"}, args...),
 		})
 		if err != nil {
 			t.Fatal(err)
