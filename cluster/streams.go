@@ -89,18 +89,25 @@ const (
 	// replicasDoubt is for how long after a look that failed, or that did not find this replica itself, nobody is taken for
 	// dead: after an outage of the store all need the time to say again that they live.
 	replicasDoubt = replicasFresh + 2*beatInterval
+	// maxAsked bounds what is remembered of whom Alive was asked about.
+	maxAsked = 1000
 )
 
 // replicaList is what a replica last heard about who lives.
 type replicaList struct {
 	turn    chan struct{} // holds one token while somebody looks or reads
+	looks   int           // how many there have been
 	at      time.Time     // of the last look
 	err     error         // of that
 	alive   []string
 	doubted time.Time // no one is taken for dead before this
+	// asked is how many looks there had been when somebody was first asked about: a replica that has just started is in no list that was
+	// read before.
+	asked map[string]int
 }
 
-// Alive reports whether a replica lives: owner is its incarnation, or just the random part of it. Answers may be a second old.
+// Alive reports whether a replica lives: owner is its incarnation, or just the random part of it. Answers may be a second old, except
+// that nobody is dead who was never asked about before: then it is looked up.
 // While it is not sure, because the store was away or does not know that this replica itself lives, nobody is dead.
 // Errors: [ErrStoreUnavailable].
 func (m *Manager) Alive(ctx context.Context, owner string) (bool, error) {
@@ -118,7 +125,8 @@ func (m *Manager) Alive(ctx context.Context, owner string) (bool, error) {
 		return false, fmt.Errorf("asking whether replica %s lives: %w: %w", owner, ErrStoreUnavailable, ctx.Err())
 	}
 	now := time.Now()
-	if now.Sub(r.at) >= replicasFresh {
+	isNew := r.askedAbout(owner) == r.looks && !slices.ContainsFunc(r.alive, is)
+	if isNew || now.Sub(r.at) >= replicasFresh {
 		m.look(context.WithoutCancel(ctx), r) // for all who wait, too
 	}
 	if r.err != nil {
@@ -127,10 +135,24 @@ func (m *Manager) Alive(ctx context.Context, owner string) (bool, error) {
 	return time.Now().Before(r.doubted) || slices.ContainsFunc(r.alive, is), nil
 }
 
+// askedAbout is how many looks there had been when an owner was first asked about. The caller has the turn.
+func (r *replicaList) askedAbout(owner string) int {
+	first, known := r.asked[owner]
+	switch {
+	case known:
+		return first
+	case r.asked == nil || len(r.asked) >= maxAsked:
+		r.asked = make(map[string]int)
+	}
+	r.asked[owner] = r.looks
+	return r.looks
+}
+
 // look asks the store who lives. The caller has the turn.
 func (m *Manager) look(ctx context.Context, r *replicaList) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
+	r.looks++
 	r.alive, r.err = m.store.Replicas(ctx)
 	r.at = time.Now()
 	if r.err != nil || !slices.Contains(r.alive, m.incarnation) {

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -263,6 +264,32 @@ func TestOneLookASecondTellsWhoLives(t *testing.T) {
 			t.Errorf("%d looks at the list in two seconds, want 2", list.looks)
 		}
 		w.wantAlive(m, m.Incarnation(), true, "itself, whatever the store says")
+	})
+}
+
+// A replica that has just started serves before others hear of it. They look before they take it for dead.
+func TestAReplicaThatHasJustStartedIsNotDead(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		m, list := w.listed()
+		w.wantAlive(m, "old/1", false, "before anybody has started")
+		w.pass(100 * time.Millisecond)
+		for _, incarnation := range []string{"new/1", "new/2"} {
+			if err := w.store.Beat(t.Context(), incarnation); err != nil {
+				t.Fatal(err)
+			}
+			w.wantAlive(m, incarnation, true, "when it has just started")
+		}
+		looks := list.looks
+		for range 20 {
+			w.wantAlive(m, "old/1", false, "of whom that is known")
+			w.wantAlive(m, "new/1", true, "of whom that is known")
+		}
+		for i := range 2000 {
+			w.wantAlive(m, fmt.Sprintf("bogus/%d", i), false, "that never was")
+		}
+		if list.looks != looks+2000 {
+			t.Errorf("%d looks for 2000 that were not asked about before", list.looks-looks)
+		}
 	})
 }
 
