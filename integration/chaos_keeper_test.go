@@ -15,72 +15,70 @@ const (
 	keepPause    = 200 * time.Millisecond
 )
 
-// keeper keeps sessions alive by telling the store of activity, and notices when one has ended all the same.
+// keeper keeps sessions alive by telling the store of activity, and notices when one has ended all the same. Each session has a
+// goroutine of its own: where a part of the store hangs, the sessions of the rest must not wait for it.
 type keeper struct {
 	store    cluster.Store
-	sessions []knownSession
+	sessions []*keptSession
 	alive    time.Duration // for how long a session must live after the store was told of activity
 	stop     context.CancelFunc
 	done     sync.WaitGroup
+}
 
-	// Of the goroutine, until done.
-	told    []time.Time // when the last call that was answered had been sent, of each session
-	lapsed  map[int]bool
-	harmed  []cluster.ID
-	calls   int
-	refused int
-	slowest time.Duration // between two calls that were answered
+// keptSession belongs to its goroutine, until that is done.
+type keptSession struct {
+	knownSession
+	told           time.Time // when the last call that was answered had been sent
+	lapsed, harmed bool
+	calls, refused int
+	slowest        time.Duration // between two calls that were answered
 }
 
 func newKeeper(t *testing.T, store cluster.Store, config cluster.Config) *keeper {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	k := &keeper{store: store, alive: config.IdleTimeout + config.ReportSlack, stop: stop, lapsed: make(map[int]bool)}
+	k := &keeper{store: store, alive: config.IdleTimeout + config.ReportSlack, stop: stop}
+	t.Cleanup(func() {
+		stop()
+		k.done.Wait()
+	})
 	for range keptSessions {
 		sent := time.Now()
 		session, err := newActive(t.Context(), store)
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.sessions, k.told = append(k.sessions, session), append(k.told, sent)
-	}
-	k.done.Go(func() { // ends with the test at the latest
-		for ctx.Err() == nil {
-			for i := range k.sessions {
-				k.touch(ctx, i)
+		kept := &keptSession{knownSession: session, told: sent}
+		k.sessions = append(k.sessions, kept)
+		k.done.Go(func() { // ends with the test at the latest
+			for ctx.Err() == nil && !kept.lapsed {
+				k.touch(ctx, kept)
+				pause(ctx, keepPause)
 			}
-			pause(ctx, keepPause)
-		}
-	})
-	t.Cleanup(func() {
-		stop()
-		k.done.Wait()
-	})
+		})
+	}
 	return k
 }
 
 // touch tells the store of activity. A session that is gone sooner than it may was harmed; one that the test itself has kept
-// waiting, because the store or the machine was busy, has ended as it should.
-func (k *keeper) touch(ctx context.Context, i int) {
-	if k.lapsed[i] {
+// waiting, because its part of the store or the machine was busy, has ended as it should.
+func (k *keeper) touch(ctx context.Context, kept *keptSession) {
+	if kept.lapsed {
 		return
 	}
 	sent := time.Now()
-	_, err := k.store.Lease(ctx, k.sessions[i].lease())
-	since := time.Since(k.told[i])
+	_, err := k.store.Lease(ctx, kept.lease())
+	since := time.Since(kept.told)
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		k.calls++
-		k.told[i] = sent
-		k.slowest = max(k.slowest, since)
+		kept.calls++
+		kept.told = sent
+		kept.slowest = max(kept.slowest, since)
 	case errors.Is(err, cluster.ErrNotFound):
-		k.lapsed[i] = true
-		if since < k.alive {
-			k.harmed = append(k.harmed, k.sessions[i].ID)
-		}
+		kept.lapsed, kept.harmed = true, since < k.alive
 	default:
-		k.refused++
+		kept.refused++
 	}
 }
 
@@ -89,15 +87,21 @@ func (k *keeper) end(t *testing.T) {
 	t.Helper()
 	k.stop()
 	k.done.Wait()
-	for i := range k.sessions { // what happened since the last time
-		k.touch(t.Context(), i)
-	}
-	for _, id := range k.harmed {
-		t.Errorf("session %s ended less than %s after the store was told of activity", id, k.alive)
+	var calls, refused, lapsed int
+	var slowest time.Duration
+	for _, kept := range k.sessions {
+		k.touch(t.Context(), kept) // what happened since the last time
+		calls, refused, slowest = calls+kept.calls, refused+kept.refused, max(slowest, kept.slowest)
+		if kept.lapsed {
+			lapsed++
+		}
+		if kept.harmed {
+			t.Errorf("session %s ended less than %s after the store was told of activity", kept.ID, k.alive)
+		}
 	}
 	t.Logf("%d sessions kept alive by %d calls, %d more failed; the longest gap was %s; %d lapsed",
-		keptSessions-len(k.lapsed), k.calls, k.refused, k.slowest.Round(time.Millisecond), len(k.lapsed))
-	if len(k.lapsed) == keptSessions {
+		keptSessions-lapsed, calls, refused, slowest.Round(time.Millisecond), lapsed)
+	if lapsed == keptSessions {
 		t.Error("no session was kept alive until the end: nothing was seen")
 	}
 }
