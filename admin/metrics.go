@@ -31,6 +31,9 @@ type Metrics struct {
 	requestSeconds *prometheus.HistogramVec
 
 	authRefusals *prometheus.CounterVec
+	refusals     *prometheus.CounterVec
+	recoveries   *prometheus.CounterVec
+	resumptions  *prometheus.CounterVec
 
 	leases map[cluster.LeaseOutcome]prometheus.Counter
 
@@ -69,6 +72,18 @@ func NewMetrics(build Build) *Metrics {
 			Namespace: namespace, Name: "auth_refusals_total",
 			Help: "Client requests that this replica refused because of who they are from, or because nobody could tell, by reason.",
 		}, []string{"reason"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "refusals_total",
+			Help: "Requests that this replica refused, by reason and by the setting that was reached.",
+		}, []string{"reason", "limit"}),
+		recoveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "recoveries_total",
+			Help: "Attempts of this replica to make a session anew that its upstream had lost, by outcome.",
+		}, []string{"outcome"}),
+		resumptions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Name: "resumptions_total",
+			Help: "Streams that clients wanted to go on with by Last-Event-ID, by outcome.",
+		}, []string{"outcome"}),
 		leases: make(map[cluster.LeaseOutcome]prometheus.Counter),
 		reportedSessions: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "reported_sessions_total",
@@ -111,7 +126,7 @@ func NewMetrics(build Build) *Metrics {
 		},
 	})
 	info.Set(1)
-	m.registry.MustRegister(info, m.requests, m.requestSeconds, m.authRefusals, leases,
+	m.registry.MustRegister(info, m.requests, m.requestSeconds, m.authRefusals, m.refusals, m.recoveries, m.resumptions, leases,
 		m.reportedSessions, m.unconfirmedSessions, m.reportSeconds, m.outages, m.outageSeconds, m.isAway,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.cleanup = newCleanupMetrics(m.registry)
@@ -133,6 +148,11 @@ type Request struct {
 	Duration time.Duration
 	// Denied is why authentication refused it, one of a few words; empty when it did not.
 	Denied string
+	// Upstream is the configured name; empty for the one without, and where there is none.
+	Upstream string
+	// Refused is why the proxy itself refused it, one of a few words, and Limit the setting that was reached, if it was for that. Each
+	// may be empty.
+	Refused, Limit string
 }
 
 // RequestDone counts a finished request.
@@ -143,7 +163,16 @@ func (m *Metrics) RequestDone(r Request) {
 	if r.Denied != "" {
 		m.authRefusals.WithLabelValues(r.Denied).Inc()
 	}
+	if r.Refused != "" {
+		m.refusals.WithLabelValues(r.Refused, cmp.Or(r.Limit, "none")).Inc()
+	}
 }
+
+// RecoveryDone counts an attempt to make a session anew that its upstream had lost.
+func (m *Metrics) RecoveryDone(outcome string) { m.recoveries.WithLabelValues(outcome).Inc() }
+
+// ResumptionDone counts a stream that a client wanted to go on with.
+func (m *Metrics) ResumptionDone(outcome string) { m.resumptions.WithLabelValues(outcome).Inc() }
 
 // LeaseDone counts a lease by its outcome.
 func (m *Metrics) LeaseDone(outcome cluster.LeaseOutcome) {

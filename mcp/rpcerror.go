@@ -36,6 +36,14 @@ const (
 	ReasonEventsGone          Reason = "events_gone"
 )
 
+// Reasons lists every reason.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonSessionRequired, ReasonSessionNotFound, ReasonRateLimited, ReasonTooManyPending, ReasonTooManyStreams, ReasonCapacity,
+		ReasonCreationRate, ReasonBodyTooLarge, ReasonStoreUnavailable, ReasonUpstreamUnavailable, ReasonMayHaveRun, ReasonEventsGone,
+	}
+}
+
 // Error is the error of a JSON-RPC answer.
 type Error struct {
 	Code    int

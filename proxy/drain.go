@@ -89,6 +89,12 @@ func (a *answerStreams) start(ctx context.Context, s *answerStream, body io.Read
 	}
 }
 
+func (a *answerStreams) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.all)
+}
+
 func (a *answerStreams) list() []*answerStream {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -26,6 +26,7 @@ type exchange struct {
 	upstream *upstream // nil until the path is known
 	identity auth.Identity
 	denied   string    // why nobody was let in; empty unless that is so
+	refused  refusal   // the answer, when it is the proxy's own
 	endpoint *endpoint // of the upstream, where the request goes; nil until that is known
 	era      mcp.Era
 	body     []byte
@@ -90,6 +91,8 @@ func (x *exchange) finish() {
 		Status:    x.w.status,
 		Duration:  time.Since(x.started),
 		Denied:    x.denied,
+		Refused:   x.refused.reason,
+		Limit:     x.refused.limit,
 	}
 	if info.Status == 0 {
 		info.Status = statusClientGone

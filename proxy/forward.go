@@ -156,7 +156,12 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 	case errors.As(err, &refused):
 		x.refuse(refused)
 	case errors.Is(err, errSessionLost):
-		x.p.endLost(x.detached(), x.session, x.upstream.Name, "recovery is off")
+		outcome, why := RecoveryOff, "recovery is off"
+		if !x.p.cfg.NoRecover {
+			outcome, why = RecoveryEnded, "it lost the new one, too"
+		}
+		x.p.cfg.Observer.RecoveryDone(outcome)
+		x.p.endLost(x.detached(), x.session, x.upstream.Name, why)
 		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errSessionEnded):
 		x.refuse(errSessionNotFound)

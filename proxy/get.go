@@ -73,17 +73,36 @@ func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Re
 	id, ok := parseEventID(last)
 	switch {
 	case !ok:
+		x.p.cfg.Observer.ResumptionDone(ResumptionEventsGone)
 		return nil, errEventsGone
 	case id.last:
+		x.p.cfg.Observer.ResumptionDone(ResumptionComplete)
 		return noMore(), nil
 	case id.stream == cluster.OwnStream:
-		return x.listen(req.Context(), lease, &id)
+		res, err := x.listen(req.Context(), lease, &id)
+		x.p.cfg.Observer.ResumptionDone(resumptionOf(res, err))
+		return res, err
 	default:
 		l := newListener(x.call, lease, id)
-		l.onLeave = func() { x.p.follower.remove(l) }
+		l.onLeave = func() {
+			x.p.follower.remove(l)
+			x.p.cfg.Observer.ResumptionDone(l.resumption())
+		}
 		l.prime(x.record.Revision, x.p.retry())
 		x.p.follower.readAll(req.Context(), []*listener{l})
 		return x.streamTo(l), nil
+	}
+}
+
+// resumptionOf is the outcome of resuming a session's own stream.
+func resumptionOf(res *http.Response, err error) Resumption {
+	switch refused, _ := errors.AsType[refusal](err); {
+	case err == nil && res.StatusCode == http.StatusOK:
+		return ResumptionResumed
+	case refused.reason == mcp.ReasonEventsGone:
+		return ResumptionEventsGone
+	default:
+		return ResumptionUnavailable
 	}
 }
 
@@ -226,13 +245,17 @@ func streamRefusal(err error) error {
 func (x *exchange) streamTo(l *listener) *http.Response {
 	x.streamed = true
 	x.w.together = mcp.Primes(x.record.Revision)
+	open := &x.p.streams.resumed
+	if l.isOwn() {
+		open = &x.p.streams.own
+	}
 	x.p.follower.add(l)
 	return &http.Response{
 		StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: -1,
 		Header: http.Header{"Content-Type": {mcp.MediaTypeEventStream}, "Cache-Control": {"no-cache, no-transform"}, "X-Accel-Buffering": {"no"}},
 		Body: &streamBody{
 			source: l, keepAlive: x.p.keepAlive(), gone: x.r.Context().Done(), ended: l.lease.Ended(), drained: x.p.draining,
-			onEnded: l.sessionEnded,
+			onEnded: l.sessionEnded, open: count(open),
 		},
 	}
 }

@@ -25,14 +25,15 @@ type listener struct {
 	news    signal
 
 	mu       sync.Mutex
-	position int64     // of the last event that was taken in
-	queue    []byte    // text for the client
-	over     bool      // nothing follows
-	fed      bool      // a reader of this replica gives it events as they come
-	opened   time.Time // when it was opened
-	heard    time.Time // when there last was something
-	looked   time.Time // when the follower last looked
-	onEnded  func()    // may be nil
+	position int64      // of the last event that was taken in
+	queue    []byte     // text for the client
+	over     bool       // nothing follows
+	fed      bool       // a reader of this replica gives it events as they come
+	opened   time.Time  // when it was opened
+	heard    time.Time  // when there last was something
+	looked   time.Time  // when the follower last looked
+	failed   mcp.Reason // why an answer could not be resumed; empty: it could
+	onEnded  func()     // may be nil
 	onLeave  func()
 }
 
@@ -130,6 +131,7 @@ func (l *listener) claimed(claim, version int64) {
 func (l *listener) fail(reason mcp.Reason, message string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.failed = reason
 	if !l.over && l.id.request != "" {
 		l.id.last = true // a client that wants more is told that there is none
 		l.write(mcp.Event{ID: l.idAt(l.position + 1), Data: mcp.EncodeError(l.id.request, mcp.Error{
@@ -138,6 +140,20 @@ func (l *listener) fail(reason mcp.Reason, message string) {
 	}
 	l.over = true
 	l.news.wake()
+}
+
+// resumption is what became of resuming an answer.
+func (l *listener) resumption() Resumption {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch l.failed {
+	case mcp.ReasonEventsGone:
+		return ResumptionEventsGone
+	case mcp.ReasonMayHaveRun:
+		return ResumptionMayHaveRun
+	default:
+		return ResumptionResumed
+	}
 }
 
 // statusOf is the HTTP status that goes with the reason why a stream cannot be resumed.

@@ -159,6 +159,12 @@ func (o *ownReaders) remove(r *ownReader) {
 	}
 }
 
+func (o *ownReaders) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.all)
+}
+
 func (o *ownReaders) list() []*ownReader {
 	o.mu.Lock()
 	defer o.mu.Unlock()

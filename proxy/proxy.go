@@ -55,6 +55,7 @@ type Proxy struct {
 	answering   answerStreams
 	own         *ownReaders
 	follower    *follower
+	streams     openStreams
 	recovering  singleflight.Group
 
 	background context.Context // of what goes on without a client; ends with Close

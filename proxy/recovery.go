@@ -35,7 +35,9 @@ func (p *Proxy) recoverSession(ctx context.Context, c *upstreamCall, stale clust
 		bounded, cancel := context.WithTimeout(p.background, p.cfg.InitializeTimeout)
 		defer cancel()
 		r := recovery{p: p, call: c, stale: stale, why: why}
-		return r.run(bounded)
+		recovered, err := r.run(bounded)
+		p.cfg.Observer.RecoveryDone(r.outcome(err))
+		return recovered, err
 	})
 	select {
 	case result := <-done:
@@ -54,6 +56,24 @@ type recovery struct {
 	call  *upstreamCall
 	stale cluster.Session
 	why   *fault
+	made  bool // it was this one that made the session anew
+}
+
+// outcome is what became of the recovery, by the error of run.
+func (r *recovery) outcome(err error) Recovery {
+	refused, _ := errors.AsType[refusal](err)
+	switch {
+	case err == nil && r.made:
+		return RecoveryMade
+	case err == nil:
+		return RecoveryElsewhere
+	case refused.reason == mcp.ReasonSessionNotFound:
+		return RecoveryEnded
+	case refused.reason == mcp.ReasonStoreUnavailable:
+		return RecoveryStoreUnavailable
+	default:
+		return RecoveryUpstreamFailed
+	}
 }
 
 // run returns the session with a mapping that somebody else or this recovery has made. The error is a refusal.
@@ -104,6 +124,7 @@ func (r *recovery) recover(ctx context.Context, claim cluster.Recovery) (cluster
 	recovered, err := r.p.sessions.Remap(ctx, claim.Session, rand.Text()[:13], e.name, made)
 	switch {
 	case err == nil:
+		r.made = true
 		e.pin()
 		r.p.log.Info("recovered a session that its upstream had lost", "session", recovered.ID, "upstream", r.call.upstream.Name, "endpoint", e.name)
 		return recovered, nil

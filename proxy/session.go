@@ -164,7 +164,7 @@ func (x *exchange) answeredByStream(ctx context.Context, cancel context.CancelCa
 	upstream := res.Body
 	res.Body = &streamBody{
 		source: s, keepAlive: x.p.keepAlive(), settle: settleTime, gone: x.r.Context().Done(), ended: lease.Ended(),
-		onEnded: func() { cancel(errSessionEnded) },
+		onEnded: func() { cancel(errSessionEnded) }, open: count(&x.p.streams.answers),
 	}
 	res.ContentLength = -1
 	res.Header.Del("Content-Length")

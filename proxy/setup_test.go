@@ -64,8 +64,22 @@ type replica struct {
 	manager *cluster.Manager
 	server  *httptest.Server
 
-	mu   sync.Mutex
-	done []proxy.RequestInfo
+	mu        sync.Mutex
+	done      []proxy.RequestInfo
+	recovered []proxy.Recovery
+	resumed   []proxy.Resumption
+}
+
+func (r *replica) RecoveryDone(outcome proxy.Recovery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recovered = append(r.recovered, outcome)
+}
+
+func (r *replica) ResumptionDone(outcome proxy.Resumption) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resumed = append(r.resumed, outcome)
 }
 
 func (r *replica) RequestDone(info proxy.RequestInfo) {

@@ -15,6 +15,9 @@ func (x *exchange) stateless() {
 	x.forward(x.r.Context(), x.sendToEndpoint, func(res *http.Response) error {
 		res.Header.Del(mcp.HeaderSessionID)
 		res.Body = &answerBody{ReadCloser: res.Body, res: res}
+		if isEventStream(res) {
+			res.Body = &countedBody{ReadCloser: res.Body, open: count(&x.p.streams.stateless)}
+		}
 		return nil
 	})
 }

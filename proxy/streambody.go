@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,7 @@ type streamBody struct {
 	drained   <-chan struct{} // the client is to come back, to another replica; nil: it may stay
 	expires   time.Time       // the client is not to be believed any longer then; zero: never
 	onEnded   func()          // may be nil
+	open      *atomic.Int64   // streams like this one; one less when it is closed
 
 	rest []byte // taken, not read yet
 	err  error
@@ -113,6 +115,7 @@ func (b *streamBody) hasExpired() bool {
 func (b *streamBody) Close() error {
 	if !b.left {
 		b.left = true
+		b.open.Add(-1)
 		gone := false
 		select {
 		case <-b.gone:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -18,7 +19,7 @@ func (c *chatter) leave(gone bool)               { c.left = !gone }
 func TestAStreamThatAlwaysHasMoreExpiresToo(t *testing.T) {
 	t.Parallel()
 	c := &chatter{}
-	b := &streamBody{source: c, expires: time.Now().Add(20 * time.Millisecond)}
+	b := &streamBody{source: c, open: new(atomic.Int64), expires: time.Now().Add(20 * time.Millisecond)}
 	var last []byte
 	deadline := time.Now().Add(10 * time.Second)
 	for p := make([]byte, 100); ; {

@@ -203,10 +203,10 @@ func (d *Demo) openReplica(ctx context.Context, index int) error {
 			Listen:         d.front.Addr().String(), // what clients connect to
 			MaxBody:        maxBody,
 		},
-		Build:         d.config.Build,
-		Logger:        d.config.Logger,
-		ProxyObserver: lineObserver{printer: d.printer, replica: index},
-		Drain:         replica.Drain{Timeout: stopTimeout},
+		Build:       d.config.Build,
+		Logger:      d.config.Logger,
+		RequestDone: lineObserver{printer: d.printer, replica: index}.requestDone,
+		Drain:       replica.Drain{Timeout: stopTimeout},
 	})
 	if err != nil {
 		return err
@@ -332,8 +332,8 @@ type lineObserver struct {
 	replica int
 }
 
-// RequestDone shows one finished request.
-func (o lineObserver) RequestDone(info proxy.RequestInfo) {
+// requestDone shows one finished request.
+func (o lineObserver) requestDone(info proxy.RequestInfo) {
 	l := line{
 		at: time.Now(), replica: o.replica,
 		verb: info.Method, rpc: info.RPCMethod, status: info.Status, duration: info.Duration,

@@ -44,8 +44,8 @@ type Config struct {
 	AuditStream int
 	// Recording says what is recorded of the messages of sessions.
 	Recording Recording
-	// ProxyObserver is told of each finished request, beside the metrics. Default: none.
-	ProxyObserver proxy.Observer
+	// RequestDone is told of each finished request, as [proxy.Observer] says. Default: nobody is.
+	RequestDone func(proxy.RequestInfo)
 	// Drain says how the replica stops.
 	Drain Drain
 }
@@ -95,7 +95,7 @@ func New(cfg Config) (*Replica, error) {
 	proxyConfig := cfg.Proxy
 	proxyConfig.ReplicaID = cfg.ID
 	proxyConfig.Logger = logger // it adds the id itself
-	proxyConfig.Observer = observer{metrics: metrics, next: cfg.ProxyObserver}
+	proxyConfig.Observer = proxyObserver{metrics: metrics, requestDone: cfg.RequestDone}
 	if r.recorder, err = r.newRecorder(cfg); err != nil {
 		return nil, err
 	}
