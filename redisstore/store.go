@@ -27,6 +27,8 @@ type Options struct {
 	Partitions int
 	// TLS names files for rediss…:// URLs. It is an error to name one with another URL. [New] ignores it.
 	TLS TLSFiles
+	// Passwords names files that hold what the URL would else. It is an error to give a password both ways. [New] ignores it.
+	Passwords PasswordFiles
 	// WaitReplicas is how many Redis replicas must have a session's creation, activation or end by Terminate, its events, notes and
 	// claims, before they count (what cleanup ends does not wait), 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
 	// time, the call is a [cluster.ErrStoreUnavailable]. Default 0: a failover may lose what was not replicated yet.
@@ -59,7 +61,7 @@ var _ cluster.Store = (*Store)(nil)
 // Open returns a store at a URL. It does not connect: a server that is away is noticed by the first call, or by
 // [Store.Ping]. The caller closes the store.
 //
-// Errors: a malformed URL, a TLS file that cannot be read or does not fit, a bad prefix, bad limits, a number of
+// Errors: a malformed URL, a password or TLS file that cannot be read or does not fit, a bad prefix, bad limits, a number of
 // partitions that does not fit them. No error holds the URL's password or what is in a file.
 func Open(rawURL string, opts Options) (*Store, error) {
 	if rawURL == EmbeddedURL {
@@ -70,6 +72,9 @@ func Open(rawURL string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	if err := t.secure(opts.TLS, opts.Logger); err != nil {
+		return nil, err
+	}
+	if err := t.authenticate(opts.Passwords, opts.Logger); err != nil {
 		return nil, err
 	}
 	opts.Partitions = cmp.Or(opts.Partitions, t.topology.defaultPartitions())
@@ -84,6 +89,9 @@ func Open(rawURL string, opts Options) (*Store, error) {
 }
 
 func openEmbedded(opts Options) (*Store, error) {
+	if opts.Passwords != (PasswordFiles{}) {
+		return nil, errPasswordEmbedded
+	}
 	server, err := StartEmbedded()
 	if err != nil {
 		return nil, err

@@ -62,7 +62,8 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 		s.ReplicaID = newReplicaID()
 	}
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
-		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, WaitReplicas: s.WaitReplicas, Logger: log,
+		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, Passwords: s.RedisPasswords,
+		WaitReplicas: s.WaitReplicas, Logger: log,
 	})
 	if err != nil {
 		return usage(err)

@@ -39,7 +39,8 @@ func withAudit(
 	}
 	s.Cluster.StoreTimeout = max(s.Cluster.StoreTimeout, patience)
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
-		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, WaitReplicas: s.WaitReplicas, Logger: slog.New(slog.DiscardHandler),
+		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, Passwords: s.RedisPasswords,
+		WaitReplicas: s.WaitReplicas, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return usage(err)

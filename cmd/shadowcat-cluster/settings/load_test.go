@@ -145,6 +145,8 @@ log_format: json
 replica_id: r-1
 prefix: "shadowcat:prod"
 redis: rediss://u:p@r:1/2
+redis_password_file: /etc/redis/password
+redis_sentinel_password_file: /etc/sentinel/password
 redis_ca_file: /etc/ca.pem
 redis_cert_file: cert.pem
 redis_key_file: key.pem
@@ -159,7 +161,8 @@ redis_key_file: key.pem
 		"SHADOWCAT_MAX_BODY=1048576", "SHADOWCAT_MAX_SESSIONS=5", "SHADOWCAT_REQUEST_RATE=7", "SHADOWCAT_REQUEST_BURST=9",
 		"SHADOWCAT_LEASE=0", "SHADOWCAT_RETENTION=168h", "SHADOWCAT_AUTH_MODE=none", "SHADOWCAT_LOG_LEVEL=warn",
 		"SHADOWCAT_LOG_FORMAT=json", "SHADOWCAT_REPLICA_ID=r-1", "SHADOWCAT_PREFIX=shadowcat:prod",
-		"SHADOWCAT_REDIS=rediss://u:p@r:1/2", "SHADOWCAT_REDIS_CA_FILE=/etc/ca.pem", "SHADOWCAT_REDIS_CERT_FILE=cert.pem",
+		"SHADOWCAT_REDIS=rediss://u:p@r:1/2", "SHADOWCAT_REDIS_PASSWORD_FILE=/etc/redis/password",
+		"SHADOWCAT_REDIS_SENTINEL_PASSWORD_FILE=/etc/sentinel/password", "SHADOWCAT_REDIS_CA_FILE=/etc/ca.pem", "SHADOWCAT_REDIS_CERT_FILE=cert.pem",
 		"SHADOWCAT_REDIS_KEY_FILE=key.pem",
 	}}
 	line := flags("listen", ":8443", "admin_listen", "off", "upstream", "http://a/mcp", "upstream", "b=https://b:1/mcp?x=y",
@@ -168,7 +171,8 @@ redis_key_file: key.pem
 		"follow_interval", "50ms", "stream_keep_alive", "0", "drain_delay", "0", "drain_timeout", "9s",
 		"max_body", "1024KiB", "max_sessions", "5", "request_rate", "7/s", "request_burst", "9", "lease", "0s",
 		"retention", "6d24h", "auth.mode", "none", "log_level", "warn", "log_format", "json", "replica_id", "r-1",
-		"prefix", "shadowcat:prod", "redis", "rediss://u:p@r:1/2", "redis_ca_file", "/etc/ca.pem",
+		"prefix", "shadowcat:prod", "redis", "rediss://u:p@r:1/2", "redis_password_file", "/etc/redis/password",
+		"redis_sentinel_password_file", "/etc/sentinel/password", "redis_ca_file", "/etc/ca.pem",
 		"redis_cert_file", "cert.pem", "redis_key_file", "key.pem")
 	want := load(t, line)
 	if len(want.Upstreams) != 2 || want.Upstreams[1].Name != "b" || want.Upstreams[1].URL.String() != "https://b:1/mcp?x=y" {
@@ -176,6 +180,9 @@ redis_key_file: key.pem
 	}
 	if files := (redisstore.TLSFiles{CA: "/etc/ca.pem", Certificate: "cert.pem", Key: "key.pem"}); want.RedisTLS != files {
 		t.Errorf("the store's TLS files are %+v, want %+v", want.RedisTLS, files)
+	}
+	if files := (redisstore.PasswordFiles{User: "/etc/redis/password", Sentinel: "/etc/sentinel/password"}); want.RedisPasswords != files {
+		t.Errorf("the store's password files are %+v, want %+v", want.RedisPasswords, files)
 	}
 	if want.AdminListen != "" || want.Cluster.Lease != 0 || want.MaxBody != 1<<20 || want.Recover || want.Cluster.EventsBytes != 1024 || want.DrainTimeout != 9*time.Second || want.LogLevel != slog.LevelWarn {
 		t.Errorf("settings are %+v", want)

@@ -18,6 +18,8 @@ type Settings struct {
 	ReplicaID   string
 
 	Redis string // a URL; it may hold a password and must not be logged
+	// RedisPasswords names the files that hold what the URL does not.
+	RedisPasswords redisstore.PasswordFiles
 	// RedisTLS names the files that a rediss URL may need.
 	RedisTLS redisstore.TLSFiles
 	Prefix   string

@@ -78,6 +78,14 @@ var mainSettings = []Setting{
 		Meaning: "The store that all replicas share: redis://[user:password@]host:port[/database], redis-sentinel://host:port,host:port/master, redis-cluster://host:port,host:port; with rediss for TLS; embedded: is one inside this process, gone with it.",
 	},
 	{
+		Name: "redis_password_file", Kind: KindFile, Scope: ScopeStore, set: file(redisPassword),
+		Meaning: "A file that holds the password of the URL's user, or of the user default, instead of the URL. Read for each connection, so that the password may be changed.",
+	},
+	{
+		Name: "redis_sentinel_password_file", Kind: KindFile, Scope: ScopeStore, set: file(sentinelPassword),
+		Meaning: "The same for the sentinels of a redis-sentinel URL, whose user is its sentinel_username. Read once, at start.",
+	},
+	{
 		Name: "redis_ca_file", Kind: KindFile, DefaultNote: "the system's", Scope: ScopeStore, set: file(redisCA),
 		Meaning: "The certificate authorities, in PEM, that a server or sentinel of a rediss URL must be certified by. Read once, at start.",
 	},

@@ -58,6 +58,8 @@ func setRedis(s *Settings, values []string) error {
 	return nil
 }
 
+func redisPassword(s *Settings) *string    { return &s.RedisPasswords.User }
+func sentinelPassword(s *Settings) *string { return &s.RedisPasswords.Sentinel }
 func redisCA(s *Settings) *string          { return &s.RedisTLS.CA }
 func redisCertificate(s *Settings) *string { return &s.RedisTLS.Certificate }
 func redisKey(s *Settings) *string         { return &s.RedisTLS.Key }
