@@ -13,7 +13,8 @@ ARGS    ?=
 
 # Development tools have a go.mod of their own, so that their dependencies never
 # become a user's. Go builds them on first use (a minute or two) and caches them.
-TOOL := go tool -modfile=tools/go.mod
+TOOL       := go tool -modfile=tools/go.mod
+TOOL_BENCH := go tool -modfile=../tools/go.mod
 
 .PHONY: help
 help: ## list the targets (the default)
@@ -67,13 +68,16 @@ race: ## run the tests under the race detector; needs a C compiler; PACKAGES=./.
 	@scripts/install-debian.sh gcc gcc libc6-dev
 	@scripts/test.sh race -timeout 5m -race $(PACKAGES)
 
+# What is excluded from one module's rules is not there in the other.
 .PHONY: lint
 lint: ## run golangci-lint, formatting included
 	@$(TOOL) golangci-lint run ./...
+	@cd bench && $(TOOL_BENCH) golangci-lint run ./... 2> >(grep -v exclusion_rules >&2)
 
 .PHONY: fmt
 fmt: ## format all Go code and group its imports
 	@$(TOOL) golangci-lint fmt ./...
+	@cd bench && $(TOOL_BENCH) golangci-lint fmt ./...
 
 .PHONY: generate
 generate: ## write generated files anew
@@ -97,17 +101,27 @@ conformance: test-servers ## run the official MCP conformance suite, direct and 
 	@scripts/install-debian.sh npm npm || [ "$${CI:-}" != true ]
 	@go run ./integration/conformance $(ARGS)
 
+# The benchmark is a module of its own, so that what it compares with never becomes a
+# user's dependency. It starts the Redis it needs.
+.PHONY: bench
+bench: test-servers ## measure every goal in pairs, 10 minutes on a quiet machine; ARGS="-only proxy" for some
+	@go run -C bench . -out $(CURDIR)/.cache/bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: test-servers ## the same coarsely, with at most 100,000 sessions, in about a minute
+	@go run -C bench . -quick -out $(CURDIR)/.cache/bench-quick $(ARGS)
+
 .PHONY: bench-memory
 bench-memory: test-servers ## measure what a session costs Redis; minutes; ARGS="-sessions 100000" for less
-	@go run ./bench/memory $(ARGS)
+	@go run -C bench ./memory $(ARGS)
 
 .PHONY: bench-sweep
 bench-sweep: test-servers ## measure what cleaning up costs Redis and its callers; minutes; ARGS="-sessions 100000" for less
-	@go run ./bench/sweep $(ARGS)
+	@go run -C bench ./sweep $(ARGS)
 
 .PHONY: bench-streams
 bench-streams: test-servers ## measure what idle streams cost a replica and Redis; 2 minutes; ARGS="-streams 1000" for less
-	@go run ./bench/streams $(ARGS)
+	@go run -C bench ./streams $(ARGS)
 
 .PHONY: clean
 clean: ## remove what make wrote here; Go's own caches stay

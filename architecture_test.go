@@ -25,7 +25,6 @@ const modulePath = "github.com/tapwire/shadowcat-cluster"
 //
 // A new folder gets a line here, as low as it can be.
 var mayImport = map[string][]string{
-	"bench":       {anything},
 	"integration": {anything},
 
 	"cmd":        {"admin", "proxy", "sweeper", "redisstore", "cluster", "lua", "mcp"},

@@ -39,7 +39,8 @@ if ! difference=$(diff <(printf '%s\n' "$before") <(snapshot)); then
 fi
 
 echo 'verify: formatting'
-if ! go tool -modfile=tools/go.mod golangci-lint fmt --diff ./...; then
+if ! go tool -modfile=tools/go.mod golangci-lint fmt --diff ./... ||
+  ! (cd bench && go tool -modfile=../tools/go.mod golangci-lint fmt --diff ./...); then
   fail 'formatting differs as shown: run make fmt.'
 fi
 

@@ -1,0 +1,136 @@
+package measure_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/bench/measure"
+)
+
+func TestJudgeAllowsARatioWhatTheControlIsOff(t *testing.T) {
+	t.Parallel()
+	atMost, atLeast := measure.Row{Unit: "x", Goal: 1.05}, measure.Row{Unit: "x", Goal: 5, AtLeast: true}
+	for name, c := range map[string]struct {
+		row            measure.Row
+		value, control float64
+		want           measure.Verdict
+		isFarOff       bool
+	}{
+		"kept":                            {atMost, 1.05, 1, measure.Pass, false},
+		"missed":                          {atMost, 1.06, 1, measure.Miss, false},
+		"noise above":                     {atMost, 1.06, 1.02, measure.Pass, false},
+		"noise below":                     {atMost, 1.06, 0.98, measure.Pass, false},
+		"missed by far":                   {atMost, 2.2, 1, measure.Miss, true},
+		"larger is better":                {atLeast, 5.1, 1, measure.Pass, false},
+		"larger is better, missed":        {atLeast, 4.8, 1, measure.Miss, false},
+		"larger is better, noise":         {atLeast, 4.9, 1.2, measure.Pass, false},
+		"larger is better, missed by far": {atLeast, 2.4, 1, measure.Miss, true},
+		"no allowance for bytes":          {measure.Row{Unit: "B", Goal: 700}, 700.1, 0.5, measure.Miss, false},
+		"no goal":                         {measure.Row{Unit: "x"}, 99, 1, measure.Told, false},
+	} {
+		got := measure.Judge(c.row, []measure.Sample{{Value: c.value, Control: c.control}}, false)
+		if got.Verdict != c.want || got.FarOff() != c.isFarOff {
+			t.Errorf("%s: %s, far off: %t; want %s, %t", name, got.Verdict, got.FarOff(), c.want, c.isFarOff)
+		}
+	}
+}
+
+func TestJudgeTakesMedians(t *testing.T) {
+	t.Parallel()
+	got := measure.Judge(measure.Row{Unit: "x", Goal: 2}, []measure.Sample{{1, 3}, {9, 1}, {2, 1}, {2, 1}}, false)
+	if got.Median != 2 || got.Low != 1 || got.High != 9 || got.Control != 1 || got.Verdict != measure.Pass {
+		t.Errorf("judged %+v", got)
+	}
+}
+
+func TestAQuickRunDoesNotJudgeWhatNeedsAMillionSessions(t *testing.T) {
+	t.Parallel()
+	got := measure.Judge(measure.Row{Unit: "B", Goal: 700, NeedsFull: true}, []measure.Sample{{Value: 900}}, true)
+	if got.Verdict != measure.FullOnly || got.FarOff() {
+		t.Errorf("judged %+v", got)
+	}
+}
+
+func TestPairRunsBackwardsEveryOtherTurn(t *testing.T) {
+	t.Parallel()
+	for turn, order := range []string{"bsc", "csb"} {
+		ran := ""
+		arm := func(name string, value float64) measure.Arm {
+			return func(context.Context) (float64, error) { ran += name; return value, nil }
+		}
+		got, err := measure.Pair(t.Context(), turn, arm("b", 2), arm("s", 3), arm("c", 4))
+		if err != nil || ran != order || got != (measure.Sample{Value: 1, Control: 2}) {
+			t.Errorf("turn %d ran %s and showed %+v, %v", turn, ran, got, err)
+		}
+	}
+}
+
+func TestAnExperimentThatFailsSaysSoInEachRow(t *testing.T) {
+	t.Parallel()
+	isClosed := false
+	e := measure.Experiment{
+		Rows: []measure.Row{{Name: "a", Goal: 1}, {Name: "b"}},
+		Pair: func(_ context.Context, turn int) ([]measure.Sample, error) {
+			if turn == 2 {
+				return nil, errors.New("broken")
+			}
+			return []measure.Sample{{Value: 1}, {Value: 1}}, nil
+		},
+		Close: func() error { isClosed = true; return nil },
+	}
+	results, err := e.Run(t.Context(), 5, false, func() {})
+	if err != nil || !isClosed || len(results) != 2 {
+		t.Fatalf("results %v, %v, closed: %t", results, err, isClosed)
+	}
+	for _, r := range results {
+		if r.Verdict != measure.Failed || r.Error != "measure a: broken" {
+			t.Errorf("row %s: %s, %q", r.Name, r.Verdict, r.Error)
+		}
+	}
+}
+
+func TestTheFirstPairOnlyWarmsUp(t *testing.T) {
+	t.Parallel()
+	told := 0
+	e := measure.Experiment{
+		Rows: []measure.Row{{Name: "a"}},
+		Pair: func(_ context.Context, turn int) ([]measure.Sample, error) {
+			return []measure.Sample{{Value: float64(turn)}}, nil
+		},
+	}
+	results, err := e.Run(t.Context(), 3, false, func() { told++ })
+	if err != nil || results[0].Low != 1 || len(results[0].Samples) != 3 || told != e.Turns(3) {
+		t.Errorf("results %+v, %v, told %d times", results, err, told)
+	}
+}
+
+func TestAStallCountsForEveryCallThatWasDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		latencies, err := measure.Load{
+			Callers: 1, Rate: 100, For: time.Second,
+			Do: func(_ context.Context, _, n int) error {
+				if n == 50 {
+					time.Sleep(400 * time.Millisecond)
+				}
+				return nil
+			},
+		}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if calls := latencies.Calls(); calls < 99 || calls > 101 {
+			t.Errorf("%d calls, 100 were due", calls)
+		}
+		// 40 calls were due in the stall; counted from when they were begun, all but one would have taken no time.
+		if late := latencies.Quantile(0.8); late < 190*time.Millisecond || late > 210*time.Millisecond {
+			t.Errorf("a fifth of all calls took %s or longer, want about 200ms", late)
+		}
+		if half := latencies.Quantile(0.5); half > time.Millisecond {
+			t.Errorf("half of all calls took %s or longer", half)
+		}
+	})
+}

@@ -1,0 +1,169 @@
+// Package report tells what was measured: as a table, as JSON, and as plots.
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/tapwire/shadowcat-cluster/bench/measure"
+	"github.com/tapwire/shadowcat-cluster/bench/world"
+	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
+)
+
+// Machine is what it was measured on.
+type Machine struct {
+	CPU    string    `json:"cpu"`
+	Cores  int       `json:"cores"`
+	Memory string    `json:"memory"`
+	System string    `json:"system"`
+	Go     string    `json:"go"`
+	Redis  string    `json:"redis"`
+	At     time.Time `json:"at"`
+}
+
+// LookAround describes this machine.
+func LookAround(ctx context.Context) (m Machine, err error) {
+	m = Machine{
+		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Memory: field("/proc/meminfo", "MemTotal"),
+		System: strings.TrimSpace(runtime.GOOS + "/" + runtime.GOARCH + " " + release()), Go: runtime.Version(), At: time.Now().UTC().Truncate(time.Second),
+	}
+	server, err := redisserver.Start(ctx, redisserver.Options{})
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	client := server.Client()
+	defer client.Close()
+	m.Redis, err = world.Version(ctx, client)
+	return m, err
+}
+
+// field reads a field of a file of Linux's /proc; elsewhere there is none.
+func field(file, name string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if key, value, found := strings.Cut(line, ":"); found && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func release() string {
+	text, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// Report is one run.
+type Report struct {
+	Machine Machine          `json:"machine"`
+	IsQuick bool             `json:"quick"`
+	Pairs   int              `json:"pairs"`
+	Results []measure.Result `json:"results"`
+}
+
+// Table prints the report for people.
+func (r Report) Table(w io.Writer) {
+	fmt.Fprintf(w, "%s, %d cores, %s, Redis %s; medians of %d pairs\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Go, r.Machine.Redis, r.Pairs)
+	t := table.NewWriter()
+	t.SetOutputMirror(w)
+	t.SetStyle(table.StyleLight)
+	t.Style().Format.Header = text.FormatDefault
+	t.AppendHeader(table.Row{"row", "figure", "goal", "measured", "spread", "control", "result"})
+	t.SetColumnConfigs([]table.ColumnConfig{
+		{Name: "goal", Align: text.AlignRight}, {Name: "measured", Align: text.AlignRight}, {Name: "control", Align: text.AlignRight},
+	})
+	for _, result := range r.Results {
+		t.AppendRow(row(result))
+	}
+	t.Render()
+	for _, result := range r.Results {
+		if result.Error != "" {
+			fmt.Fprintf(w, "%s: %s\n", result.Name, result.Error)
+		}
+	}
+}
+
+func row(r measure.Result) table.Row {
+	goal, control, measured, spread := "", "", "", ""
+	if r.Goal != 0 {
+		sign := "<= "
+		if r.AtLeast {
+			sign = ">= "
+		}
+		goal = sign + number(r.Goal, r.Unit)
+	}
+	if r.Control != 0 {
+		control = fmt.Sprintf("%.2f", r.Control)
+	}
+	if len(r.Samples) > 0 {
+		measured = number(r.Median, r.Unit)
+		spread = number(r.Low, "") + " .. " + number(r.High, "")
+	}
+	return table.Row{r.Name, r.What, goal, measured, spread, control, string(r.Verdict)}
+}
+
+// number writes a figure with about three digits.
+func number(n float64, unit string) string {
+	precision := 2
+	switch {
+	case n >= 100:
+		precision = 0
+	case n >= 10:
+		precision = 1
+	}
+	written := strconv.FormatFloat(n, 'f', precision, 64)
+	switch unit {
+	case "":
+		return written
+	case "x":
+		return written + "x"
+	default:
+		return written + " " + unit
+	}
+}
+
+// Missed names the rows that missed their goals; with isGate those alone that missed them by far.
+func (r Report) Missed(isGate bool) []string {
+	var names []string
+	for _, result := range r.Results {
+		isMissed := result.Verdict == measure.Miss || result.Verdict == measure.Failed
+		if isGate {
+			isMissed = result.FarOff()
+		}
+		if isMissed {
+			names = append(names, result.Name)
+		}
+	}
+	return names
+}
+
+// Write writes results.json and the plots into a folder, which is made if there is none.
+func (r Report) Write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // results are for everybody
+		return err
+	}
+	encoded, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "results.json"), append(encoded, '\n'), 0o644) //nolint:gosec // as above
+}

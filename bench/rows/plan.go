@@ -1,0 +1,35 @@
+// Package rows are the figures that the benchmark prints, one file for each of what is measured.
+package rows
+
+import (
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/bench/measure"
+)
+
+// Plan is how much to measure.
+type Plan struct {
+	// Quick is what a run of a minute has time for.
+	Quick bool
+	// Many is how many sessions a large store holds.
+	Many int
+}
+
+// Full is the plan that goals are judged by.
+func Full() Plan { return Plan{Many: 1_000_000} }
+
+// Quick is a coarser one.
+func Quick() Plan { return Plan{Many: 100_000, Quick: true} }
+
+// full returns how long to measure: the first in a full run, the second in a quick one.
+func (p Plan) full(full, quick time.Duration) time.Duration {
+	if p.Quick {
+		return quick
+	}
+	return full
+}
+
+// All returns all experiments, in the order of the table.
+func All(p Plan) []measure.Experiment {
+	return proxyLatency(p)
+}

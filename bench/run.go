@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/tapwire/shadowcat-cluster/bench/measure"
+	"github.com/tapwire/shadowcat-cluster/bench/report"
+	"github.com/tapwire/shadowcat-cluster/bench/rows"
+)
+
+// options are what the command line says.
+type options struct {
+	plan     rows.Plan
+	pairs    int
+	only     *regexp.Regexp // the rows to measure; nil: all
+	out      string         // a folder, empty: nothing is written
+	isGate   bool
+	listOnly bool
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	isQuick := flags.Bool("quick", false, "measure coarsely, with at most 100,000 sessions, in about a minute")
+	only := flags.String("only", "", "measure the rows alone whose names match this regular expression; see -list")
+	o := options{}
+	flags.IntVar(&o.pairs, "pairs", 5, "how many pairs are measured of each row, at least 1")
+	flags.StringVar(&o.out, "out", "", "the folder for results.json and the plots; empty: they are not written")
+	flags.BoolVar(&o.isGate, "gate", false, "fail for what is worse than half its goal alone: over twice an upper bound, under half a lower one")
+	flags.BoolVar(&o.listOnly, "list", false, "list the rows and stop")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	var err error
+	if *only != "" {
+		o.only, err = regexp.Compile(*only)
+	}
+	switch {
+	case err != nil:
+		err = fmt.Errorf("-only: %w", err)
+	case o.pairs < 1:
+		err = errors.New("-pairs must be at least 1")
+	case flags.NArg() > 0:
+		err = fmt.Errorf("unknown argument %q", flags.Arg(0))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+	}
+	o.plan = rows.Full()
+	if *isQuick {
+		o.plan = rows.Quick()
+	}
+	return o, err
+}
+
+// selected are the experiments that measure a row which is asked for.
+func (o options) selected() []measure.Experiment {
+	all := rows.All(o.plan)
+	if o.only == nil {
+		return all
+	}
+	return slices.DeleteFunc(all, func(e measure.Experiment) bool {
+		return !slices.ContainsFunc(e.Rows, func(r measure.Row) bool { return o.only.MatchString(r.Name) })
+	})
+}
+
+// run measures, and returns the exit status.
+func run(ctx context.Context, stdout, stderr io.Writer, o options) (int, error) {
+	experiments := o.selected()
+	if o.listOnly {
+		for _, e := range experiments {
+			for _, r := range e.Rows {
+				fmt.Fprintf(stdout, "%-28s  %s\n", r.Name, r.What)
+			}
+		}
+		return 0, nil
+	}
+	if len(experiments) == 0 {
+		return exitUsage, errors.New("no row has such a name; -list lists them")
+	}
+	machine, err := report.LookAround(ctx)
+	if err != nil {
+		return exitFailed, err
+	}
+	results, err := measureAll(ctx, stderr, experiments, o)
+	if err != nil {
+		return exitFailed, err
+	}
+	r := report.Report{Machine: machine, IsQuick: o.plan.Quick, Pairs: o.pairs, Results: results}
+	r.Table(stdout)
+	if o.out != "" {
+		if err := r.Write(o.out); err != nil {
+			return exitFailed, err
+		}
+	}
+	missed := r.Missed(o.isGate)
+	if len(missed) > 0 {
+		return exitMissed, errors.New("missed: " + strings.Join(missed, ", "))
+	}
+	return 0, nil
+}
+
+func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Experiment, o options) ([]measure.Result, error) {
+	turns := 0
+	for _, e := range experiments {
+		turns += e.Turns(o.pairs)
+	}
+	bar := progressbar.NewOptions(turns,
+		progressbar.OptionSetWriter(stderr), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
+		progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish())
+	var results []measure.Result
+	for _, e := range experiments {
+		bar.Describe(fmt.Sprintf("%-24s", e.Name()))
+		done := 0
+		measured, err := e.Run(ctx, o.pairs, o.plan.Quick, func() {
+			done++
+			_ = bar.Add(1) // only a picture
+		})
+		if err != nil {
+			return nil, err
+		}
+		_ = bar.Add(e.Turns(o.pairs) - done)
+		results = append(results, measured...)
+	}
+	_ = bar.Finish()
+	return results, nil
+}
