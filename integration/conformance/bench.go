@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/integration/deployment"
 	"github.com/tapwire/shadowcat-cluster/integration/everything"
+	"github.com/tapwire/shadowcat-cluster/integration/issuer"
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
 )
 
@@ -93,7 +95,7 @@ func (b *bench) direct(ctx context.Context, r revision) (results, error) {
 }
 
 // throughReplicas runs the runner against three replicas between it and a fresh everything-server. It returns how many requests
-// each replica served, too.
+// each replica served, too. The replicas record everything and ask for tokens: it changes nothing that a client sees which has one.
 func (b *bench) throughReplicas(ctx context.Context, r revision) (found results, served []int, err error) {
 	store, err := redisserver.Start(ctx, redisserver.Options{})
 	if err != nil {
@@ -105,15 +107,23 @@ func (b *bench) throughReplicas(ctx context.Context, r revision) (found results,
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, upstream.Close()) }()
+	signer := issuer.Start()
+	defer signer.Close()
 	d, err := deployment.Start(ctx, deployment.Options{
 		Executable: b.product, RedisURL: store.URL(), Upstream: upstream.URL(),
-		Args: []string{"--recording=full"}, // it changes nothing that a client sees
+		Args: []string{ // the runner opens more sessions a second than one principal may by default
+			"--recording", "full", "--create-rate-per-principal", "0", "--auth-mode", "jwt", "--auth-issuer", signer.URL(), "--auth-audience", issuer.Audience, "--auth-resource", issuer.Audience,
+		},
 	})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 
+	if status, err := answerOf(ctx, d.URL()); err != nil || status != http.StatusUnauthorized {
+		return nil, nil, errors.Join(fmt.Errorf("without a token the replicas answer %d, want 401", status), err)
+	}
+	d.Front.SignIn(signer.Token("conformance"))
 	found, err = b.runAgainst(ctx, d.URL(), r, "replicas")
 	served = make([]int, len(d.Replicas))
 	for _, exchange := range d.Front.Trace() {
@@ -127,6 +137,19 @@ func (b *bench) throughReplicas(ctx context.Context, r revision) (found results,
 		}
 	}
 	return found, served, err
+}
+
+// answerOf is the status of the answer to a plain request.
+func answerOf(ctx context.Context, url string) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
 }
 
 // runAgainst runs the runner against one URL and reads what it found.

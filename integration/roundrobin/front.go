@@ -33,6 +33,7 @@ type Front struct {
 	dialer   *http.Transport
 	server   *http.Server
 	address  string
+	bearer   atomic.Pointer[string]
 	served   chan struct{} // closed once the server has ended
 }
 
@@ -67,6 +68,9 @@ func Start(backends ...string) (*Front, error) {
 	return f, nil
 }
 
+// SignIn has every request carry a bearer token from now on, for clients that cannot bring their own.
+func (f *Front) SignIn(token string) { f.bearer.Store(&token) }
+
 // Address is the "host:port" at which the front listens.
 func (f *Front) Address() string { return f.address }
 
@@ -88,6 +92,9 @@ func (f *Front) handler() http.Handler {
 			request.Out.URL.Scheme = "http"
 			request.Out.URL.Host = f.address // RoundTrip puts the backend here
 			request.Out.Host = request.In.Host
+			if token := f.bearer.Load(); token != nil {
+				request.Out.Header.Set("Authorization", "Bearer "+*token)
+			}
 		},
 		Transport:     f,
 		FlushInterval: -1,
