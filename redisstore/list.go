@@ -77,7 +77,12 @@ func (s *Store) List(ctx context.Context, q cluster.Query) (cluster.Page, error)
 func selects(q cluster.Query, session cluster.Session, now time.Time) bool {
 	return session.Status != "" && session.EndedAt.IsZero() != q.Ended && (q.Status == "" || q.Status == session.Status) &&
 		(q.Principal == "" || q.Principal == session.Principal) &&
-		now.Sub(session.LastActivityAt) >= q.IdleFor && now.Sub(session.CreatedAt) >= q.OlderThan
+		lasts(session.LastActivityAt, now, q.IdleFor) && lasts(session.CreatedAt, now, q.OlderThan)
+}
+
+// lasts reports whether something has lasted for so long; anything has for no time, also what began after the page did.
+func lasts(since, now time.Time, least time.Duration) bool {
+	return least == 0 || now.Sub(since) >= least
 }
 
 // listing is a walk through sorted sets, all of them at once in the order of their scores.

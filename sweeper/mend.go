@@ -16,15 +16,17 @@ func (s *Sweeper) mendLoop(ctx context.Context, term *Term) error {
 	// abandoned.
 	pause(ctx, redisstore.ReplicaAlive)
 	for ctx.Err() == nil {
+		rest := s.cfg.MendInterval
 		err := s.walk(ctx, term)
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, cluster.ErrFenced):
 			return fmt.Errorf("reconciling: %w", err)
 		case err != nil:
-			s.log.Warn("the reconciler's walk could not see everything; the next one begins anew", "error", err)
+			rest = min(rest, mendAgain*s.cfg.Interval)
+			s.log.Warn("the reconciler's walk could not see everything; the next one begins anew", "in", rest, "error", err)
 		}
-		pause(ctx, jittered(s.cfg.MendInterval))
+		pause(ctx, jittered(rest))
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func TestWhatIsBrokenIsMendedOnTheWay(t *testing.T) {
 func TestABrokenOffWalkIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	inElectorate(t, func(t *testing.T, w *electorate) {
-		c := w.cleaner("a/1", func(cfg *sweeper.Config) { cfg.MendInterval = time.Minute })
+		c := w.cleaner("a/1")
 		c.elected()
 		w.sessions(1)
 		if err := w.keys.Client().Set(t.Context(), "shadowcat:replicas", "no sorted set", 0).Err(); err != nil {
@@ -111,7 +111,7 @@ func TestABrokenOffWalkIsMadeAnew(t *testing.T) {
 		if err := w.keys.Client().Del(t.Context(), "shadowcat:replicas").Err(); err != nil {
 			t.Fatal(err)
 		}
-		w.pass(80 * time.Second)
+		w.pass(80 * time.Second) // far less than between two walks
 		if _, _, _, _, mended := c.seen.cleanup(); len(mended) != 1 {
 			t.Errorf("mended %v, want counts", mended)
 		}

@@ -31,7 +31,8 @@ type Config struct {
 	CallTimeout time.Duration
 	// LockTTL is how long a leader that dies goes on being one: see [ElectionConfig]. Default 10s.
 	LockTTL time.Duration
-	// MendInterval is the pause between two walks of the reconciler. Default 5m.
+	// MendInterval is the pause between two walks of the reconciler, at most: after one that could not see everything it is no
+	// longer than 12 times Interval. Default 5m.
 	MendInterval time.Duration
 	// EmergencyAbove is the share of a server's memory limit above which sessions must go before their time. Default 0.9;
 	// negative: never.
@@ -77,6 +78,8 @@ const (
 	pace      = 5 * time.Millisecond
 	mendPace  = 50 * time.Millisecond
 	mendBatch = 100
+	// mendAgain is after how many intervals a walk that could not see everything is followed by the next.
+	mendAgain = 12
 	// relieveBatch is how many sessions of each slice of the session space emergency cleanup lets go at once: about half a
 	// millisecond of the server's time, and so some 5,000 a second.
 	relieveBatch = 30
