@@ -66,7 +66,7 @@ func everyRequest(url, session string) map[string]rawRequest {
 		"listen":     listen,
 		"resume":     listen.with("Last-Event-ID", "g.1.1"),
 		"end":        {method: http.MethodDelete, url: url, header: http.Header{"Mcp-Session-Id": {session}}},
-		"stateless":  post(url, "", `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}`).with("MCP-Protocol-Version", "2026-07-28"),
+		"stateless":  stateless(url, "tools/list"),
 	}
 }
 

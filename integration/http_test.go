@@ -56,6 +56,13 @@ func post(url, token, body string) rawRequest {
 	return r
 }
 
+// stateless is a well-formed POST of revision 2026-07-28, of a method without a name.
+func stateless(url, method string) rawRequest {
+	body := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":%q,"params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",`+
+		`"io.modelcontextprotocol/clientCapabilities":{}}}}`, method)
+	return post(url, "", body).with("MCP-Protocol-Version", "2026-07-28").with("Mcp-Method", method)
+}
+
 // with returns the request with a header set, or removed if value is empty.
 func (r rawRequest) with(name, value string) rawRequest {
 	r.header = r.header.Clone()

@@ -12,6 +12,8 @@ const (
 	HeaderSessionID       = "Mcp-Session-Id"
 	HeaderProtocolVersion = "Mcp-Protocol-Version"
 	HeaderLastEventID     = "Last-Event-Id"
+	HeaderMethod          = "Mcp-Method" // from 2026-07-28: the message's method
+	HeaderName            = "Mcp-Name"   // from 2026-07-28: what the request is for
 )
 
 // Media types of the Streamable HTTP transport.

@@ -7,7 +7,29 @@ const (
 	MethodSetLevel    = "logging/setLevel"
 	MethodSubscribe   = "resources/subscribe"
 	MethodUnsubscribe = "resources/unsubscribe"
+	MethodListen      = "subscriptions/listen" // from 2026-07-28: its answer is a stream without an end
 )
+
+// Target is the key of a request's params that says what it is for.
+type Target string
+
+// The targets. Requests of other methods than these have none.
+const (
+	TargetNone Target = ""
+	TargetName Target = "name"
+	TargetURI  Target = "uri"
+)
+
+// TargetOf returns which key of params a request's Mcp-Name header repeats.
+func TargetOf(method string) Target {
+	switch method {
+	case "tools/call", "prompts/get":
+		return TargetName
+	case "resources/read":
+		return TargetURI
+	}
+	return TargetNone
+}
 
 // ReadOnly reports whether a request of this method changes nothing at a server, so that it may be sent twice.
 func ReadOnly(method string) bool {

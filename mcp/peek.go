@@ -52,6 +52,13 @@ type Message struct {
 	// MetaVersion is the protocol version in params._meta, empty when there is none. In a batch it is the first one found.
 	MetaVersion string
 
+	// HasCapabilities says that params._meta holds the client's capabilities, an object.
+	HasCapabilities bool
+	// Target is what a request of the era without sessions is for, by its full name: params.name of tools/call and prompts/get,
+	// params.uri of resources/read. HasTarget says that it is there, a string. Both are left out where MetaVersion is empty.
+	Target    string
+	HasTarget bool
+
 	// Failed says of a response that it holds an error, not a result.
 	Failed bool
 	// Version, ClientName and ClientVersion are those of an initialize request's params; of a response, Version is the
@@ -64,9 +71,9 @@ type Message struct {
 	Initializes bool
 }
 
-// MessageError says why a body is no JSON-RPC message. It never holds any of the body.
+// MessageError says why a body is no JSON-RPC message, or not one that fits its headers. It holds nothing of either.
 type MessageError struct {
-	Code   int // CodeParseError or CodeInvalidRequest
+	Code   int // CodeParseError or CodeInvalidRequest; of CheckStateless also CodeInvalidParams or CodeHeaderMismatch
 	Reason string
 }
 
@@ -103,8 +110,11 @@ type finding struct {
 
 	seen                                       field
 	version, method                            []byte
-	metaVersion                                []byte
+	metaVersion, metaCapabilities              []byte
+	name, uri                                  []byte
 	protocolVersion, clientName, clientVersion []byte // texts of values
+
+	isTargetAmbiguous bool // name or uri is there twice, or in the wrong case
 }
 
 // field marks the keys that were seen, those whose meaning must be unambiguous.
@@ -119,6 +129,9 @@ const (
 	fieldError
 	fieldMeta
 	fieldMetaVersion
+	fieldMetaCapabilities
+	fieldName
+	fieldURI
 	fieldProtocolVersion
 	fieldClientInfo
 	fieldClientName
@@ -131,9 +144,13 @@ var (
 		"jsonrpc": fieldVersion, "id": fieldID, "method": fieldMethod,
 		"params": fieldParams, "result": fieldResult, "error": fieldError,
 	}
-	paramsKeys = map[string]field{"_meta": fieldMeta, "protocolVersion": fieldProtocolVersion, "clientInfo": fieldClientInfo}
+	paramsKeys = map[string]field{
+		"_meta": fieldMeta, "protocolVersion": fieldProtocolVersion, "clientInfo": fieldClientInfo, "name": fieldName, "uri": fieldURI,
+	}
 	resultKeys = map[string]field{"protocolVersion": fieldProtocolVersion}
-	metaKeys   = map[string]field{"io.modelcontextprotocol/protocolVersion": fieldMetaVersion}
+	metaKeys   = map[string]field{
+		"io.modelcontextprotocol/protocolVersion": fieldMetaVersion, "io.modelcontextprotocol/clientCapabilities": fieldMetaCapabilities,
+	}
 	clientKeys = map[string]field{"name": fieldClientName, "version": fieldClientVersion}
 )
 
@@ -165,7 +182,7 @@ func (f *finding) object(s *scanner, keys map[string]field, known func(*scanner,
 			return s.skip()
 		}
 		if f.seen&k != 0 {
-			f.refuse("it has the key %q twice", key)
+			f.ambiguous(k, "it has the key %q twice", key)
 			return s.skip()
 		}
 		f.seen |= k
@@ -175,11 +192,20 @@ func (f *finding) object(s *scanner, keys map[string]field, known func(*scanner,
 
 // checkCase refuses keys that differ from an important one in case only: some decoders take them for the same.
 func (f *finding) checkCase(key []byte, keys map[string]field) {
-	for name := range keys {
+	for name, k := range keys {
 		if bytes.EqualFold(key, []byte(name)) {
-			f.refuse("it has a key that differs from %q in case only", name)
+			f.ambiguous(k, "it has a key that differs from %q in case only", name)
 		}
 	}
+}
+
+// ambiguous refuses what decoders may read differently. What a request is for matters only where a header says it, too.
+func (f *finding) ambiguous(k field, format string, args ...any) {
+	if k == fieldName || k == fieldURI {
+		f.isTargetAmbiguous = true
+		return
+	}
+	f.refuse(format, args...)
 }
 
 // envelope scans the value of a key of the message itself.
@@ -219,6 +245,12 @@ func (f *finding) keep(s *scanner, k field) error {
 		f.method = text
 	case fieldMetaVersion:
 		f.metaVersion = text
+	case fieldMetaCapabilities:
+		f.metaCapabilities = text
+	case fieldName:
+		f.name = text
+	case fieldURI:
+		f.uri = text
 	case fieldProtocolVersion:
 		f.protocolVersion = text
 	case fieldClientName:
@@ -309,6 +341,7 @@ func (f *finding) concludeCall(has func(field) bool) {
 			f.refuse("its id is null")
 		}
 	}
+	f.concludeTarget()
 	if f.msg.Method != MethodInitialize {
 		return
 	}
@@ -319,6 +352,29 @@ func (f *finding) concludeCall(has func(field) bool) {
 	f.msg.Version = stringOr(f.protocolVersion, nil)
 	f.msg.ClientName = stringOr(f.clientName, nil)
 	f.msg.ClientVersion = stringOr(f.clientVersion, nil)
+}
+
+// concludeTarget decides what a request of the era without sessions is for.
+func (f *finding) concludeTarget() {
+	if f.msg.MetaVersion == "" {
+		return
+	}
+	f.msg.HasCapabilities = len(f.metaCapabilities) > 0 && f.metaCapabilities[0] == '{'
+	var target []byte
+	switch TargetOf(f.msg.Method) {
+	case TargetName:
+		target = f.name
+	case TargetURI:
+		target = f.uri
+	default:
+		return
+	}
+	if f.isTargetAmbiguous {
+		f.refuse("its params have a name or uri twice, or in another case")
+	}
+	if len(target) > 0 && target[0] == '"' {
+		f.msg.Target, f.msg.HasTarget = string(unquote(target)), true
+	}
 }
 
 // stringOr returns what the JSON string text says, or other when text is no string; cut to maxStringLen.

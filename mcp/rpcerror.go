@@ -13,6 +13,9 @@ const (
 	CodeInvalidParams  = -32602 // a method's parameters are missing or wrong
 )
 
+// CodeHeaderMismatch is the protocol's own, since 2026-07-28: a header does not say what the body says, or is missing.
+const CodeHeaderMismatch = -32020
+
 // HTTPCode is the JSON-RPC error code for a refusal with an HTTP status: 1000 more, which is outside of the ranges that
 // JSON-RPC and the protocol reserve.
 func HTTPCode(status int) int { return 1000 + status }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/integration/issuer"
-	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 )
@@ -173,10 +172,10 @@ func TestWithoutATokenThereIsOnlyAChallenge(t *testing.T) {
 	u := newUpstream(t, nil)
 	f := newFleet(t, u.url)
 	r := f.replica(asksFor(t, i), func(c *proxy.Config) { c.AllowedOrigins = []string{"https://app.example"} })
-	stateless := post(r.url, "", `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}`).with("Mcp-Protocol-Version", mcp.Revision20260728)
+	list := stateless(r.url, "tools/list", "")
 	requests := map[string]request{
 		"initialize": post(r.url, "", initializeBody), "a request": post(r.url, unknownToken(t), pingBody), "no session": post(r.url, "", pingBody),
-		"no JSON": post(r.url, "", "{"), "GET": get(r.url, unknownToken(t)), "DELETE": del(r.url, unknownToken(t)), "stateless": stateless,
+		"no JSON": post(r.url, "", "{"), "GET": get(r.url, unknownToken(t)), "DELETE": del(r.url, unknownToken(t)), "stateless": list,
 	}
 	const challenge = `Bearer resource_metadata="https://mcp.example/.well-known/oauth-protected-resource/mcp"`
 	for name, request := range requests {
@@ -207,7 +206,7 @@ func TestWithoutATokenThereIsOnlyAChallenge(t *testing.T) {
 	if want := map[string]int{"missing": len(requests), "expired": len(requests), "": 1}; !maps.Equal(reasons, want) {
 		t.Errorf("reasons are %v, want %v", reasons, want)
 	}
-	if got := stateless.as(i.Token("alice")).send(t); got.status != http.StatusOK {
+	if got := list.as(i.Token("alice")).send(t); got.status != http.StatusOK {
 		t.Errorf("a stateless request with a token: %d %s", got.status, got.body)
 	}
 }
@@ -332,10 +331,10 @@ func TestAStatelessStreamEndsWithTheTokenAndAnAnswerDoesNot(t *testing.T) {
 	r := newFleet(t, u.url).replica(asksFor(t, i))
 	end := time.Now().Add(2 * time.Second)
 	bearer := i.TokenUntil("alice", end)
-	s := post(r.url, "", callBody).with("Mcp-Protocol-Version", mcp.Revision20260728).as(bearer).stream(t)
+	s := stateless(r.url, "tools/call", `"name":"long"`).with("Mcp-Name", "long").as(bearer).stream(t)
 	send(messages, progress(1))
 	s.wants(progress(1))
-	slow := post(r.url, "", strings.Replace(callBody, "tools/call", "tools/list", 1)).with("Mcp-Protocol-Version", mcp.Revision20260728).as(bearer).open(t)
+	slow := stateless(r.url, "tools/list", "").as(bearer).open(t)
 	s.wantsRest()
 	wantsEndAt(t, end)
 	send(rest, `"id":7,"result":{}}`)
@@ -373,8 +372,7 @@ func TestUpstreamsGetTheConfiguredTokenInEveryRequest(t *testing.T) {
 			wantsAnswer(t, post(n.url, session, pingBody).as(bearer).send(t))
 			k.say(news(2))
 			s.wants(news(2))
-			stateless := post(n.url, "", `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}`)
-			stateless.with("Mcp-Protocol-Version", mcp.Revision20260728).as(bearer).send(t)
+			stateless(n.url, "tools/list", "").as(bearer).send(t)
 			if got := del(n.url, session).as(bearer).send(t); got.status != http.StatusNoContent {
 				t.Errorf("DELETE: %d %s", got.status, got.body)
 			}
@@ -427,8 +425,8 @@ func TestAnUpstreamsChallengeComesThroughOnlyWithTheClientsToken(t *testing.T) {
 			return true
 		})
 		r := newFleet(t, u.url).replica(asksFor(t, i, func(c *auth.Config) { c.UpstreamToken = action }))
-		stateless := post(r.url, "", `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}`).with("Mcp-Protocol-Version", mcp.Revision20260728)
-		for _, request := range []request{post(r.url, "", initializeBody), stateless} {
+		list := stateless(r.url, "tools/list", "")
+		for _, request := range []request{post(r.url, "", initializeBody), list} {
 			if got := request.as(i.Token("alice")).send(t); got.status != http.StatusUnauthorized || got.header.Get("WWW-Authenticate") != want {
 				t.Errorf("%s: %d %q, want 401 %q", action, got.status, got.header.Get("WWW-Authenticate"), want)
 			}

@@ -123,8 +123,7 @@ func TestRequestsWithoutASessionGoToAnyEndpoint(t *testing.T) {
 	upstreams, configure := several(t, 2, asUsual)
 	r := newFleet(t, upstreams[0].url).replica(configure)
 	for range 40 {
-		got := post(r.url, "", `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`).
-			with("MCP-Protocol-Version", "2026-07-28").send(t)
+		got := stateless(r.url, "tools/list", "").send(t)
 		if got.status != http.StatusOK {
 			t.Fatalf("%d %s", got.status, got.body)
 		}

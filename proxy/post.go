@@ -7,8 +7,8 @@ import (
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
-// post serves a POST: one message, or for old revisions a batch of them, from the client. The era is decided first; the
-// rules of the session era are not applied to stateless requests, whose upstream judges them itself.
+// post serves a POST: one message, or for old revisions a batch of them, from the client. The era is decided first: each has rules of
+// its own.
 func (x *exchange) post() {
 	stateless := x.eraOfHeader() == mcp.EraStateless
 	if !stateless && !x.checkPostHeaders() || !x.readBody() {
@@ -18,13 +18,12 @@ func (x *exchange) post() {
 	x.msg = msg
 	x.era = mcp.EraOf(x.protocolVersion(), msg.MetaVersion)
 	if x.era == mcp.EraStateless {
-		x.stateless()
+		x.stateless(err)
 		return
 	}
-	var invalid *mcp.MessageError
 	switch {
-	case errors.As(err, &invalid):
-		x.refuse(refusal{status: http.StatusBadRequest, code: invalid.Code, message: invalid.Reason})
+	case err != nil:
+		x.refuseMessage(err)
 	case x.era == mcp.EraUnknown:
 		x.refuse(unsupportedVersion())
 	case msg.Kind == mcp.KindBatch && msg.Initializes:
@@ -40,6 +39,16 @@ func (x *exchange) post() {
 	default:
 		x.postInSession()
 	}
+}
+
+// refuseMessage answers a message that is none, or does not fit its headers.
+func (x *exchange) refuseMessage(err error) {
+	var invalid *mcp.MessageError
+	if !errors.As(err, &invalid) {
+		x.refuseFor(err, refusalOf(err))
+		return
+	}
+	x.refuse(refusal{status: http.StatusBadRequest, code: invalid.Code, message: invalid.Reason})
 }
 
 // checkPostHeaders checks what the transport demands of every POST. When it returns false, the request is answered.

@@ -252,8 +252,7 @@ func TestWhatHasNoSessionIsNotRecorded(t *testing.T) {
 	store := &countingFrames{}
 	recorder := record.New(record.Config{Store: store, Mode: record.Full})
 	a := f.replica(func(c *proxy.Config) { c.Recorder = recorder })
-	const body = `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`
-	if got := post(a.url, "", body).with("MCP-Protocol-Version", "2026-07-28").send(t); got.status != http.StatusOK {
+	if got := stateless(a.url, "tools/list", "").send(t); got.status != http.StatusOK {
 		t.Fatalf("stateless: %+v", got)
 	}
 	post(a.url, "", pingBody).send(t) // refused: no session

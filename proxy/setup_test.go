@@ -149,6 +149,16 @@ func post(url, token, body string) request {
 	return r.with("Mcp-Session-Id", token)
 }
 
+// stateless is a POST of the era without sessions. params are more of them, such as "name":"x"; they may be empty.
+func stateless(url, method, params string) request {
+	if params != "" {
+		params += ","
+	}
+	body := `{"jsonrpc":"2.0","id":7,"method":"` + method + `","params":{` + params +
+		`"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`
+	return post(url, "", body).with("Mcp-Protocol-Version", "2026-07-28").with("Mcp-Method", method)
+}
+
 func get(url, token string) request {
 	return request{method: http.MethodGet, url: url, header: http.Header{"Accept": {"text/event-stream"}}}.with("Mcp-Session-Id", token)
 }

@@ -1,14 +1,20 @@
 package proxy
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
 // stateless forwards a request of the era without sessions: no store is asked, and no session id passes, neither from the
-// client, to whom it means nothing, nor from an upstream that mistakes the era.
-func (x *exchange) stateless() {
+// client, to whom it means nothing, nor from an upstream that mistakes the era. That the client closes its stream cancels the request, as
+// this era has it. unread is why the message could not be read; nil when it could.
+func (x *exchange) stateless(unread error) {
+	if err := cmp.Or(unread, mcp.CheckStateless(x.r.Header, x.msg)); err != nil {
+		x.refuseMessage(err)
+		return
+	}
 	if !x.aim("") {
 		return
 	}

@@ -54,9 +54,11 @@ func TestAConnectionThatIsJustAcceptedIsServed(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		body := `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`
+		body := `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",` +
+			`"io.modelcontextprotocol/clientCapabilities":{}}}}`
 		request := httptest.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, "http://127.0.0.1/mcp", strings.NewReader(body))
 		request.Header.Set("MCP-Protocol-Version", "2026-07-28")
+		request.Header.Set("Mcp-Method", "tools/list")
 		if err := request.Write(conn); err != nil {
 			answer <- err.Error()
 			return

@@ -1,0 +1,99 @@
+package proxy_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// Somebody on the way may decide by the headers, so they must say what the body says: what does not fit is refused at every replica, with
+// the protocol's own codes, and no upstream hears of it.
+func TestStatelessRequestsThatDoNotFitTheirHeadersAreRefused(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	f := newFleet(t, u.url)
+	replicas := []*replica{f.replica(), f.replica(), f.replica()}
+	_ = f.embedded.Close() // no store is asked
+	for _, r := range replicas {
+		list, call := stateless(r.url, "tools/list", ""), stateless(r.url, "tools/call", `"name":"x"`).with("Mcp-Name", "x")
+		batch := list
+		batch.body = "[" + list.body + "]"
+		response, rubbish, bare := list, list, list
+		response.body, rubbish.body, bare.body = `{"jsonrpc":"2.0","id":7,"result":{}}`, "{", `{"jsonrpc":"2.0","id":7,"method":"tools/list"}`
+		for name, tt := range map[string]struct {
+			request request
+			code    int
+			id      string
+		}{
+			"another method":          {list.with("Mcp-Method", "ping"), mcp.CodeHeaderMismatch, "7"},
+			"no method":               {list.with("Mcp-Method", ""), mcp.CodeHeaderMismatch, "7"},
+			"another name":            {call.with("Mcp-Name", "y"), mcp.CodeHeaderMismatch, "7"},
+			"no name":                 {call.with("Mcp-Name", ""), mcp.CodeHeaderMismatch, "7"},
+			"the other era's version": {list.with("Mcp-Protocol-Version", "2025-11-25"), mcp.CodeHeaderMismatch, "7"},
+			"no version":              {list.with("Mcp-Protocol-Version", ""), mcp.CodeHeaderMismatch, "7"},
+			"no _meta":                {bare, mcp.CodeInvalidParams, "7"},
+			"initialize":              {post(r.url, "", initializeBody).with("Mcp-Protocol-Version", "2026-07-28"), mcp.CodeInvalidParams, `"init"`},
+			"a batch":                 {batch, mcp.CodeInvalidRequest, ""},
+			"a response":              {response, mcp.CodeInvalidRequest, ""},
+			"rubbish":                 {rubbish, mcp.CodeParseError, ""},
+		} {
+			got := tt.request.send(t)
+			if p := got.problem(); got.status != http.StatusBadRequest || p.Error.Code != tt.code || string(p.ID) != tt.id {
+				t.Errorf("%s: %d %s, want 400 with code %d and id %s", name, got.status, got.body, tt.code, tt.id)
+			}
+		}
+	}
+	if got := len(u.requests()); got != 0 {
+		t.Errorf("the upstream got %d of them", got)
+	}
+}
+
+// In the era without sessions that the client leaves is the cancellation, before the answer and in the middle of it.
+func TestAClientThatLeavesCancelsItsStatelessRequest(t *testing.T) {
+	t.Parallel()
+	arrived, canceled := make(chan struct{}, 3), make(chan struct{}, 3)
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if strings.Contains(got.body, "begins") {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: "+progress(1)+"\n\n")
+			flush(w)
+		}
+		arrived <- struct{}{}
+		<-r.Context().Done()
+		canceled <- struct{}{}
+		return true
+	})
+	r := newFleet(t, u.url).replica()
+	s := stateless(r.url, "tools/call", `"name":"begins"`).with("Mcp-Name", "begins").stream(t)
+	s.wants(progress(1))
+	receive(t, "the request that is answered", arrived)
+	s.drop()
+	receive(t, "the end of the one whose stream was closed", canceled)
+
+	ctx, leave := context.WithCancel(t.Context())
+	q := stateless(r.url, "tools/call", `"name":"waits"`).with("Mcp-Name", "waits")
+	left := make(chan error, 1)
+	go func() {
+		req, err := http.NewRequestWithContext(ctx, q.method, q.url, strings.NewReader(q.body))
+		if err != nil {
+			left <- err
+			return
+		}
+		req.Header = q.header
+		res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		left <- nil
+	}()
+	receive(t, "the request that waits", arrived)
+	leave()
+	receive(t, "the end of the one whose client left", canceled)
+	if err := receive(t, "the client to be gone", left); err != nil {
+		t.Error(err)
+	}
+}
