@@ -73,6 +73,7 @@ race: ## run the tests under the race detector; needs a C compiler; PACKAGES=./.
 lint: ## run golangci-lint, formatting included
 	@$(TOOL) golangci-lint run ./...
 	@cd bench && $(TOOL_BENCH) golangci-lint run ./... 2> >(grep -v exclusion_rules >&2)
+	@cd tools/image && go tool -modfile=../go.mod golangci-lint run ./... 2> >(grep -v exclusion_rules >&2)
 
 .PHONY: fmt
 fmt: ## format all Go code and group its imports
@@ -122,6 +123,19 @@ bench-sweep: test-servers ## measure what cleaning up costs Redis and its caller
 .PHONY: bench-streams
 bench-streams: test-servers ## measure what idle streams cost a replica and Redis; 2 minutes; ARGS="-streams 1000" for less
 	@go run -C bench ./streams $(ARGS)
+
+# The packer has a go.mod of its own, like the tools. SOURCE_DATE_EPOCH is the time of what is in the image: the commit's.
+IMAGE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: image
+image: ## write the OCI image for amd64 and arm64 to bin/image/image.tar; needs no container engine
+	@go -C tools/image build -o $(CURDIR)/bin/pack-image .
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$(IMAGE_EPOCH)} bin/pack-image -version '$(VERSION)' -commit '$(COMMIT)'
+
+.PHONY: image-test
+image-test: ## unpack the image, run it as its user, compare it with the Dockerfile's; needs root and Debian's buildah
+	@scripts/install-debian.sh buildah buildah || [ "$${CI:-}" != true ]
+	@TEST_MODULE=tools/image scripts/test.sh image -timeout 10m -count=1 ./...
 
 .PHONY: clean
 clean: ## remove what make wrote here; Go's own caches stay

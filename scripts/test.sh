@@ -3,6 +3,7 @@
 # skipped and why, and how many passed.
 #
 # usage: test.sh NAME [go test arguments...]    NAME labels the events file
+#        TEST_MODULE is the folder of the module to test, by default the root
 # exit:  0 all passed; not 0 when a test failed, when no test ran at all, or
 #        when CI=true and a test was skipped
 set -euo pipefail
@@ -10,11 +11,13 @@ cd "$(dirname "$0")/.."
 
 name=$1
 shift
-events=.cache/tests/$name.json
+root=$PWD
+events=$root/.cache/tests/$name.json
 mkdir -p "${events%/*}"
 
 status=0
-go tool -modfile=tools/go.mod gotestsum \
+cd "${TEST_MODULE:-.}"
+go tool -modfile="$root/tools/go.mod" gotestsum \
   --format "${TEST_FORMAT:-pkgname}" --format-hide-empty-pkg --jsonfile "$events" \
   -- "$@" || status=$?
 
@@ -35,5 +38,5 @@ if ((status == 0 && failed > 0)); then
 fi
 
 # The last line of .ci/run repeats these.
-echo "$passed passed, $failed failed, $skipped skipped" | tee ".cache/tests/$name.txt"
+echo "$passed passed, $failed failed, $skipped skipped" | tee "$root/.cache/tests/$name.txt"
 exit "$status"
