@@ -13,17 +13,19 @@
 -- ARGV[5] max_age ms          0: never
 -- ARGV[6] lifetime ms         the backstop TTL of a live session
 -- ARGV[7] never               the score of a session without an end
--- ARGV[8] n, then n fields and values of the record, then fields and values of more
+-- ARGV[8] leeway ms          see leeway.inc.lua
+-- ARGV[9] n, then n fields and values of the record, then fields and values of more
 --
 -- Returns the answer of record.inc.lua; error NOTFOUND, ILLEGAL (it has ended), CONFLICT (another version).
 -- Cost: O(log n).
 local session, more, lru, deadlines, counts, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, expected, writer = ARGV[1], ARGV[2], ARGV[3]
 local idle, max_age, lifetime, never = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local n = tonumber(ARGV[8])
-local last_field = 8 + 2 * n
+local leeway, n = tonumber(ARGV[8]), tonumber(ARGV[9])
+local last_field = 9 + 2 * n
 
 --include clock
+--include leeway
 --include record
 
 local now = clock()
@@ -32,7 +34,7 @@ if not record[1] then
   return redis.error_reply('NOTFOUND no such session')
 end
 local ends, in_flight = tonumber(redis.call('ZSCORE', deadlines, id) or never), redis.call('HLEN', pending)
-if (record[1] ~= 'i' and record[1] ~= 'a') or ends <= now then
+if (record[1] ~= 'i' and record[1] ~= 'a') or is_past(ends, leeway, record[11], max_age, now) then
   return redis.error_reply('ILLEGAL the session has ended')
 end
 if record[15] == writer then
@@ -49,9 +51,9 @@ ends = never
 if idle > 0 then ends = activity + idle end
 if max_age > 0 then ends = math.min(ends, tonumber(record[11]) + max_age) end
 redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
-redis.call('HSET', session, 's', 'a', 'a', activity, 'o', writer, 'v', tonumber(expected) + 1, unpack(ARGV, 9, last_field))
+redis.call('HSET', session, 's', 'a', 'a', activity, 'o', writer, 'v', tonumber(expected) + 1, unpack(ARGV, 10, last_field))
 redis.call('HDEL', more, 'y', 'j')
-for i = 9, last_field, 2 do redis.call('HDEL', more, ARGV[i]) end -- it may have been long before
+for i = 10, last_field, 2 do redis.call('HDEL', more, ARGV[i]) end -- it may have been long before
 if #ARGV > last_field then
   redis.call('HSET', more, unpack(ARGV, last_field + 1))
   redis.call('PEXPIREAT', more, now + lifetime)

@@ -171,7 +171,7 @@ func (s *Store) Update(ctx context.Context, c cluster.Change) (cluster.Session, 
 	p := s.partitionOf(c.ID)
 	args := []any{
 		c.ID.String(), c.ExpectedVersion, c.Writer,
-		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
+		s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never, s.leewayMillis(),
 	}
 	reply, _, err := s.acknowledged(ctx, call{
 		script: sessionUpdate,
@@ -193,7 +193,7 @@ func (s *Store) Terminate(ctx context.Context, id cluster.ID, status cluster.Sta
 	reply, repeated, err := s.acknowledged(ctx, call{
 		script: sessionTerminate,
 		keys:   []string{p.session(id), p.more(id), p.lru(), p.deadlines(), p.ended(), p.counts()},
-		args:   append(s.finishArgs(p), id.String(), statusCodes[status]),
+		args:   append(s.finishArgs(p), id.String(), statusCodes[status], s.leewayMillis(), s.cfg.MaxAge.Milliseconds()),
 	})
 	if err != nil {
 		return cluster.Session{}, err

@@ -62,6 +62,20 @@ func RunOutages(t *testing.T, b OutageBackend) {
 			}
 			return err
 		}},
+		"change": {func(s *suite, k known) error {
+			_, err := s.store.Update(s.t.Context(), cluster.Change{ID: k.ID, ExpectedVersion: k.Version, Writer: "later"})
+			if errors.Is(err, cluster.ErrIllegalTransition) {
+				return cluster.ErrNotFound
+			}
+			return err
+		}},
+		"end": {func(s *suite, k known) error {
+			_, err := s.store.Terminate(s.t.Context(), k.ID, cluster.StatusTerminated)
+			if errors.Is(err, cluster.ErrExpired) {
+				return cluster.ErrNotFound
+			}
+			return err
+		}},
 		"sweep": {func(s *suite, _ known) error {
 			swept, err := s.store.Sweep(s.t.Context(), sweep)
 			if err == nil && len(swept.Expired) > 0 {
