@@ -46,6 +46,8 @@ type Config struct {
 	SweepInterval time.Duration
 	// Leadership tells what this replica knows of the leader. Default: nothing is told.
 	Leadership func() Leadership
+	// LogLevel is shown and changed at /loglevel. Default: there is no such path.
+	LogLevel *slog.LevelVar
 	// Logger is told that the store cannot be reached at first, and that it is reached then. That it goes away and comes back later
 	// the Manager logs, who knows what that means to sessions. Default: discards.
 	Logger *slog.Logger
@@ -103,6 +105,11 @@ func New(cfg Config) (*Admin, error) {
 		MaxRequestsInFlight: maxScrapes,
 		Timeout:             scrapeTimeout,
 	}))
+	if cfg.LogLevel != nil {
+		l := &logLevel{level: cfg.LogLevel, log: a.probe.log}
+		mux.HandleFunc("GET /loglevel", l.serve)
+		mux.HandleFunc("PUT /loglevel", l.serve)
+	}
 	a.handler = mux
 	return a, nil
 }

@@ -18,7 +18,7 @@ func (x *exchange) allowCORS(origin string) {
 	if len(allowed) == 0 {
 		return
 	}
-	cors := http.Header{"Access-Control-Expose-Headers": {mcp.HeaderSessionID + ", WWW-Authenticate"}}
+	cors := http.Header{"Access-Control-Expose-Headers": {mcp.HeaderSessionID + ", WWW-Authenticate, " + headerRequestID}}
 	if slices.Contains(allowed, "*") {
 		cors.Set("Access-Control-Allow-Origin", "*")
 	} else {

@@ -42,15 +42,16 @@ func (x *exchange) refuseEnded(err error) {
 // endUpstream asks the upstream to forget a session, on behalf of its client.
 func (x *exchange) endUpstream(ctx context.Context, endpoint, upstreamSession, revision string) {
 	x.p.sendDelete(ctx, x.upstream, parting{
-		session: x.sessionText(), endpoint: endpoint, upstreamSession: upstreamSession, revision: revision,
+		request: x.request, session: x.sessionText(), endpoint: endpoint, upstreamSession: upstreamSession, revision: revision,
 		credential: x.p.cfg.Auth.Credential(x.r.Header),
 	})
 }
 
 // parting is a session that its upstream is asked to forget.
 type parting struct {
-	session         string // for the log
-	endpoint        string // where the session is
+	request         requestRef // the client's, if one is the cause
+	session         string     // for the log
+	endpoint        string     // where the session is
 	upstreamSession string
 	revision        string
 	credential      http.Header // the client's, if there is one
@@ -64,7 +65,7 @@ func (p *Proxy) sendDelete(ctx context.Context, upstream *upstream, s parting) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.EndTimeout)
 	defer cancel()
-	log := p.log.With("upstream", upstream.Name, "session", s.session)
+	log := s.request.in(p.log).With("upstream", upstream.Name, "session", s.session)
 	e, ok := upstream.pinned(ctx, s.endpoint)
 	if !ok && s.endpoint == "" { // the record says nothing
 		chosen, err := upstream.choose(ctx)
@@ -83,6 +84,9 @@ func (p *Proxy) sendDelete(ctx context.Context, upstream *upstream, s parting) {
 	req.Header.Set(mcp.HeaderSessionID, s.upstreamSession)
 	if mcp.HasSessions(s.revision) { // after a failed initialize it is only what the client wished for
 		req.Header.Set(mcp.HeaderProtocolVersion, s.revision)
+	}
+	if s.request.id != "" {
+		req.Header.Set(headerRequestID, s.request.id)
 	}
 	maps.Copy(req.Header, s.credential)
 	p.cfg.Auth.Outbound(req.Header)

@@ -180,7 +180,7 @@ func (x *exchange) refuseSession(err error) { x.refuseFor(err, refusalOf(err)) }
 // store was asked gets no answer, and what the store's call ended with says nothing about the store.
 func (x *exchange) refuseFor(err error, f refusal) {
 	if f.status == http.StatusInternalServerError && !errors.Is(err, context.Canceled) {
-		x.p.log.Error("session operation failed", "session", x.sessionText(), "error", err)
+		x.log().Error("session operation failed", "session", x.sessionText(), "error", err)
 	}
 	if x.r.Context().Err() != nil {
 		panic(http.ErrAbortHandler)

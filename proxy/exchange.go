@@ -23,6 +23,7 @@ type exchange struct {
 	w        *responseWriter
 	r        *http.Request
 	started  time.Time
+	request  requestRef
 	upstream *upstream // nil until the path is known
 	identity auth.Identity
 	denied   string    // why nobody was let in; empty unless that is so
@@ -44,13 +45,15 @@ type exchange struct {
 }
 
 func newExchange(p *Proxy, w http.ResponseWriter, r *http.Request) *exchange {
-	return &exchange{
+	x := &exchange{
 		p:       p,
 		w:       newResponseWriter(w, p.cfg.WriteTimeout),
 		r:       r,
 		started: time.Now(),
 		era:     mcp.EraUnknown,
 	}
+	x.identify()
+	return x
 }
 
 // protocolVersion is the value of the request's MCP-Protocol-Version header. Several headers are one list, which is no
@@ -71,7 +74,7 @@ func (x *exchange) recoverPanic() {
 	if fault == http.ErrAbortHandler { //nolint:errorlint // a panic's value, compared as net/http compares it
 		panic(fault)
 	}
-	x.p.log.Error("request handler panicked", "panic", fault, "stack", string(debug.Stack()), "session", x.sessionText())
+	x.log().Error("request handler panicked", "panic", fault, "stack", string(debug.Stack()), "session", x.sessionText())
 	if x.w.status != 0 {
 		panic(http.ErrAbortHandler) // too late to say so
 	}
@@ -100,11 +103,19 @@ func (x *exchange) finish() {
 	if x.upstream != nil {
 		info.Upstream = x.upstream.Name
 	}
-	x.p.log.LogAttrs(x.r.Context(), slog.LevelDebug, "request",
+	x.logDone(info)
+	x.p.cfg.Observer.RequestDone(info)
+}
+
+// logDone logs the request, at debug.
+func (x *exchange) logDone(info RequestInfo) {
+	if !x.p.log.Enabled(x.r.Context(), slog.LevelDebug) {
+		return
+	}
+	x.log().LogAttrs(x.r.Context(), slog.LevelDebug, "request",
 		slog.String("method", info.Method), slog.String("upstream", info.Upstream), slog.String("rpc", info.RPCMethod),
 		slog.String("era", string(info.Era)), slog.Int("status", info.Status), slog.Float64("duration_ms", milliseconds(info.Duration)),
 		slog.String("session", x.sessionText()))
-	x.p.cfg.Observer.RequestDone(info)
 }
 
 // sessionText is the session's ID for a log, empty when there is none.

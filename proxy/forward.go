@@ -45,7 +45,7 @@ func (x *exchange) forward(ctx context.Context, send sender, answered func(*http
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { x.notAnswered(ctx, err) },
 		BufferPool:   x.bufferPool(),
-		ErrorLog:     slog.NewLogLogger(x.p.log.Handler(), slog.LevelDebug),
+		ErrorLog:     slog.NewLogLogger(failureLog{x}, slog.LevelDebug),
 	}
 	reverse.ServeHTTP(x.w, x.outbound(ctx))
 }
@@ -98,6 +98,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	pr.SetXForwarded()
 
 	h := pr.Out.Header
+	h[headerRequestID] = x.w.requestID
 	for _, name := range []string{
 		// No protocol switch: it would tunnel past everything that the proxy checks.
 		"Connection", "Upgrade",
@@ -134,7 +135,7 @@ func (x *exchange) checkAnswer(res *http.Response) error {
 		return upstreamUnavailable("the upstream tried to switch protocols")
 	case res.StatusCode >= 300 && res.StatusCode < 400 && res.StatusCode != http.StatusNotModified:
 		// A client that followed it would carry its token past the proxy.
-		x.p.log.Warn("upstream redirects; configure the URL that it redirects to", "upstream", x.upstream.Name, "to", location(res))
+		x.log().Warn("upstream redirects; configure the URL that it redirects to", "upstream", x.upstream.Name, "to", location(res))
 		return upstreamUnavailable("the upstream redirects to another URL, which must be configured instead")
 	}
 	return nil
@@ -172,7 +173,7 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 	case errors.Is(cause, errDraining) && !x.sent.Load():
 		x.refuse(upstreamUnavailable("this replica is stopping; retry"))
 	default:
-		x.p.log.Warn("upstream did not answer", "upstream", x.upstream.Name, "session", x.sessionText(), "sent", x.sent.Load(), "error", err)
+		x.log().Warn("upstream did not answer", "upstream", x.upstream.Name, "session", x.sessionText(), "sent", x.sent.Load(), "error", err)
 		x.refuse(x.upstreamFailed())
 	}
 }

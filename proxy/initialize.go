@@ -73,7 +73,7 @@ func (i *initialization) fail() {
 	i.failed = true
 	_, err := i.p.sessions.Terminate(i.detached(), i.session, cluster.StatusFailed)
 	if err != nil && !errors.Is(err, cluster.ErrIllegalTransition) && !errors.Is(err, cluster.ErrNotFound) {
-		i.p.log.Warn("session of a failed initialize could not be ended; it expires", "session", i.sessionText(), "error", err)
+		i.log().Warn("session of a failed initialize could not be ended; it expires", "session", i.sessionText(), "error", err)
 	}
 }
 
@@ -113,7 +113,7 @@ func (i *initialization) answered(ctx context.Context, res *http.Response) error
 // unusable fails the session and says what is wrong with the upstream's answer.
 func (i *initialization) unusable(err error) error {
 	i.fail()
-	i.p.log.Warn("upstream's answer to initialize is unusable", "upstream", i.upstream.Name, "session", i.sessionText(), "error", err)
+	i.log().Warn("upstream's answer to initialize is unusable", "upstream", i.upstream.Name, "session", i.sessionText(), "error", err)
 	return upstreamUnavailable("the upstream's answer to initialize is unusable: " + err.Error())
 }
 

@@ -128,7 +128,7 @@ func TestPagesMayReadTheSessionIDAndSeeNoCORSOfTheUpstream(t *testing.T) {
 	const page = "https://app.example"
 	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.AllowedOrigins = []string{page} })
 	got := post(r.url, "", initializeBody).with("Origin", page).with("Sec-Fetch-Site", "cross-site").send(t)
-	if got.status != 200 || got.header.Get("Access-Control-Expose-Headers") != "Mcp-Session-Id, WWW-Authenticate" ||
+	if got.status != 200 || got.header.Get("Access-Control-Expose-Headers") != "Mcp-Session-Id, WWW-Authenticate, X-Request-Id" ||
 		len(got.header.Values("Access-Control-Allow-Origin")) != 1 || got.header.Get("Access-Control-Allow-Origin") != page ||
 		got.header.Get("Access-Control-Allow-Credentials") != "" {
 		t.Errorf("header: %v", got.header)

@@ -238,7 +238,7 @@ func (r *recovery) replay(ctx context.Context, e *endpoint, made cluster.Activat
 // end asks an endpoint to forget an upstream session that is not wanted after all.
 func (r *recovery) end(ctx context.Context, e *endpoint, made cluster.Activation) {
 	r.p.sendDelete(context.WithoutCancel(ctx), r.call.upstream, parting{
-		session: r.stale.ID.String(), endpoint: e.name, upstreamSession: made.UpstreamSession, revision: made.Revision,
+		request: r.call.origin, session: r.stale.ID.String(), endpoint: e.name, upstreamSession: made.UpstreamSession, revision: made.Revision,
 		credential: r.p.cfg.Auth.Credential(r.call.header),
 	})
 }
@@ -310,6 +310,6 @@ func (x *exchange) note() {
 		return
 	}
 	if err := x.p.sessions.Note(x.detached(), n); err != nil {
-		x.p.log.Warn("a recovery of this session would forget what its client has asked for", "session", x.sessionText(), "method", x.msg.Method, "error", err)
+		x.log().Warn("a recovery of this session would forget what its client has asked for", "session", x.sessionText(), "method", x.msg.Method, "error", err)
 	}
 }

@@ -129,7 +129,7 @@ func (x *exchange) forwardLeased(lease *cluster.Lease) {
 
 // sendInSession sends the request to the upstream of its session.
 func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
-	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, begun: x.started, session: x.record}
+	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, origin: x.request, begun: x.started, session: x.record}
 	res, err := x.call.do(req.Context(), message{
 		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
 		bound: x.msg.Kind == mcp.KindResponse,

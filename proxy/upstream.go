@@ -123,7 +123,7 @@ func (x *exchange) aim(pinned string) bool {
 	if !ok {
 		var err error
 		if e, err = x.upstream.choose(x.r.Context()); err != nil {
-			x.p.log.Warn("upstream has no endpoint", "upstream", x.upstream.Name, "session", x.sessionText(), "error", err)
+			x.log().Warn("upstream has no endpoint", "upstream", x.upstream.Name, "session", x.sessionText(), "error", err)
 			x.refuseFor(err, upstreamUnavailable("the upstream could not be found; the request was not processed"))
 			return false
 		}

@@ -39,6 +39,7 @@ type upstreamCall struct {
 	upstream *upstream
 	header   http.Header // what the upstream is to see of the client's request; no session id
 	query    string
+	origin   requestRef
 	begun    time.Time // when the client's request came in; zero of one that is answered by nothing
 
 	mu      sync.Mutex
@@ -56,7 +57,7 @@ type message struct {
 
 // log is for what concerns the session.
 func (c *upstreamCall) log() *slog.Logger {
-	return c.p.log.With("session", c.current().ID, "upstream", c.upstream.Name)
+	return c.origin.in(c.p.log).With("session", c.current().ID, "upstream", c.upstream.Name)
 }
 
 func (c *upstreamCall) current() cluster.Session {

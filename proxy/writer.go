@@ -13,9 +13,11 @@ type responseWriter struct {
 	timeout time.Duration
 	// cors is added to the final header, after whoever wrote it: httputil.ReverseProxy clears headers that were set
 	// before an informational answer.
-	cors    http.Header
-	status  int   // 0 until the header was sent
-	written int64 // bytes of body
+	cors http.Header
+	// requestID replaces what an upstream calls the request.
+	requestID []string
+	status    int   // 0 until the header was sent
+	written   int64 // bytes of body
 	// together sends the header with the first bytes of the body, which come at once: a client whose connection breaks between the two
 	// would know of a stream, but not how to go on with it.
 	together bool
@@ -34,6 +36,7 @@ func (w *responseWriter) WriteHeader(status int) {
 		return
 	}
 	w.status = status
+	w.Header()[headerRequestID] = w.requestID
 	for name, values := range w.cors {
 		w.Header()[name] = append(w.Header()[name], values...)
 	}

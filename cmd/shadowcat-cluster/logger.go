@@ -28,7 +28,7 @@ func addAuditLog(command *cobra.Command) func() *slog.Logger {
 }
 
 // newLogger returns a logger that writes to w: one JSON object a line for machines, coloured text for a person.
-func newLogger(w io.Writer, level slog.Level, format settings.LogFormat) *slog.Logger {
+func newLogger(w io.Writer, level slog.Leveler, format settings.LogFormat) *slog.Logger {
 	file, isFile := w.(*os.File)
 	isTerminal := isFile && term.IsTerminal(int(file.Fd()))
 	if format == settings.LogJSON || (format == settings.LogAuto && !isTerminal) {

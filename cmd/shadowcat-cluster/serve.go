@@ -51,13 +51,15 @@ max_sessions. The flag wins over the environment, the environment over the file,
 		if err := s.CheckServe(); err != nil {
 			return usage(err)
 		}
-		return serve(command.Context(), s, newLogger(command.ErrOrStderr(), s.LogLevel, s.LogFormat))
+		level := new(slog.LevelVar)
+		level.Set(s.LogLevel)
+		return serve(command.Context(), s, newLogger(command.ErrOrStderr(), level, s.LogFormat), level)
 	}
 	return command
 }
 
-// serve runs one replica until a signal or the end of ctx.
-func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err error) {
+// serve runs one replica until a signal or the end of ctx. level is that of log, to be changed while it runs.
+func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *slog.LevelVar) (err error) {
 	if s.ReplicaID == "" {
 		s.ReplicaID = newReplicaID()
 	}
@@ -80,6 +82,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger) (err erro
 		Auth:    s.Auth,
 		Drain:   replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
 
+		LogLevel:    level,
 		AuditStream: s.AuditStream,
 		Recording:   replica.Recording{Mode: s.Recording, Redact: s.RecordingRedact},
 	})

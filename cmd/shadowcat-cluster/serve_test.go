@@ -202,7 +202,7 @@ func TestStoppingIsAnnouncedBeforeItIsDone(t *testing.T) {
 	log := slog.New(slowAnnouncement{slog.DiscardHandler, make(chan struct{}), &sync.Once{}, &sync.Mutex{}, &lines})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := serve(ctx, s, log); err != nil {
+	if err := serve(ctx, s, log, new(slog.LevelVar)); err != nil {
 		t.Fatal(err)
 	}
 	stopping := slices.Index(lines, "stopping: finishing requests in flight")

@@ -38,6 +38,8 @@ type Config struct {
 	Auth auth.Config
 	// Logger is given the replica's id. Default: discards.
 	Logger *slog.Logger
+	// LogLevel is the Logger's, to be changed at the admin port. Default: it cannot be.
+	LogLevel *slog.LevelVar
 	// Cleanup says whether and how this replica cleans up when it leads.
 	Cleanup Cleanup
 	// AuditStream is how many audit records the store keeps, about; 0: they are only logged.
@@ -117,6 +119,7 @@ func New(cfg Config) (*Replica, error) {
 		Breakers:     cfg.Store.Breakers,
 		AuditDropped: r.auditDropped(),
 		Logger:       log,
+		LogLevel:     cfg.LogLevel,
 
 		SweepInterval: cfg.Cleanup.Interval,
 		Leadership:    r.leadership(),

@@ -59,7 +59,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "admin_listen", Kind: KindAddress, Default: "127.0.0.1:9081", set: setAdminListen,
-		Meaning: "Where /healthz, /readyz and /metrics are served. The value off serves them nowhere.",
+		Meaning: "Where /healthz, /readyz, /metrics and /loglevel are served. The value off serves them nowhere.",
 	},
 	{
 		Name: "upstream", Kind: KindUpstream, set: setUpstreams,
@@ -266,7 +266,7 @@ var mainSettings = []Setting{
 var logSettings = []Setting{
 	{
 		Name: "log_level", Kind: KindChoice, Default: "info", Choices: logLevels, set: setLogLevel,
-		Meaning: "The least important log lines to write.",
+		Meaning: "The least important log lines to write. PUT /loglevel on admin_listen changes it while the replica runs.",
 	},
 	{
 		Name: "log_format", Kind: KindChoice, Default: "auto", Choices: logFormats, set: setLogFormat,
