@@ -41,6 +41,7 @@ type holding struct {
 
 	inFlight  int
 	streams   int
+	abandoned int // in flight, too, and nobody waits for the answer
 	watchers  int
 	waiting   int               // of inFlight, those that expect an answer
 	pending   map[string]*Lease // of those, the latest of each key
@@ -232,7 +233,7 @@ func (h *holding) close(l *Lease) {
 		h.watchers--
 		return
 	case forAbandoned:
-		h.watchers--
+		h.abandoned--
 	case forRequest:
 		h.inFlight--
 	}

@@ -63,9 +63,10 @@ func (l *Lease) Current() Session {
 	return l.h.session
 }
 
-// Watch returns a lease that only hears of the session's end: it keeps the session known to this replica, and asks the
-// store about it as for an open stream, but it is no request and does not keep the session from idling out. l must not be
-// released yet; the new lease is released on its own.
+// Watch returns a lease that only hears of the session's end: it keeps the session known to this replica, but it is no request and
+// does not keep the session from idling out. Where nothing else asks about the session at this replica, as [Manager.StreamStates]
+// does, an end elsewhere is heard of within ten seconds and a report interval. l must not be released yet; the new lease is released
+// on its own.
 func (l *Lease) Watch() *Lease {
 	l.h.mu.Lock()
 	defer l.h.mu.Unlock()
@@ -81,7 +82,7 @@ func (l *Lease) Abandon() {
 	if l.kind == forRequest && !l.released {
 		l.kind = forAbandoned
 		l.h.inFlight--
-		l.h.watchers++
+		l.h.abandoned++
 	}
 }
 

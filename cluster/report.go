@@ -15,6 +15,8 @@ const (
 	pendingBatch = 100
 	// checkBatch is how many sessions one call of Store.Check takes.
 	checkBatch = 1000
+	// watchCheck is how often it is asked at least whether a session lives that is only watched: no client waits for it here.
+	watchCheck = 10 * time.Second
 	// beatInterval is how often a replica says that it lives: several times before it is taken for dead.
 	beatInterval = time.Second
 )
@@ -126,7 +128,8 @@ func (m *Manager) sendReports(ctx context.Context, batch []Report, holders []*ho
 }
 
 // checkStreams asks which of the sessions that someone still waits for have ended elsewhere. Reports tell that of busy
-// sessions; silent streams are asked about twice per lease validity, which touches nothing.
+// sessions; silent streams are asked about twice per lease validity, which touches nothing. Whoever looks at their states more often
+// (see [Manager.StreamStates]) has asked already.
 func (m *Manager) checkStreams(ctx context.Context) {
 	every := max(m.cfg.Lease-m.cfg.ReportInterval-m.cfg.StoreTimeout, 0)
 	var ids []ID
@@ -304,7 +307,11 @@ func (h *holding) takeBack(r Report, isUnsent bool) {
 func (h *holding) needsCheck(now time.Time, every time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return !h.isOver && h.streams+h.inFlight+h.watchers > 0 && now.Sub(h.checkedAt) >= every
+	isServed := h.streams+h.inFlight+h.abandoned > 0
+	if !isServed {
+		every = max(every, watchCheck)
+	}
+	return !h.isOver && (isServed || h.watchers > 0) && now.Sub(h.checkedAt) >= every
 }
 
 func (h *holding) checked(at time.Time) {
@@ -318,7 +325,7 @@ func (h *holding) checked(at time.Time) {
 func (h *holding) retire(cfg Config, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	idle := h.inFlight == 0 && h.streams == 0 && h.watchers == 0 && !now.Before(h.validUntil) &&
+	idle := h.inFlight == 0 && h.streams == 0 && h.abandoned == 0 && h.watchers == 0 && !now.Before(h.validUntil) &&
 		h.requests == 0 && len(h.finished) == 0 && h.aging.n == 0 && h.fresh.n == 0 &&
 		h.touchedAt.Sub(h.recordedAt) < cfg.ReportInterval && now.Sub(h.checkedAt) >= cfg.OutageGrace
 	h.isGranted = h.isGranted && !idle

@@ -54,6 +54,9 @@ type StreamState struct {
 	// Begins is the position that the latest listener began behind: up to there the one before it is to be sent what there is.
 	// ClaimStream leaves it out.
 	Begins int64
+	// Version is that of the session's record: with a later one the session may have another upstream session. ClaimStream leaves it
+	// out.
+	Version int64
 	// Since is what Last was when the claim was taken: what an earlier reader has sent beyond it was never stored. StreamStates
 	// leaves it out.
 	Since int64

@@ -61,14 +61,17 @@ func (m *Manager) ReleaseStream(ctx context.Context, id ID, claim int64) error {
 }
 
 // StreamStates tells about the own streams of sessions; see [StreamStore]. It returns one state for each ID, in order. The error
-// of a state is nil, [ErrNotFound] or [ErrStoreUnavailable].
+// of a state is nil, [ErrNotFound] or [ErrStoreUnavailable]. A session whose state is told lives, so it is not asked about again soon.
 func (m *Manager) StreamStates(ctx context.Context, ids []ID) []StreamState {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
+	sent := time.Now()
 	states := m.store.StreamStates(ctx, ids)
 	for i := range states {
 		if states[i].Err != nil {
 			states[i].Err = m.failed("looking at the stream of", ids[i], states[i].Err)
+		} else if h := m.holding(ids[i]); h != nil {
+			h.checked(sent)
 		}
 	}
 	return states

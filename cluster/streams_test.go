@@ -29,7 +29,7 @@ func TestReplicasPassASessionsStreamOn(t *testing.T) {
 		if state, err = b.ClaimStream(t.Context(), cluster.StreamClaim{ID: s.ID, Listen: true, Read: true, From: state.Claim}); err != nil {
 			t.Fatal(err)
 		}
-		want := cluster.StreamState{Reader: b.Incarnation(), Claim: 2, Listener: 1, Last: 1}
+		want := cluster.StreamState{Reader: b.Incarnation(), Claim: 2, Listener: 1, Last: 1, Version: s.Version}
 		if diff := cmp.Diff([]cluster.StreamState{want}, a.StreamStates(t.Context(), []cluster.ID{s.ID})); diff != "" {
 			t.Errorf("state after the takeover (-want +got):\n%s", diff)
 		}

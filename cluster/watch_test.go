@@ -41,9 +41,9 @@ func TestWatchHearsOfAnEndElsewhere(t *testing.T) {
 		if _, err := other.Terminate(t.Context(), s.ID, cluster.StatusTerminated); err != nil {
 			t.Fatal(err)
 		}
-		w.pass(w.cfg.Lease)
+		w.pass(10*time.Second + w.cfg.ReportInterval)
 		if !hasEnded(watch) {
-			t.Error("one lease validity after the end, the watch has not heard of it")
+			t.Error("ten seconds and a report interval after the end, the watch has not heard of it")
 		}
 	})
 }
@@ -57,7 +57,7 @@ func TestWatchDoesNotKeepItsSessionFromIdlingOut(t *testing.T) {
 		if hasEnded(watch) {
 			t.Error("ended before its end")
 		}
-		w.pass(w.cfg.ReportSlack + w.cfg.Lease)
+		w.pass(w.cfg.ReportSlack + 10*time.Second)
 		if !hasEnded(watch) {
 			t.Error("a watch has kept its session from idling out")
 		}

@@ -42,6 +42,7 @@ var (
 	SessionsPurge    = load("sessions_purge")
 	SessionsMend     = load("sessions_mend")
 	CountsMend       = load("counts_mend")
+	SessionsOwners   = load("sessions_owners")
 	ReplicaBeat      = load("replica_beat")
 	ReplicasRead     = load("replicas_read")
 	CountsRead       = load("counts_read")

@@ -8,7 +8,7 @@
 -- then the id of each, in the same order
 --
 -- Returns for each session: 1 (0: it does not live, and the rest is 0), the reader ('' for none), its claim or the last one, the
--- listener, the last position, where that listener begins. Cost: O(1) a session.
+-- listener, the last position, where that listener begins, the version of its record. Cost: O(1) a session.
 local deadlines, leeway, max_age = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 
 --include clock
@@ -18,12 +18,14 @@ local deadlines, leeway, max_age = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local now, reply = clock(), {}
 for i = 3, #ARGV do
   local session, more, id = KEYS[2 * i - 4], KEYS[2 * i - 3], ARGV[i]
-  if lives(session, deadlines, id, leeway, max_age, now) then
+  local is_live, version = lives(session, deadlines, id, leeway, max_age, now)
+  if is_live then
     local known = redis.call('HMGET', more, 'h', 'k', 'c', 'l', 'b')
     reply[#reply + 1], reply[#reply + 2] = 1, known[1] or ''
     for n = 2, 5 do reply[#reply + 1] = tonumber(known[n] or 0) end
+    reply[#reply + 1] = tonumber(version or 0)
   else
-    for _ = 1, 6 do reply[#reply + 1] = 0 end
+    for _ = 1, 7 do reply[#reply + 1] = 0 end
   end
 end
 return reply

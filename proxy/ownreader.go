@@ -44,6 +44,7 @@ type ownReader struct {
 	checked  time.Time  // when the store last said that the claim is still this reader's
 	upstream string     // the upstream's own id of the last event
 	version  int64      // of the record whose upstream session that belongs to
+	known    int64      // the latest version of the record that the store has told of
 }
 
 // unstored is an event that the store may not have yet.
@@ -72,6 +73,7 @@ func (r *ownReader) run(ctx context.Context, res *http.Response) {
 		if !pause(ctx, jittered(wait)) {
 			break
 		}
+		r.refresh(ctx)
 		wait = min(2*wait, maxReopenPause)
 		again, err := r.open(ctx)
 		switch {
@@ -158,6 +160,21 @@ func (r *ownReader) move() {
 	if r.body != nil && latest.Version > r.call.current().Version {
 		r.call.use(latest)
 		_ = r.body.Close() // which ends its reading
+	}
+}
+
+// refresh reads the session's record when the store has told of a later one: another replica may have recovered the session. Without
+// it the upstream is asked in vain, which ends with the same record.
+func (r *ownReader) refresh(ctx context.Context) {
+	session := r.call.current()
+	r.mu.Lock()
+	isLatest := r.known <= session.Version
+	r.mu.Unlock()
+	if isLatest {
+		return
+	}
+	if fresh, err := r.p.sessions.Get(ctx, session.ID); err == nil && fresh.Version > session.Version {
+		r.call.use(fresh)
 	}
 }
 
@@ -334,7 +351,10 @@ func (r *ownReader) check(state cluster.StreamState, now time.Time) {
 	case state.Claim != r.claim || state.Reader != r.p.incarnation:
 		r.stop(cluster.ErrStaleClaim)
 	default:
-		r.checked = now
+		r.checked, r.known = now, state.Version
+		if r.body != nil && r.known > r.call.current().Version {
+			_ = r.body.Close() // which ends its reading
+		}
 		if r.listener != nil && r.listener.number < state.Listener {
 			r.listener.end() // its client has opened another stream since
 			r.detach()

@@ -543,6 +543,25 @@ func TestAnOwnStreamMovesWithItsSession(t *testing.T) {
 	s.wants(newses(3, 4)...)
 }
 
+// The same when the session was made anew at another replica, and nobody asks for anything at the one that reads.
+func TestAnOwnStreamMovesWithASessionRecoveredElsewhere(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t, withIDs)
+	_, a, b, token := listening(t, k)
+	s := listen(t, a, token)
+	k.say(news(1))
+	s.wants(news(1))
+	k.forget()
+	wantsAnswer(t, post(b.url, token, pingBody).send(t))
+	k.say(news(2))
+	s.wants(news(2))
+	for _, got := range k.requests() {
+		if strings.Contains(got.body, "shadowcat:known") {
+			t.Error("the upstream was asked whether it knows the session, which the store had told")
+		}
+	}
+}
+
 // A message that is too large to be kept is gone for who missed it, and holds up none of the others.
 func TestAMessageThatIsTooLargeToBeKeptHoldsUpNoOther(t *testing.T) {
 	t.Parallel()

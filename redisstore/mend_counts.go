@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
@@ -127,22 +125,12 @@ func (s *Store) countEach(ctx context.Context, p partition) (map[string]int64, e
 			if err != nil {
 				return nil, unavailable(err)
 			}
-			pipe := s.client.Pipeline()
-			statuses := make([]*redis.SliceCmd, len(ids))
-			for i, id := range ids {
-				statuses[i] = pipe.HMGet(ctx, p.session(id), "s")
+			owned, err := s.owners(ctx, ids)
+			if err != nil {
+				return nil, err
 			}
-			if _, err := pipe.Exec(ctx); err != nil && !isReply(err) {
-				return nil, unavailable(err)
-			}
-			for _, status := range statuses {
-				if isBroken(status.Err()) {
-					continue // no record
-				}
-				if status.Err() != nil {
-					return nil, unavailable(status.Err())
-				}
-				if code, ok := status.Val()[0].(string); ok {
+			for _, o := range owned {
+				if code, known := statusCodes[o.status]; known {
 					right[code]++
 				}
 			}

@@ -89,15 +89,20 @@ func isID(p position) bool {
 
 // givePlaces gives live sessions that have lost their places among their principals' new ones.
 func (s *Store) givePlaces(ctx context.Context, members []position) ([]cluster.Repair, error) {
-	sessions, err := s.readAll(ctx, members)
+	ids, err := idsOf(members)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	// The place of one that is past its end may have been given to another.
-	sessions = slices.DeleteFunc(sessions, func(session cluster.Session) bool { return session.Principal == "" || !session.Status.Live() })
+	owned, err := s.owners(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
 	byPrincipal := make(map[cluster.Principal][]any)
-	for _, session := range sessions {
-		byPrincipal[session.Principal] = append(byPrincipal[session.Principal], session.CreatedAt.UnixMilli(), session.ID.String())
+	for i, o := range owned {
+		// The place of one that is past its end may have been given to another.
+		if o.principal != "" && o.principal.Valid() && o.status.Live() && !o.isDue {
+			byPrincipal[o.principal] = append(byPrincipal[o.principal], o.created, ids[i].String())
+		}
 	}
 	var calls []call
 	var principals []cluster.Principal

@@ -42,6 +42,7 @@ var (
 	sessionsPurge    = newPatient(lua.SessionsPurge)
 	sessionsMend     = newPatient(lua.SessionsMend)
 	countsMend       = newPatient(lua.CountsMend)
+	sessionsOwners   = newPatient(lua.SessionsOwners)
 	replicaBeat      = newScript(lua.ReplicaBeat)
 	replicasRead     = newScript(lua.ReplicasRead)
 	countsRead       = newPatient(lua.CountsRead)

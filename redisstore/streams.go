@@ -15,7 +15,7 @@ const statesPerScript = 100
 
 // stateParts is how many parts stream_states answers for each session, claimParts how many stream_claim does.
 const (
-	stateParts = 6
+	stateParts = 7
 	claimParts = 6
 )
 
@@ -120,7 +120,7 @@ func decodeState(parts []any) cluster.StreamState {
 	var d decoder
 	lives := d.truth(parts[0])
 	state := d.streamState(parts[1:])
-	state.Begins = d.number(parts[5])
+	state.Begins, state.Version = d.number(parts[5]), d.number(parts[6])
 	switch {
 	case d.err != nil:
 		return cluster.StreamState{Err: unavailable(d.err)}

@@ -76,7 +76,7 @@ func (noCleanupObserver) Relieved(int, int, float64)    {}
 // How long everybody else has the server to themselves between two scripts.
 const (
 	pace      = 5 * time.Millisecond
-	mendPace  = 50 * time.Millisecond
+	mendPace  = 100 * time.Millisecond
 	mendBatch = 100
 	// mendAgain is after how many intervals a walk that could not see everything is followed by the next.
 	mendAgain = 12

@@ -31,6 +31,9 @@ const (
 	goalCalls  = 200     // a second
 )
 
+// leastShown is how often a second something must be called to be shown by itself.
+const leastShown = 1
+
 // openers open sessions and streams at once.
 const openers = 32
 
@@ -61,7 +64,7 @@ type bench struct {
 	out             io.Writer
 	streams         int
 	settle, measure time.Duration
-	redis           *redisserver.Server
+	tap             *tap
 	tokens          []string
 }
 
@@ -80,10 +83,14 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.redis, err = redisserver.Start(ctx, redisserver.Options{}); err != nil {
+	redis, err := redisserver.Start(ctx, redisserver.Options{})
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.redis.Close()) }()
+	defer func() { err = errors.Join(err, redis.Close()) }()
+	if b.tap, err = startTap(ctx, redis.Address()); err != nil {
+		return err
+	}
 	upstream, err := startUpstream(ctx)
 	if err != nil {
 		return err
@@ -98,7 +105,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}()
 	for i := range 2 {
 		r, err := replica.New(replica.Options{
-			Executable: executable, ID: fmt.Sprint("r-", i), RedisURL: b.redis.URL(), Upstreams: []string{"http://" + upstream.address},
+			Executable: executable, ID: fmt.Sprint("r-", i), RedisURL: "redis://" + b.tap.address(), Upstreams: []string{"http://" + upstream.address},
 			Args: []string{"--max-sessions", strconv.Itoa(2 * b.streams), "--create-rate", "0", "--log-level", "warn"},
 		})
 		if err != nil {
@@ -194,23 +201,22 @@ func (b *bench) hold(ctx context.Context, r *replica.Replica, name string) (bool
 	if err := wait(ctx, b.settle); err != nil {
 		return false, err
 	}
-	before, err := b.calls(ctx)
-	if err != nil {
-		return false, err
-	}
+	before := b.tap.counts()
 	if err := wait(ctx, b.measure); err != nil {
 		return false, err
 	}
-	after, err := b.calls(ctx)
-	if err != nil {
-		return false, err
-	}
+	calls, total := b.tap.since(before)
 	memory, err := resident(r.PID())
 	if err != nil {
 		return false, err
 	}
-	rate := float64(after-before) / b.measure.Seconds()
+	rate := float64(total) / b.measure.Seconds()
 	fmt.Fprintf(b.out, "%-44s  %7d MiB  %10.0f/s\n", name, memory>>20, rate)
+	for _, c := range calls {
+		if each := float64(c.calls) / b.measure.Seconds(); each >= leastShown {
+			fmt.Fprintf(b.out, "  %-104.104s  %6.1f/s\n", c.name, each)
+		}
+	}
 	return memory <= goalMemory && rate <= goalCalls, nil
 }
 
@@ -257,30 +263,6 @@ func send(ctx context.Context, client *http.Client, method, url, token, body str
 		req.Header.Set("Mcp-Session-Id", token)
 	}
 	return client.Do(req)
-}
-
-// calls is how many calls Redis has answered. Commands within scripts are not calls.
-func (b *bench) calls(ctx context.Context) (int64, error) {
-	client := b.redis.Client()
-	defer func() { _ = client.Close() }()
-	text, err := client.Info(ctx, "commandstats").Result()
-	if err != nil {
-		return 0, err
-	}
-	var total int64
-	for line := range strings.Lines(text) {
-		name, rest, _ := strings.Cut(strings.TrimSpace(line), ":calls=")
-		switch name {
-		case "cmdstat_evalsha", "cmdstat_eval", "cmdstat_ping":
-			count, _, _ := strings.Cut(rest, ",")
-			n, err := strconv.ParseInt(count, 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("commandstats: %w", err)
-			}
-			total += n
-		}
-	}
-	return total, nil
 }
 
 // resident is the memory that a process has, in bytes.

@@ -45,7 +45,7 @@ func (s *suite) claim(c cluster.StreamClaim, want cluster.StreamState) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		s.t.Errorf("claim %+v (-want +got):\n%s", c, diff)
 	}
-	want.UpstreamEvent, want.Since = "", 0
+	want.UpstreamEvent, want.Since, want.Version = "", 0, s.get(c.ID).Version
 	if diff := cmp.Diff(want, s.state(c.ID)); diff != "" {
 		s.t.Errorf("state after the claim %+v (-want +got):\n%s", c, diff)
 	}
@@ -74,7 +74,7 @@ func streamReader(t *testing.T, s *suite) {
 	s.open(nil)
 	made := s.active()
 	before := s.get(made.ID)
-	if diff := cmp.Diff(cluster.StreamState{}, s.state(made.ID)); diff != "" {
+	if diff := cmp.Diff(cluster.StreamState{Version: made.Version}, s.state(made.ID)); diff != "" {
 		t.Errorf("a stream that nobody has claimed (-want +got):\n%s", diff)
 	}
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1"}, cluster.StreamState{})
@@ -222,6 +222,9 @@ func streamStates(t *testing.T, s *suite) {
 		case 3:
 			s.claim(cluster.StreamClaim{ID: made.ID, Owner: "l/1", Listen: true}, cluster.StreamState{Listener: 1})
 			want[i].Listener = 1
+		}
+		if want[i].Err == nil {
+			want[i].Version = made.Version
 		}
 	}
 	got := s.store.StreamStates(t.Context(), ids)
