@@ -60,7 +60,8 @@ func TestChaosBrokenRecordsStopNobody(t *testing.T) {
 	leader := w.replicas(t, 1)[0]
 	w.awaitExpired(t, dueSessions-3)
 	within(t, "from the start until what was due is gone, broken or not", time.Since(begun), successionBound)
-	eventually(t, recovery, func(ctx context.Context) error { // a walk comes once every replica could say that it lives
+	// A walk comes once every replica could say that it lives; where a call of it takes too long, another one does 12 s later.
+	eventually(t, 2*recovery, func(ctx context.Context) error {
 		n, err := leader.metric(ctx, `shadowcat_repairs_total{kind="count_wrong"}`)
 		if err == nil && n == 0 {
 			err = errNotYet
