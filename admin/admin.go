@@ -40,6 +40,12 @@ type Config struct {
 	OutageGrace time.Duration
 	// Breakers tells of which parts the store is not asked. Default: nothing is told.
 	Breakers func() redisstore.Breakers
+	// MaxSessions is the cap on live sessions, 0: none. It is only told.
+	MaxSessions int
+	// Streams tells how many streams are open. Default: nothing is told.
+	Streams func() Streams
+	// Keys tells how the issuer's keys are, without which no token can be verified. Default: none are needed.
+	Keys func() Keys
 	// AuditDropped tells how many audit records could not be written to the store. Default: there is nothing to write them to.
 	AuditDropped func() int64
 	// SweepInterval is how often the leader cleans up: what is due for three times as long is told as left behind. Default 5s.
@@ -70,6 +76,7 @@ type Admin struct {
 	probe     *probe
 	watchdog  *watchdog
 	leader    func() Leadership // may be nil
+	keys      func() Keys       // may be nil
 	serving   atomic.Bool
 	handler   http.Handler
 }
@@ -91,8 +98,12 @@ func New(cfg Config) (*Admin, error) {
 		},
 		watchdog: &watchdog{sessions: cfg.Sessions, timeout: timeout, interval: cmp.Or(cfg.SweepInterval, 5*time.Second)},
 		leader:   cfg.Leadership,
+		keys:     cfg.Keys,
 	}
-	shared := &sharedCollector{sessions: cfg.Sessions, timeout: timeout, up: a.probe.up, breakers: cfg.Breakers, lag: a.watchdog.state, dropped: cfg.AuditDropped}
+	shared := &sharedCollector{
+		sessions: cfg.Sessions, timeout: timeout, maxSessions: cfg.MaxSessions, up: a.probe.up, breakers: cfg.Breakers,
+		lag: a.watchdog.state, dropped: cfg.AuditDropped, streams: cfg.Streams, keys: cfg.Keys,
+	}
 	if err := cfg.Metrics.registry.Register(shared); err != nil {
 		return nil, err
 	}

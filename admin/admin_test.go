@@ -245,26 +245,27 @@ func TestMetricsTellWhatTheReplicaAndTheClusterDid(t *testing.T) {
 		a, metrics := newAdmin(t, &fakeStore{}, nil)
 		running(t, a)
 		metrics.RequestDone(admin.Request{Era: "session", HTTPMethod: "POST", RPCMethod: "tools/call", Status: 200, Duration: time.Second})
-		metrics.RequestDone(admin.Request{HTTPMethod: "BREW", Status: 0})
+		metrics.RequestDone(admin.Request{HTTPMethod: "BREW", RPCMethod: "brew/coffee", Status: 499})
 		metrics.RequestDone(admin.Request{HTTPMethod: "GET", Status: 42_000})
 		metrics.LeaseDone(cluster.LeaseHit)
 		metrics.LeaseDone("invented")
-		metrics.ReportDone(25, 2, 3*time.Millisecond)
+		metrics.ReportDone(25, 1, 2, 3*time.Millisecond)
 		metrics.OutageBegan()
 		metrics.OutageEnded(1500 * time.Millisecond)
 		metrics.OutageBegan()
 		body := get(t, a, "/metrics").Body.String()
 		for _, want := range []string{
 			`shadowcat_build_info{commit="abc",goversion="go`,
-			`shadowcat_requests_total{code="200",era="session",http_method="POST",rpc_method="tools/call"} 1`,
-			`shadowcat_requests_total{code="none",era="none",http_method="other",rpc_method="none"} 1`,
-			`shadowcat_requests_total{code="other",era="none",http_method="GET",rpc_method="none"} 1`,
+			`shadowcat_requests_total{code="200",era="session",http_method="POST",rpc_method="tools/call",upstream=""} 1`,
+			`shadowcat_requests_total{code="499",era="none",http_method="other",rpc_method="other",upstream=""} 1`,
+			`shadowcat_requests_total{code="other",era="none",http_method="GET",rpc_method="none",upstream=""} 1`,
 			`shadowcat_request_duration_seconds_sum{http_method="POST",rpc_method="tools/call"} 1`,
 			`shadowcat_leases_total{outcome="hit"} 1`,
 			`shadowcat_leases_total{outcome="unavailable"} 0`,
 			`shadowcat_leases_total{outcome="canceled"} 0`,
-			"shadowcat_reported_sessions_total 25",
-			"shadowcat_reported_sessions_unconfirmed_total 2",
+			"shadowcat_report_sessions_sum 25",
+			"shadowcat_reports_unsent_total 1",
+			"shadowcat_reports_given_up_total 2",
 			"shadowcat_report_duration_seconds_count 1",
 			"shadowcat_store_up 1",
 			"shadowcat_store_outage 1",

@@ -7,5 +7,7 @@
 //     one goroutine ([Admin.Run]), never by the request, so that the answer comes at once whatever the store does.
 //   - /metrics is the Prometheus text format. Names begin with shadowcat_, but for the Go runtime's and the process's
 //     own. Metrics of the whole cluster come from the store and are the same at every replica: their help says so, and
-//     they must not be summed.
+//     they must not be summed. docs/metrics.md is made from the same table as the metrics themselves.
 package admin
+
+//go:generate go run ./generate ../docs/metrics.md

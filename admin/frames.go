@@ -2,22 +2,23 @@ package admin
 
 import "github.com/prometheus/client_golang/prometheus"
 
+var (
+	recordedFamily = Family{
+		Name: "frames_recorded_total", Kind: KindCounter,
+		Help: "Messages that this replica has recorded in the store.",
+	}
+	droppedFamily = Family{
+		Name: "frames_dropped_total", Kind: KindCounter,
+		Help:  "Messages that this replica did not record: they came too fast, or the store did not take them.",
+		Worry: "It grows, if somebody relies on recordings.",
+	}
+)
+
 // frameMetrics count what becomes of messages that are recorded.
 type frameMetrics struct{ recorded, dropped prometheus.Counter }
 
-func newFrameMetrics(registry *prometheus.Registry) frameMetrics {
-	m := frameMetrics{
-		recorded: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: namespace, Name: "frames_recorded_total",
-			Help: "Messages that this replica has recorded in the store.",
-		}),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: namespace, Name: "frames_dropped_total",
-			Help: "Messages that this replica did not record: they came too fast, or the store did not take them.",
-		}),
-	}
-	registry.MustRegister(m.recorded, m.dropped)
-	return m
+func newFrameMetrics(r *prometheus.Registry) frameMetrics {
+	return frameMetrics{recorded: recordedFamily.counter(r), dropped: droppedFamily.counter(r)}
 }
 
 // FramesRecorded counts messages that were recorded.

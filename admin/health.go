@@ -56,10 +56,41 @@ func (a *Admin) readiness() readiness {
 	if a.leader != nil {
 		leader = newLeaderCheck(a.leader())
 	}
-	return readiness{
+	r := readiness{
 		Sweep: sweep, Leader: leader,
 		Ready:   store.OK && serving.OK,
 		Replica: a.replicaID,
 		Checks:  map[string]check{"store": store, "serving": serving},
 	}
+	if a.keys != nil {
+		keys := a.keys().check()
+		r.Checks["keys"] = keys
+		r.Ready = r.Ready && keys.OK
+	}
+	return r
+}
+
+// Keys is how the issuer's keys are that verify tokens.
+type Keys struct {
+	// FetchedAt is when they were fetched; zero: never.
+	FetchedAt time.Time
+	// Err is why the last attempt to fetch them failed; nil: it did not. It is shown by /readyz, so it must not hold credentials.
+	Err error
+}
+
+// check is met once there were keys, for good: what all replicas lack alike, none can make good by not being ready, and what has a
+// reason is refused with that. A replica that never had any is not ready, so that a rollout with a wrong issuer ends nothing that works.
+func (k Keys) check() check {
+	c := check{OK: !k.FetchedAt.IsZero()}
+	if c.OK {
+		since := k.FetchedAt.UTC().Truncate(time.Millisecond)
+		c.Since = &since
+	}
+	switch {
+	case k.Err != nil:
+		c.Error = "the issuer's keys could not be fetched: " + k.Err.Error()
+	case !c.OK:
+		c.Error = "the issuer's keys have not been fetched yet"
+	}
+	return c
 }

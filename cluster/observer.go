@@ -26,9 +26,9 @@ func LeaseOutcomes() []LeaseOutcome {
 type Observer interface {
 	// LeaseDone is called once for each call of Manager.Lease.
 	LeaseDone(outcome LeaseOutcome)
-	// ReportDone is called once for each batch of reports: how many sessions it held, how many of them the store did
-	// not confirm, and how long the store took.
-	ReportDone(sessions, unconfirmed int, took time.Duration)
+	// ReportDone is called once for each batch of reports: how many sessions it held, for how many of them the report certainly did not
+	// reach the store, for how many nobody knows whether it did, and how long the store took.
+	ReportDone(sessions, unsent, unconfirmed int, took time.Duration)
 	// OutageBegan is called when the store has been away for about a second.
 	OutageBegan()
 	// OutageEnded is called once for each OutageBegan, about two seconds after the store is back, with the time that it was away.
@@ -37,7 +37,7 @@ type Observer interface {
 
 type noObserver struct{}
 
-func (noObserver) LeaseDone(LeaseOutcome)             {}
-func (noObserver) ReportDone(int, int, time.Duration) {}
-func (noObserver) OutageBegan()                       {}
-func (noObserver) OutageEnded(time.Duration)          {}
+func (noObserver) LeaseDone(LeaseOutcome)                  {}
+func (noObserver) ReportDone(int, int, int, time.Duration) {}
+func (noObserver) OutageBegan()                            {}
+func (noObserver) OutageEnded(time.Duration)               {}

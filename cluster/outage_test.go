@@ -342,9 +342,9 @@ func (c *counting) LeaseDone(o cluster.LeaseOutcome) {
 	}
 	c.outcomes[o]++
 }
-func (c *counting) ReportDone(int, int, time.Duration) {}
-func (c *counting) OutageBegan()                       { c.begun++ }
-func (c *counting) OutageEnded(length time.Duration)   { c.lengths = append(c.lengths, length) }
+func (c *counting) ReportDone(int, int, int, time.Duration) {}
+func (c *counting) OutageBegan()                            { c.begun++ }
+func (c *counting) OutageEnded(length time.Duration)        { c.lengths = append(c.lengths, length) }
 
 func TestAnOutageIsToldOnceAtItsBeginningAndOnceAtItsEnd(t *testing.T) {
 	inWorld(t, nil, func(t *testing.T, w *world) {

@@ -123,7 +123,7 @@ func (m *Manager) sendReports(ctx context.Context, batch []Report, holders []*ho
 		}
 	}
 	m.outage.heard(fault, sent)
-	m.observer.ReportDone(len(batch), unconfirmed+unsent, time.Since(sent))
+	m.observer.ReportDone(len(batch), unsent, unconfirmed, time.Since(sent))
 	return unconfirmed == 0
 }
 

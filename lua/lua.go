@@ -11,7 +11,9 @@ package lua
 import (
 	"embed"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 )
 
 //go:embed *.lua
@@ -55,13 +57,24 @@ var (
 	NoteKeep         = load("note_keep")
 )
 
+// names are those of the scripts, by their text.
+var names = make(map[string]string)
+
+// Name returns the name of a script of this package by its text, such as session_lease; empty for any other text.
+func Name(text string) string { return names[text] }
+
+// Names lists the names of all scripts, in alphabetical order.
+func Names() []string { return slices.Sorted(maps.Values(names)) }
+
 var include = regexp.MustCompile(`(?m)^--include (\w+)$`)
 
 // load returns a script's text. A missing file is a mistake of this package that no caller could handle.
 func load(name string) string {
-	return include.ReplaceAllStringFunc(read(name+".lua"), func(line string) string {
+	text := include.ReplaceAllStringFunc(read(name+".lua"), func(line string) string {
 		return read(include.FindStringSubmatch(line)[1] + ".inc.lua")
 	})
+	names[text] = name
+	return text
 }
 
 func read(file string) string {

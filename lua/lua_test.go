@@ -4,8 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tapwire/shadowcat-cluster/lua"
 )
 
 // scripts returns the text of every script and include by file name.
@@ -67,5 +70,22 @@ func TestNoKeyIsSpelledInAScript(t *testing.T) {
 		if found := spelled.FindString(body); found != "" {
 			t.Errorf("%s spells the key %s: keys are made in redisstore/keys.go", file, found)
 		}
+	}
+}
+
+func TestEachScriptHasItsFilesName(t *testing.T) {
+	t.Parallel()
+	var want []string
+	for file := range scripts(t) {
+		if name := strings.TrimSuffix(file, ".lua"); !strings.HasSuffix(name, ".inc") {
+			want = append(want, name)
+		}
+	}
+	slices.Sort(want)
+	if got := lua.Names(); !slices.Equal(got, want) {
+		t.Errorf("names %q, want %q", got, want)
+	}
+	if got := lua.Name(lua.SessionLease); got != "session_lease" {
+		t.Errorf("the name is %q", got)
 	}
 }

@@ -1,5 +1,10 @@
 package mcp
 
+import (
+	"maps"
+	"slices"
+)
+
 // Methods that a proxy must tell from the others.
 const (
 	MethodInitialize  = "initialize"
@@ -69,6 +74,9 @@ var knownMethods = map[string]bool{
 	"tools/call":                       true,
 	"tools/list":                       true,
 }
+
+// Methods lists the methods that the protocol defines for clients, in alphabetical order.
+func Methods() []string { return slices.Sorted(maps.Keys(knownMethods)) }
 
 // MethodLabel returns method when it is one that the protocol defines for clients, "other" when not, and "" for "". Its
 // results are a small fixed set, whatever clients send: fit for a metric's label.

@@ -99,7 +99,11 @@ func (s *Store) checkBreaker(c call) error {
 	if c.script.isPatient {
 		return nil
 	}
-	return s.checkKey(c.keys[0])
+	err := s.checkKey(c.keys[0])
+	if err != nil {
+		s.observer.CallDone(c.script.name, CallNotMade, 0)
+	}
+	return err
 }
 
 // checkKey is checkBreaker for whatever is to be done with a key.

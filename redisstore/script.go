@@ -55,15 +55,15 @@ var (
 	noteKeep         = newScript(lua.NoteKeep)
 )
 
-// script is a Lua script and the digest under which a server remembers it.
+// script is a Lua script, its name, and the digest under which a server remembers it.
 type script struct {
-	text, digest string
-	isPatient    bool // it is run although the store does not answer: see Store.checkBreaker
+	name, text, digest string
+	isPatient          bool // it is run although the store does not answer: see Store.checkBreaker
 }
 
 func newScript(text string) *script {
 	sum := sha1.Sum([]byte(text)) //nolint:gosec // what the protocol says
-	return &script{text: text, digest: hex.EncodeToString(sum[:])}
+	return &script{name: lua.Name(text), text: text, digest: hex.EncodeToString(sum[:])}
 }
 
 // newPatient returns a script of election and cleanup.
@@ -109,7 +109,9 @@ func (s *Store) run(ctx context.Context, c call) ([]any, error) {
 	}
 	begun := time.Now()
 	reply, err := s.runOnce(ctx, c)
-	s.tell(s.breakerOf(c.keys[0]), s.judge(err, time.Since(begun)), err, begun)
+	took := time.Since(begun)
+	s.observe(c, err, took)
+	s.tell(s.breakerOf(c.keys[0]), s.judge(err, took), err, begun)
 	return reply, err
 }
 
@@ -154,7 +156,9 @@ func (s *Store) repeatWith(ctx context.Context, c call, run func(context.Context
 		}
 		repeated = true
 	}
-	v := s.judge(err, time.Since(begun))
+	took := time.Since(begun)
+	s.observe(c, err, took)
+	v := s.judge(err, took)
 	if repeated && err != nil && isBrokenConnection(err) {
 		v = failed // not even a new connection works
 	}
@@ -194,6 +198,9 @@ func (s *Store) pipeline(ctx context.Context, calls []call) []pipelined {
 		err     error
 	}
 	took, said := time.Since(begun), make(map[*breaker]outcome, 1)
+	for _, i := range admitted {
+		s.observe(calls[i], results[i].err, took)
+	}
 	for _, i := range admitted { // of several calls to one part any answer counts, then any failure
 		part, v := s.breakerOf(calls[i].keys[0]), s.judge(results[i].err, took)
 		if before, found := said[part]; !found || v == answered || before.verdict == unclear {

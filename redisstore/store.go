@@ -51,6 +51,7 @@ type Store struct {
 	// waitReplicas is Options.WaitReplicas.
 	waitReplicas int
 	onPurge      func([]cluster.ID) // may be nil
+	observer     Observer
 	breakers     breakers
 	connections  *connections // nil: the client is the caller's
 	close        func() error
@@ -124,6 +125,7 @@ func New(client redis.UniversalClient, opts Options) (*Store, error) {
 		prefix:       prefix,
 		partitions:   makePartitions(prefix, partitions, opts.Config.MaxSessions),
 		waitReplicas: opts.WaitReplicas,
+		observer:     noObserver{},
 		close:        func() error { return nil },
 	}
 	s.makeBreakers()

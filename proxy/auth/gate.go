@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // authenticator is one mode.
@@ -61,6 +62,18 @@ func (g *Gate) Run(ctx context.Context) error {
 	<-ctx.Done()
 	loops.Wait()
 	return nil
+}
+
+// NeedsKeys reports whether tokens are verified with an issuer's keys.
+func (g *Gate) NeedsKeys() bool { return g.keys != nil }
+
+// Keys tells when the issuer's keys that are in use were fetched, zero if never, and why the last attempt to fetch them failed, nil if
+// it did not. The error holds no credentials. Where no keys are needed, both are zero.
+func (g *Gate) Keys() (fetchedAt time.Time, failure error) {
+	if g.keys == nil {
+		return time.Time{}, nil
+	}
+	return g.keys.state()
 }
 
 // Authenticate returns who the request is from. The error is a [DeniedError], or [ErrKeysUnavailable]; [Gate.Refusal] turns

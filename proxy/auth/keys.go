@@ -32,6 +32,7 @@ type keyCache struct {
 
 	mu       sync.Mutex
 	ended    time.Time     // when the last fetch did; zero: there was none
+	failure  error         // of the last fetch that has ended; nil: it worked
 	fetching bool          // it has not ended yet
 	round    chan struct{} // closed at the end of the fetch that goes on, or else of the next one; and at the end of run
 }
@@ -55,6 +56,16 @@ func (c *keyCache) usable(now time.Time) *keySet {
 		return nil
 	}
 	return set
+}
+
+// state tells when the last good keys were fetched, zero if never, and why the last attempt failed, nil if it did not.
+func (c *keyCache) state() (fetchedAt time.Time, failure error) {
+	if set := c.current.Load(); set != nil {
+		fetchedAt = set.fetchedAt
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fetchedAt, c.failure
 }
 
 // refetch has the keys fetched, unless one ended a moment ago, and waits for the end of it. A fetch that goes on already will
@@ -101,7 +112,7 @@ func (c *keyCache) run(ctx context.Context) {
 			failures++
 			c.log.Warn("keys that verify tokens could not be fetched", "error", err, "failures", failures, "usable", c.usable(time.Now()) != nil)
 		}
-		c.end()
+		c.end(err)
 		if !c.pause(ctx, c.delay(failures)) {
 			return
 		}
@@ -162,10 +173,10 @@ func (c *keyCache) begin() {
 }
 
 // end tells those who wait that a fetch has ended.
-func (c *keyCache) end() {
+func (c *keyCache) end(failure error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fetching, c.ended = false, time.Now()
+	c.fetching, c.ended, c.failure = false, time.Now(), failure
 	close(c.round)
 	c.round = make(chan struct{})
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"log/slog"
 
+	"github.com/tapwire/shadowcat-cluster/admin"
 	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 )
 
@@ -14,4 +15,15 @@ func newGate(cfg Config, log *slog.Logger) (*auth.Gate, error) {
 		c.Paths = append(c.Paths, u.Path())
 	}
 	return auth.New(c)
+}
+
+// keys tells how the issuer's keys are; it is nil where none are needed.
+func (r *Replica) keys() func() admin.Keys {
+	if !r.gate.NeedsKeys() {
+		return nil
+	}
+	return func() admin.Keys {
+		fetchedAt, err := r.gate.Keys()
+		return admin.Keys{FetchedAt: fetchedAt, Err: err}
+	}
 }

@@ -21,7 +21,7 @@ func (o proxyObserver) RequestDone(info proxy.RequestInfo) {
 		Status:     info.Status,
 		Duration:   info.Duration,
 		Denied:     info.Denied,
-		Refused:    string(info.Refused),
+		Refused:    info.Refused,
 		Limit:      info.Limit,
 	})
 	if o.requestDone != nil {

@@ -82,6 +82,7 @@ func New(cfg Config) (*Replica, error) {
 		r.audit = cfg.Store.NewAuditStream(cfg.AuditStream)
 		options.Auditor = r.audit
 	}
+	cfg.Store.Observe(metrics)
 	manager, err := cluster.NewManager(cfg.Store, cfg.Cluster, options)
 	if err != nil {
 		return nil, err
@@ -120,6 +121,9 @@ func New(cfg Config) (*Replica, error) {
 		AuditDropped: r.auditDropped(),
 		Logger:       log,
 		LogLevel:     cfg.LogLevel,
+		MaxSessions:  cfg.Cluster.MaxSessions,
+		Streams:      func() admin.Streams { return admin.Streams(r.proxy.Streams()) },
+		Keys:         r.keys(),
 
 		SweepInterval: cfg.Cleanup.Interval,
 		Leadership:    r.leadership(),
