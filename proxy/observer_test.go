@@ -155,7 +155,7 @@ func TestAStreamWithoutASessionIsCountedWhileItIsOpen(t *testing.T) {
 		return true
 	})
 	a, _ := newFleet(t, u.url).nodes()
-	s := stateless(a.url, "tools/call", `{"name":"x"}`).stream(t)
+	s := stateless(a.url, "subscriptions/listen", "").stream(t)
 	eventually(t, "a stream", func() bool { return a.proxy.Streams() == proxy.Streams{Stateless: 1} })
 	send(messages, result)
 	s.rest()
