@@ -35,6 +35,7 @@ build: ## compile bin/shadowcat-cluster
 .PHONY: test
 test: test-servers test-compiler test-npm ## run every test once; root on Debian gets redis-server, a C compiler and npm installed
 	@scripts/test.sh test -timeout 10m ./...
+	@TEST_MODULE=bench scripts/test.sh bench -timeout 5m ./...
 
 # Not targets for people: what the tests need beside Go. Without it they skip, and
 # say so; with CI=true that is a failure.
@@ -111,14 +112,6 @@ bench: test-servers ## measure every goal in pairs, 10 minutes on a quiet machin
 .PHONY: bench-quick
 bench-quick: test-servers ## the same coarsely, with at most 100,000 sessions, in about a minute
 	@go run -C bench . -quick -out $(CURDIR)/.cache/bench-quick $(ARGS)
-
-.PHONY: bench-memory
-bench-memory: test-servers ## measure what a session costs Redis; minutes; ARGS="-sessions 100000" for less
-	@go run -C bench ./memory $(ARGS)
-
-.PHONY: bench-sweep
-bench-sweep: test-servers ## measure what cleaning up costs Redis and its callers; minutes; ARGS="-sessions 100000" for less
-	@go run -C bench ./sweep $(ARGS)
 
 .PHONY: bench-streams
 bench-streams: test-servers ## measure what idle streams cost a replica and Redis; 2 minutes; ARGS="-streams 1000" for less

@@ -24,6 +24,8 @@ type Load struct {
 	Rate float64
 	// For is how long calls are begun.
 	For time.Duration
+	// Until, when it is closed, ends that earlier; nil: nothing does.
+	Until <-chan struct{}
 	// Do makes the nth call of a caller.
 	Do func(ctx context.Context, caller, n int) error
 }
@@ -66,7 +68,7 @@ func (l Load) call(ctx context.Context, caller int, begun time.Time) (*hdrhistog
 		every = time.Duration(float64(l.Callers) / l.Rate * float64(time.Second))
 	}
 	due := begun.Add(every * time.Duration(caller) / time.Duration(l.Callers)) // not all at once
-	for n := 0; time.Since(begun) < l.For; n++ {
+	for n := 0; time.Since(begun) < l.For && !l.isOver(); n++ {
 		from := time.Now()
 		if l.Rate > 0 {
 			if early := due.Sub(from); early > 0 {
@@ -85,6 +87,15 @@ func (l Load) call(ctx context.Context, caller int, begun time.Time) (*hdrhistog
 		_ = took.RecordValue(min(int64(time.Since(from)/histogramUnit), longest)) // in range
 	}
 	return took, nil
+}
+
+func (l Load) isOver() bool {
+	select {
+	case <-l.Until:
+		return true
+	default:
+		return false
+	}
 }
 
 // Quantile is the latency that a share of all calls, 0 to 1, did not exceed.

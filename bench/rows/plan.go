@@ -31,5 +31,5 @@ func (p Plan) full(full, quick time.Duration) time.Duration {
 
 // All returns all experiments, in the order of the table.
 func All(p Plan) []measure.Experiment {
-	return proxyLatency(p)
+	return append(proxyLatency(p), updates(p), serverCPU(p), handlers(p), leaseScript(p), sweep(p), callersWhileSweeping(p), createAtCap(p), allocations(p), memory(p))
 }

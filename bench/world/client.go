@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
 // Initialize is a usual message: what the official Inspector sends, and a few capabilities more.
@@ -14,13 +16,21 @@ const Initialize = `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"pro
 
 // Client sends messages to one server.
 type Client struct {
-	url  string
-	http *http.Client
+	url      string
+	http     *http.Client
+	revision string
 }
 
 // NewClient returns a client that keeps as many connections as it is used by callers at once.
 func NewClient(url string, callers int) *Client {
-	return &Client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers, DisableCompression: true}}}
+	return &Client{url: url, revision: mcp.Revision20251125, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers, DisableCompression: true}}}
+}
+
+// NewStatelessClient returns one of the revision without sessions.
+func NewStatelessClient(url string, callers int) *Client {
+	c := NewClient(url, callers)
+	c.revision = mcp.Revision20260728
+	return c
 }
 
 // Close closes its connections.
@@ -34,9 +44,9 @@ func (c *Client) Post(ctx context.Context, session, body string) (string, error)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
+	req.Header.Set("Mcp-Protocol-Version", c.revision)
 	if session != "" {
 		req.Header.Set("Mcp-Session-Id", session)
-		req.Header.Set("Mcp-Protocol-Version", "2025-11-25")
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

@@ -40,7 +40,7 @@ func play(role string, args []string) error {
 	var handler http.Handler
 	switch {
 	case role == roleUpstream && len(args) == 1:
-		handler = http.HandlerFunc(answer)
+		handler = Answer()
 	case role == roleBare && len(args) == 2:
 		target, err := url.Parse(args[1])
 		if err != nil {
@@ -115,7 +115,9 @@ func (k Kind) Body() string {
 	return `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"` + tool + `","arguments":{"when":"` + wait + `","city":"Freiburg"}}}`
 }
 
-// answer is the upstream.
+// Answer is the upstream.
+func Answer() http.Handler { return http.HandlerFunc(answer) }
+
 func answer(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
