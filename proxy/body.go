@@ -28,7 +28,7 @@ func (x *exchange) readBodyUpTo(limit int64) bool {
 		x.refuseBody(limit)
 		return false
 	}
-	body, err := readAll(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, limit), x.r.ContentLength)
+	body, err := readAll(weighed{http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, limit), x}, x.r.ContentLength)
 	if err == nil {
 		// The deadline was the body's. Over HTTP/1 net/http lifts it too, or its watch for the client's departure would end
 		// the request; that is not documented.
@@ -40,6 +40,10 @@ func (x *exchange) readBodyUpTo(limit int64) bool {
 	switch {
 	case errors.As(err, &tooLarge):
 		x.refuseBody(limit)
+	case errors.Is(err, errOverloaded):
+		x.discardBody()
+		x.w.Header().Set("Connection", "close")
+		x.refuse(overloaded(limitBytes))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.w.Header().Set("Connection", "close")
 		x.refuse(refusal{
@@ -52,14 +56,17 @@ func (x *exchange) readBodyUpTo(limit int64) bool {
 	return false
 }
 
-// maxDiscard is how much of a body that is too large is read and thrown away, so that the client hears why it is refused:
+// discardBody reads what is left of a body that is refused, as far as it goes.
+func (x *exchange) discardBody() { _, _ = io.CopyN(io.Discard, x.r.Body, maxDiscard) }
+
+// maxDiscard is how much of a body that is refused is read and thrown away, so that the client hears why it is refused:
 // one that is still sending when the connection closes sees only that.
 const maxDiscard = 16 << 20
 
 // refuseBody answers a request whose body is over limit. Where the client waits to be asked for the body, it is not.
 func (x *exchange) refuseBody(limit int64) {
 	if x.r.Header.Get("Expect") == "" {
-		_, _ = io.CopyN(io.Discard, x.r.Body, maxDiscard) // as far as it goes
+		x.discardBody()
 	}
 	x.w.Header().Set("Connection", "close")
 	x.refuse(refusal{

@@ -57,6 +57,8 @@ type Config struct {
 	// Listen is the address that clients connect to. It is only looked at, for the rule above.
 	Listen string
 
+	// Capacity bounds what the proxy has in hand at once. Default: nothing does.
+	Capacity Capacity
 	// MaxBody is the most bytes a request's body may have, and the most that is read of an upstream's answer to
 	// initialize. Default 4 MiB.
 	MaxBody int64
@@ -154,6 +156,9 @@ func (c Config) Validate() error {
 		if host != "*" && !isHost(host) {
 			errs = append(errs, fmt.Errorf("allowed_hosts: %q is no host: want *, host or host:port, such as mcp.example", host))
 		}
+	}
+	if c.Capacity.Requests < 0 || c.Capacity.Bytes < 0 || c.Capacity.Streams < 0 {
+		errs = append(errs, fmt.Errorf("%s, %s, %s: one is negative", limitRequests, limitBytes, limitStreams))
 	}
 	if c.MaxBody < 0 {
 		errs = append(errs, fmt.Errorf("max_body: %d is negative", c.MaxBody))

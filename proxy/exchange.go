@@ -31,6 +31,7 @@ type exchange struct {
 	endpoint *endpoint // of the upstream, where the request goes; nil until that is known
 	era      mcp.Era
 	body     []byte
+	place    place       // what it takes of the replica's capacity
 	msg      mcp.Message // what the body says; zero for requests without one
 
 	session         cluster.ID      // zero until known
@@ -83,6 +84,7 @@ func (x *exchange) recoverPanic() {
 
 // finish tells everyone who wants to know.
 func (x *exchange) finish() {
+	x.p.load.give(&x.place)
 	// What net/http has still to send (the end of a chunked body) must not meet a deadline that passed while the stream
 	// was idle.
 	x.w.extend()

@@ -40,6 +40,9 @@ func (x *exchange) forward(ctx context.Context, send sender, answered func(*http
 			if err := answered(res); err != nil {
 				return err
 			}
+			if mcp.IsMediaType(res.Header.Get("Content-Type"), mcp.MediaTypeEventStream) {
+				x.p.load.stream(&x.place)
+			}
 			x.untilExpiry(res)
 			return nil
 		},

@@ -30,6 +30,9 @@ func (x *exchange) get() {
 		x.refuse(refusal{status: http.StatusNotAcceptable, message: "Accept must list text/event-stream"})
 		return
 	}
+	if !x.admitStream() {
+		return
+	}
 	lease, ok := x.lease(cluster.Use{Stream: true})
 	if !ok {
 		return

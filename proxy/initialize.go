@@ -27,7 +27,7 @@ type initialization struct {
 // initialize serves an initialize request of a revision with sessions. A session id that came with it is ignored: clients
 // must not send one, and it grants nothing here.
 func (x *exchange) initialize() {
-	if !x.aim("") {
+	if !x.admit() || !x.aim("") {
 		return
 	}
 	record, token, err := x.p.sessions.Create(x.r.Context(), cluster.NewSession{

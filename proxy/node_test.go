@@ -76,7 +76,7 @@ func (f *fleet) node(change ...func(*proxy.Config)) *node {
 		f.t.Fatal(err)
 	}
 	n.server = httptest.NewUnstartedServer(n.proxy)
-	n.server.Config = proxy.NewServer(n.proxy)
+	n.server.Config = proxy.NewServer(n.proxy, proxy.ServerLimits{})
 	n.server.Start()
 	n.url = n.server.URL + "/mcp"
 

@@ -14,7 +14,7 @@ import (
 func newServer(t *testing.T, h http.Handler) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
-	s.Config = proxy.NewServer(h)
+	s.Config = proxy.NewServer(h, proxy.ServerLimits{})
 	s.Start()
 	t.Cleanup(s.Close)
 	return s.URL

@@ -56,6 +56,7 @@ type Proxy struct {
 	own         *ownReaders
 	follower    *follower
 	streams     openStreams
+	load        load
 	recovering  singleflight.Group
 
 	background context.Context // of what goes on without a client; ends with Close
@@ -84,6 +85,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 	p.answering = answerStreams{p: p, all: make(map[*answerStream]struct{})}
 	p.own = newOwnReaders()
 	p.follower = newFollower(p)
+	p.load.most = cfg.Capacity
 	p.background, p.end = context.WithCancel(context.Background())
 	p.cut, p.cutNow = context.WithCancelCause(p.background)
 	p.draining = make(chan struct{})

@@ -22,6 +22,9 @@ func (x *exchange) postInSession() {
 	case mcp.KindBatch:
 		use.PendingKey = "b:" + rand.Text() // it has no id of its own
 	}
+	if !x.admit() {
+		return
+	}
 	lease, ok := x.lease(use)
 	if !ok {
 		return

@@ -98,6 +98,12 @@ func (r *replica) requests() []proxy.RequestInfo {
 // replica starts one.
 func (f *fleet) replica(change ...func(*proxy.Config)) *replica {
 	f.t.Helper()
+	return f.replicaBehind(proxy.ServerLimits{}, change...)
+}
+
+// replicaBehind starts one behind a server with bounds.
+func (f *fleet) replicaBehind(limits proxy.ServerLimits, change ...func(*proxy.Config)) *replica {
+	f.t.Helper()
 	store, err := redisstore.Open(f.embedded.URL(), redisstore.Options{Config: f.limits})
 	if err != nil {
 		f.t.Fatal(err)
@@ -116,7 +122,7 @@ func (f *fleet) replica(change ...func(*proxy.Config)) *replica {
 		f.t.Fatal(err)
 	}
 	r.server = httptest.NewUnstartedServer(p)
-	r.server.Config = proxy.NewServer(p)
+	r.server.Config = proxy.NewServer(p, limits)
 	r.server.Start()
 	r.url = r.server.URL + "/mcp"
 

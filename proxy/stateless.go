@@ -15,7 +15,7 @@ func (x *exchange) stateless(unread error) {
 		x.refuseMessage(err)
 		return
 	}
-	if !x.aim("") {
+	if !x.admit() || !x.aim("") {
 		return
 	}
 	x.forward(x.r.Context(), x.sendToEndpoint, func(res *http.Response) error {

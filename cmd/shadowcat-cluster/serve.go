@@ -80,7 +80,10 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 		Logger:  log,
 		Cleanup: cleanup(s),
 		Auth:    s.Auth,
-		Drain:   replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
+		Server: proxy.ServerLimits{
+			HeaderTimeout: s.HeaderTimeout, IdleTimeout: s.ConnectionIdleTimeout, MaxHeader: int(s.MaxHeader),
+		},
+		Drain: replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
 
 		LogLevel:    level,
 		AuditStream: s.AuditStream,
@@ -137,6 +140,8 @@ func proxyConfig(s settings.Settings) proxy.Config {
 		AllowedHosts:   s.AllowedHosts,
 		Listen:         s.Listen,
 		MaxBody:        s.MaxBody,
+		BodyTimeout:    s.BodyTimeout,
+		Capacity:       proxy.Capacity{Requests: s.ReplicaMaxRequests, Bytes: s.ReplicaMaxBytes, Streams: s.ReplicaMaxStreams},
 
 		InitializeTimeout: s.Cluster.InitializeTimeout,
 

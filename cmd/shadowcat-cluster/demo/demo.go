@@ -286,7 +286,7 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 func (d *Demo) runExample(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", d.example.handler())
-	return serveUntil(ctx, proxy.NewServer(mux), d.upstream, d.example.close)
+	return serveUntil(ctx, proxy.NewServer(mux, proxy.ServerLimits{}), d.upstream, d.example.close)
 }
 
 // runFarewell ends the line on which the terminal shows ^C, before the requests that are ended now are shown.
@@ -305,7 +305,7 @@ func (d *Demo) runFront(ctx context.Context) error {
 	defer front.close()
 	// A replica carries a call to its end even when the client has gone, so the calls must end for the replicas to.
 	endCalls := func() error { d.example.stop(); return nil }
-	return serveUntil(ctx, proxy.NewServer(front), d.front, endCalls)
+	return serveUntil(ctx, proxy.NewServer(front, proxy.ServerLimits{}), d.front, endCalls)
 }
 
 func (d *Demo) welcome() welcome {

@@ -48,6 +48,8 @@ type Config struct {
 	Recording Recording
 	// RequestDone is told of each finished request, as [proxy.Observer] says. Default: nobody is.
 	RequestDone func(proxy.RequestInfo)
+	// Server bounds connections of clients.
+	Server proxy.ServerLimits
 	// Drain says how the replica stops.
 	Drain Drain
 }
@@ -67,6 +69,7 @@ type Replica struct {
 	sweeper      *sweeper.Sweeper        // nil: this replica never leads
 	audit        *redisstore.AuditStream // nil: no stream
 	handler      http.Handler
+	limits       proxy.ServerLimits
 	timing       Drain
 	stopping     atomic.Bool
 }
@@ -76,7 +79,7 @@ func New(cfg Config) (*Replica, error) {
 	logger := cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	log := logger.With("replica", cfg.ID)
 	metrics := admin.NewMetrics(cfg.Build)
-	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, metrics: metrics, timing: cfg.Drain}
+	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, metrics: metrics, limits: cfg.Server, timing: cfg.Drain}
 	options := cluster.Options{ReplicaID: cfg.ID, Logger: log, Observer: metrics, Ended: r.endUpstream}
 	if cfg.AuditStream > 0 {
 		r.audit = cfg.Store.NewAuditStream(cfg.AuditStream)
@@ -181,7 +184,7 @@ func (r *Replica) run(ctx context.Context, listener, adminListener net.Listener,
 		parts.Go(func() error { return r.guarded(failed, name, part) })
 	}
 
-	server := proxy.NewServer(r.handler)
+	server := proxy.NewServer(r.handler, r.limits)
 	server.ErrorLog = slog.NewLogLogger(r.log.Handler(), slog.LevelWarn)
 	loop := func(name string, part func(context.Context) error) {
 		run(name, func(ctx context.Context) error { return sweeper.Supervise(ctx, name, r.log, r.metrics, part) })

@@ -62,10 +62,22 @@ func Load(src Sources) (Settings, error) {
 	if !slices.ContainsFunc(unread, Setting.ofAuth) {
 		errs = append(errs, s.Auth.Validate())
 	}
+	if !slices.ContainsFunc(unread, func(set Setting) bool { return set.Kind == KindSize }) {
+		errs = append(errs, s.checkBytes())
+	}
 	if err := errors.Join(errs...); err != nil {
 		return Settings{}, err
 	}
 	return s, nil
+}
+
+// checkBytes refuses a bound for a replica that a single body could not keep.
+func (s Settings) checkBytes() error {
+	if s.ReplicaMaxBytes == 0 || s.ReplicaMaxBytes >= s.MaxBody {
+		return nil
+	}
+	return fmt.Errorf("replica_max_bytes: %s is less than max_body (%s), so that such a body could never be sent; raise the one or lower the other",
+		FormatSize(s.ReplicaMaxBytes), FormatSize(s.MaxBody))
 }
 
 // apply sets every setting of the table from the merged values. It returns those that could not be read.

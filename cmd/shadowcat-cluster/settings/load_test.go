@@ -65,6 +65,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		Redis:       "redis://127.0.0.1:6379",
 		Prefix:      "shadowcat",
 		MaxBody:     4 << 20,
+		MaxHeader:   128 << 10,
 		LogLevel:    slog.LevelInfo,
 		LogFormat:   settings.LogAuto,
 		Cluster:     cluster.DefaultConfig(),
@@ -73,6 +74,9 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 
 		Recover: true, FollowInterval: 100 * time.Millisecond, StreamKeepAlive: 15 * time.Second,
 		DrainDelay: 3 * time.Second, DrainTimeout: 25 * time.Second,
+
+		HeaderTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, ConnectionIdleTimeout: 2 * time.Minute,
+		ReplicaMaxRequests: 2048, ReplicaMaxBytes: 64 << 20, ReplicaMaxStreams: 10000,
 
 		Sweeper: true, SweepInterval: 5 * time.Second, SweepBatch: 100, LeaderTTL: 10 * time.Second, EmergencyPercent: 90,
 	}
@@ -301,6 +305,11 @@ var badValues = []struct{ name, value, want string }{
 	{"create_rate_per_principal", "5/m", `create_rate_per_principal: "5/m" is not a rate a second`},
 	{"max_sessions_per_principal", "-1", `max_sessions_per_principal: "-1" is negative`},
 	{"max_streams", "5", "max_streams: not yet supported by this version"},
+	{"max_header", "1KiB", `max_header: "1KiB" is not in 8KiB to 16MiB`},
+	{"header_timeout", "0", `header_timeout: "0" would turn it off, which is not possible`},
+	{"connection_idle_timeout", "2h", `connection_idle_timeout: "2h" is not in 1s to 1h`},
+	{"replica_max_requests", "-1", `replica_max_requests: "-1" is negative`},
+	{"replica_max_bytes", "1MiB", "replica_max_bytes: 1MiB is less than max_body (4MiB), so that such a body could never be sent"},
 	{"wait_replicas", "17", `wait_replicas: "17" is not in 0 to 16`},
 	{"max_pending", "10001", "max_pending: 10001 is not in 0 to 10000"},
 }

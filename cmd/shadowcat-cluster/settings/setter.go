@@ -33,6 +33,21 @@ func setCount(least, most int, field func(*Settings) *int) func(*Settings, []str
 	}
 }
 
+// setSize makes a setter for a number of bytes in a range.
+func setSize(least, most int64, field func(*Settings) *int64) func(*Settings, []string) error {
+	return func(s *Settings, values []string) error {
+		n, err := ParseSize(values[0])
+		if err != nil {
+			return err
+		}
+		if n < least || n > most {
+			return fmt.Errorf("%s is not in %s to %s", quote(values[0]), FormatSize(least), FormatSize(most))
+		}
+		*field(s) = n
+		return nil
+	}
+}
+
 // setDuration makes a setter for a duration in a range.
 func setDuration(least, most time.Duration, field func(*Settings) *time.Duration) func(*Settings, []string) error {
 	return func(s *Settings, values []string) error {

@@ -32,6 +32,14 @@ type Settings struct {
 	AllowedOrigins []string
 	AllowedHosts   []string
 	MaxBody        int64 // bytes
+	MaxHeader      int64 // bytes
+
+	HeaderTimeout         time.Duration // for sending a request's header
+	BodyTimeout           time.Duration // for sending its body
+	ConnectionIdleTimeout time.Duration // of a connection without a request
+	ReplicaMaxRequests    int           // waiting for an answer at one replica; 0: any number
+	ReplicaMaxBytes       int64         // of bodies in memory at one replica; 0: any size
+	ReplicaMaxStreams     int           // open at one replica; 0: any number
 
 	UpstreamCheckInterval time.Duration // 0: endpoints are not checked
 	Recover               bool          // whether sessions that their upstream has lost are initialized anew

@@ -118,8 +118,36 @@ var mainSettings = []Setting{
 		Meaning: "Host headers to answer to, such as mcp.example.com, without port for any port. Unset: any, but on a loopback listener only loopback names.",
 	},
 	{
-		Name: "max_body", Kind: KindSize, Default: "4MiB", set: setMaxBody,
+		Name: "max_body", Kind: KindSize, Default: "4MiB", set: setSize(minBody, maxBody, largestBody),
 		Meaning: "The largest request body, 1KiB to 1GiB. A body is read whole before it is forwarded.",
+	},
+	{
+		Name: "max_header", Kind: KindSize, Default: "128KiB", set: setSize(minHeader, maxHeader, largestHeader),
+		Meaning: "The largest header of a request, all of its lines together, 8KiB to 16MiB; 4KiB more may pass.",
+	},
+	{
+		Name: "header_timeout", Kind: KindDuration, Default: "10s", set: setDuration(100*time.Millisecond, 10*time.Minute, headerTimeout),
+		Meaning: "How long a client may take to send a request's header, 100ms to 10m. Then its connection is closed.",
+	},
+	{
+		Name: "body_timeout", Kind: KindDuration, Default: "30s", set: setDuration(100*time.Millisecond, time.Hour, bodyTimeout),
+		Meaning: "How long a client may take to send a request's body, all of it, 100ms to 1h.",
+	},
+	{
+		Name: "connection_idle_timeout", Kind: KindDuration, Default: "2m", set: setDuration(time.Second, time.Hour, connectionIdle),
+		Meaning: "How long a client's connection is kept without a request, 1s to 1h. Longer than the balancer in front keeps it, or that may send requests on connections that are just being closed.",
+	},
+	{
+		Name: "replica_max_requests", Kind: KindCount, Default: "2048", Zero: "no cap", set: setCount(0, maxInFlight, replicaRequests),
+		Meaning: "Cap on the requests that wait for their answers at one replica, all sessions together, and those without one. An answer that is a stream counts there only until it begins.",
+	},
+	{
+		Name: "replica_max_bytes", Kind: KindSize, Default: "64MiB", Zero: "no cap", set: setSize(0, maxInFlightMem, replicaBytes),
+		Meaning: "Cap on the bytes of request bodies in the memory of one replica, counted as they come. Not less than max_body.",
+	},
+	{
+		Name: "replica_max_streams", Kind: KindCount, Default: "10000", Zero: "no cap", set: setCount(0, maxInFlight, replicaStreams),
+		Meaning: "Cap on the streams that one replica has open to clients. Answers to requests that are streams count, too; these are only refused when there are replica_max_requests more.",
 	},
 	{
 		Name: "follow_interval", Kind: KindDuration, Default: "100ms", set: setDuration(10*time.Millisecond, 10*time.Second, followInterval),

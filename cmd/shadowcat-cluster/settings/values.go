@@ -17,6 +17,14 @@ const (
 	maxBody = 1 << 30
 )
 
+// Bounds of what a replica takes: those of max_header leave room for a token, the others are what no machine reaches.
+const (
+	minHeader      = 8 << 10
+	maxHeader      = 16 << 20
+	maxInFlight    = 10_000_000
+	maxInFlightMem = 1 << 40
+)
+
 var (
 	logLevels  = []string{"debug", "info", "warn", "error"}
 	logFormats = []string{string(LogAuto), string(LogJSON), string(LogText)}
@@ -121,18 +129,6 @@ func setAllowedHosts(s *Settings, values []string) error {
 		}
 	}
 	s.AllowedHosts = values
-	return nil
-}
-
-func setMaxBody(s *Settings, values []string) error {
-	n, err := ParseSize(values[0])
-	if err != nil {
-		return err
-	}
-	if n < minBody || n > maxBody {
-		return fmt.Errorf("%s is not in %s to %s", quote(values[0]), FormatSize(minBody), FormatSize(maxBody))
-	}
-	s.MaxBody = n
 	return nil
 }
 
