@@ -4,6 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -127,4 +131,40 @@ func TestReadinessTellsOfTheIssuersKeys(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A limit that refuses requests is told by its name, so metrics must know it.
+func TestEveryLimitThatRefusesIsDocumented(t *testing.T) {
+	t.Parallel()
+	named := regexp.MustCompile(`\b(?:[lL]imit: *|tooManyCreations\()"([a-z_]+)"`)
+	var known []string
+	for _, f := range admin.Families() {
+		for _, l := range f.Labels {
+			if l.Name == "limit" {
+				known = l.Values
+			}
+		}
+	}
+	found := 0
+	for _, folder := range []string{"../cluster", "../redisstore", "../proxy"} {
+		files, err := filepath.Glob(folder + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, limit := range named.FindAllStringSubmatch(string(text), -1) {
+				found++
+				if !slices.Contains(known, limit[1]) {
+					t.Errorf("%s refuses by %q: add it to refusingLimits", file, limit[1])
+				}
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no limit was found: is there another way to name one?")
+	}
 }

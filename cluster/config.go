@@ -23,7 +23,8 @@ type Config struct {
 	InitializeTimeout time.Duration
 	// Retention is how long the record of an ended session is kept. Default 10m; 0: not at all.
 	Retention time.Duration
-	// EvictMinIdle protects sessions that were active this recently from being evicted at the cap. Default 1m; 0: none.
+	// EvictMinIdle protects sessions that were active this recently from being evicted at the cap. Default 1m; at least ReportInterval,
+	// because the store does not know of younger activity; 0: none is protected.
 	EvictMinIdle time.Duration
 
 	// MaxSessionsPerPrincipal caps the live sessions of one principal. Default 0: no cap. Sessions without a principal
@@ -144,6 +145,9 @@ func (c Config) Validate() error {
 	fails(c.ReportSlack < c.ReportInterval,
 		"report_slack: %s is shorter than report_interval (%s), so activity could be lost at a session's end",
 		text(c.ReportSlack), text(c.ReportInterval))
+	fails(c.EvictMinIdle > 0 && c.EvictMinIdle < c.ReportInterval,
+		"evict_min_idle: %s is shorter than report_interval (%s), so it would not protect a session whose activity is not reported yet; set at least that, or 0 for no protection",
+		text(c.EvictMinIdle), text(c.ReportInterval))
 	fails(c.Lease > 0 && c.Lease <= c.ReportInterval,
 		"lease: %s must be 0 or longer than report_interval (%s), which renews it", text(c.Lease), text(c.ReportInterval))
 	fails(c.IdleTimeout > 0 && c.IdleTimeout < c.Lease,

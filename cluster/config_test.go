@@ -41,6 +41,23 @@ func TestBadLimitsAreNamed(t *testing.T) {
 	}
 }
 
+// What a replica has not reported yet the store cannot take into account.
+func TestEvictMinIdleIsNoShorterThanTheReportInterval(t *testing.T) {
+	t.Parallel()
+	cfg := cluster.DefaultConfig()
+	cfg.EvictMinIdle = cfg.ReportInterval - time.Millisecond
+	const want = "evict_min_idle: 999ms is shorter than report_interval (1s)"
+	if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	for _, allowed := range []time.Duration{0, cfg.ReportInterval} {
+		cfg.EvictMinIdle = allowed
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%s: %v", allowed, err)
+		}
+	}
+}
+
 func TestZeroTurnsLimitsOff(t *testing.T) {
 	t.Parallel()
 	cfg := cluster.DefaultConfig()

@@ -34,6 +34,14 @@ const (
 	ReasonIdentity    Reason = "identity"      // the header names nobody, or several
 )
 
+// Reasons lists every reason.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonMissing, ReasonAmbiguous, ReasonTooLarge, ReasonMalformed, ReasonAlgorithm, ReasonUnknownKey, ReasonSignature, ReasonIssuer,
+		ReasonAudience, ReasonExpired, ReasonNotYetValid, ReasonSubject, ReasonBound, ReasonScope, ReasonPeer, ReasonIdentity,
+	}
+}
+
 // DeniedError says that a request showed nothing that lets it in. It holds nothing that the request brought.
 type DeniedError struct {
 	Reason Reason

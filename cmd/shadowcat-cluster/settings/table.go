@@ -219,7 +219,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "evict_min_idle", Kind: KindDuration, Default: "1m", Zero: "no protection", set: duration(clusterEvictMinIdle),
-		Meaning: "Protects a session that was active this recently from making room at the cap; without a candidate a new session is refused.",
+		Meaning: "Protects a session that was active this recently from making room at the cap, at least report_interval; without a candidate a new session is refused.",
 	},
 	{
 		Name: "create_rate", Kind: KindRate, Default: "100/s", Zero: "no limit", set: rate(clusterCreateRate),
