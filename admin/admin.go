@@ -44,6 +44,8 @@ type Config struct {
 	MaxSessions int
 	// Streams tells how many streams are open. Default: nothing is told.
 	Streams func() Streams
+	// InFlight tells what the replica has in hand. Default: nothing is told.
+	InFlight func() InFlight
 	// Keys tells how the issuer's keys are, without which no token can be verified. Default: none are needed.
 	Keys func() Keys
 	// AuditDropped tells how many audit records could not be written to the store. Default: there is nothing to write them to.
@@ -102,7 +104,7 @@ func New(cfg Config) (*Admin, error) {
 	}
 	shared := &sharedCollector{
 		sessions: cfg.Sessions, timeout: timeout, maxSessions: cfg.MaxSessions, up: a.probe.up, breakers: cfg.Breakers,
-		lag: a.watchdog.state, dropped: cfg.AuditDropped, streams: cfg.Streams, keys: cfg.Keys,
+		lag: a.watchdog.state, dropped: cfg.AuditDropped, streams: cfg.Streams, inFlight: cfg.InFlight, keys: cfg.Keys,
 	}
 	if err := cfg.Metrics.registry.Register(shared); err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ type section struct {
 func sections() []section {
 	return []section{
 		{"Requests", []Family{
-			requestsFamily, requestSecondsFamily, refusalsFamily, authRefusalsFamily, keysUpFamily, keysAgeFamily,
+			requestsFamily, requestSecondsFamily, inFlightFamily, bytesInFlightFamily, refusalsFamily, authRefusalsFamily, keysUpFamily, keysAgeFamily,
 		}},
 		{"Sessions", []Family{sessionsFamily, maxSessionsFamily, createdFamily, endedFamily, recoveriesFamily}},
 		{"Streams", []Family{streamsFamily, readStreamsFamily, resumptionsFamily}},

@@ -136,7 +136,7 @@ func TestReadinessTellsOfTheIssuersKeys(t *testing.T) {
 // A limit that refuses requests is told by its name, so metrics must know it.
 func TestEveryLimitThatRefusesIsDocumented(t *testing.T) {
 	t.Parallel()
-	named := regexp.MustCompile(`\b(?:[lL]imit: *|tooManyCreations\()"([a-z_]+)"`)
+	named := regexp.MustCompile(`\b(?:[lL]imit: *|limit[A-Z]\w* *= *|tooManyCreations\()"([a-z_]+)"`)
 	var known []string
 	for _, f := range admin.Families() {
 		for _, l := range f.Labels {

@@ -53,7 +53,7 @@ var (
 				Meaning: "The setting (see configuration.md), as `error.data.limit` of the answer; `none` where the reason is no limit.",
 			},
 		},
-		Worry: "`capacity`: clients cannot start; raise `max_sessions` or shorten `idle_timeout`. `may_have_run`, `upstream_unavailable`: " +
+		Worry: "`max_sessions`: clients cannot start; raise it or shorten `idle_timeout`. `replica_max_requests`, `replica_max_bytes`: more replicas are needed, or upstreams hang. `may_have_run`, `upstream_unavailable`: " +
 			"upstreams break off. `store_unavailable`: see the store. `session_not_found` beyond the sessions that end: tokens are guessed, or the store lost data.",
 	}
 	authRefusalsFamily = Family{
@@ -91,7 +91,7 @@ var (
 func refusingLimits() []string {
 	return []string{
 		"request_rate", "request_burst", "max_pending", "max_streams", "max_body", "max_sessions", "max_sessions_per_principal",
-		"create_rate", "create_rate_per_principal",
+		"create_rate", "create_rate_per_principal", "replica_max_requests", "replica_max_bytes", "replica_max_streams",
 	}
 }
 

@@ -66,6 +66,16 @@ var (
 		}},
 		Worry: "`answer` stays far above that of `shadowcat_streams_open`: upstreams do not end answers that nobody waits for.",
 	}
+	inFlightFamily = Family{
+		Name: "requests_in_flight", Kind: KindGauge,
+		Help:  "Requests of clients that wait for the header of their answer at this replica.",
+		Worry: "It comes near `replica_max_requests` (2048): beyond it requests are refused.",
+	}
+	bytesInFlightFamily = Family{
+		Name: "request_bytes_in_flight", Kind: KindGauge,
+		Help:  "Bytes of requests' bodies in this replica's memory.",
+		Worry: "It comes near `replica_max_bytes` (64 MiB): beyond it requests are refused.",
+	}
 	keysUpFamily = Family{
 		Name: "auth_keys_up", Kind: KindGauge, Only: "with `auth.mode` jwt",
 		Help:  "1 when this replica's last attempt to fetch the issuer's keys worked, else 0.",
@@ -95,6 +105,12 @@ type Streams struct {
 	ReadOwn, ReadAnswers int64
 }
 
+// InFlight is what a replica has in hand.
+type InFlight struct {
+	Requests int64 // that wait for the header of their answer
+	Bytes    int64 // of requests' bodies in memory
+}
+
 // sharedCollector asks, at each scrape, for the numbers that live elsewhere: in the store, in the parts of the replica.
 type sharedCollector struct {
 	sessions    Sessions
@@ -103,16 +119,17 @@ type sharedCollector struct {
 	up          func() bool
 	breakers    func() redisstore.Breakers // may be nil
 	lag         func() (time.Duration, bool)
-	dropped     func() int64   // may be nil
-	streams     func() Streams // may be nil
-	keys        func() Keys    // may be nil
+	dropped     func() int64    // may be nil
+	streams     func() Streams  // may be nil
+	inFlight    func() InFlight // may be nil
+	keys        func() Keys     // may be nil
 }
 
 // sharedFamilies are those that are made at each scrape.
 func sharedFamilies() []Family {
 	return []Family{
 		sessionsFamily, maxSessionsFamily, createdFamily, endedFamily, dueFamily, lagFamily, behindFamily, streamsFamily, readStreamsFamily,
-		keysUpFamily, keysAgeFamily, upFamily, heldFamily, partsFamily, openFamily, tripsFamily, auditDroppedFamily,
+		inFlightFamily, bytesInFlightFamily, keysUpFamily, keysAgeFamily, upFamily, heldFamily, partsFamily, openFamily, tripsFamily, auditDroppedFamily,
 	}
 }
 
@@ -166,6 +183,11 @@ func (c *sharedCollector) collectOwn(s scrape) {
 		s.put(streamsFamily, float64(open.Stateless), "stateless")
 		s.put(readStreamsFamily, float64(open.ReadOwn), "own")
 		s.put(readStreamsFamily, float64(open.ReadAnswers), "answer")
+	}
+	if c.inFlight != nil {
+		now := c.inFlight()
+		s.put(inFlightFamily, float64(now.Requests))
+		s.put(bytesInFlightFamily, float64(now.Bytes))
 	}
 	if c.keys != nil {
 		keys := c.keys()

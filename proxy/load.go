@@ -33,6 +33,19 @@ type Capacity struct {
 	Streams int
 }
 
+// InFlight is what a replica has in hand at one moment, as [Capacity] bounds it.
+type InFlight struct {
+	Requests int64 // that wait for the header of their answer
+	Bytes    int64 // of requests' bodies in memory
+}
+
+// InFlight tells what this replica has in hand.
+func (p *Proxy) InFlight() InFlight {
+	p.load.mu.Lock()
+	defer p.load.mu.Unlock()
+	return InFlight{Requests: int64(p.load.requests), Bytes: p.load.bytes}
+}
+
 // place is what one exchange takes of its replica's capacity.
 type place struct {
 	requests, streams int

@@ -125,6 +125,9 @@ func TestOpenStreamsAreCounted(t *testing.T) {
 	send(messages, progress(1))
 	s.wants(progress(1))
 	wants(a, proxy.Streams{Answers: 1, ReadAnswers: 1})
+	if got, want := a.proxy.InFlight(), (proxy.InFlight{Bytes: int64(len(callBody))}); got != want {
+		t.Errorf("in flight with a stream: %+v, want %+v", got, want)
+	}
 	s.drop()
 	wants(a, proxy.Streams{ReadAnswers: 1})
 	again := s.resume(b.replica, token).stream(t)

@@ -126,6 +126,7 @@ func New(cfg Config) (*Replica, error) {
 		LogLevel:     cfg.LogLevel,
 		MaxSessions:  cfg.Cluster.MaxSessions,
 		Streams:      func() admin.Streams { return admin.Streams(r.proxy.Streams()) },
+		InFlight:     func() admin.InFlight { return admin.InFlight(r.proxy.InFlight()) },
 		Keys:         r.keys(),
 
 		SweepInterval: cfg.Cleanup.Interval,
