@@ -75,15 +75,18 @@ lint: ## run golangci-lint, formatting included
 	@$(TOOL) golangci-lint run ./...
 	@cd bench && $(TOOL_BENCH) golangci-lint run ./... 2> >(grep -v exclusion_rules >&2)
 	@cd tools/image && go tool -modfile=../go.mod golangci-lint run ./... 2> >(grep -v exclusion_rules >&2)
+	@cd helm && $(TOOL_BENCH) golangci-lint run ./... 2> >(grep -v exclusion_rules >&2)
 
 .PHONY: fmt
 fmt: ## format all Go code and group its imports
 	@$(TOOL) golangci-lint fmt ./...
 	@cd bench && $(TOOL_BENCH) golangci-lint fmt ./...
+	@cd helm && $(TOOL_BENCH) golangci-lint fmt ./...
 
 .PHONY: generate
 generate: ## write generated files anew
 	@go generate ./...
+	@cd helm && go generate ./...
 
 .PHONY: verify
 verify: ## fail when generated files, formatting or go.mod files are out of date
@@ -92,6 +95,12 @@ verify: ## fail when generated files, formatting or go.mod files are out of date
 .PHONY: integration
 integration: test-servers test-compiler test-npm ## run the integration tests alone, each by name; ARGS="-run TestKill"
 	@TEST_FORMAT=testname scripts/test.sh integration -count=1 $(ARGS) ./integration/...
+
+# The chart's tests are a module of their own, so that nothing of Kubernetes is among what the product needs.
+.PHONY: helm
+helm: ## test the chart: render every scenario, check each object; root on Debian gets promtool installed
+	@scripts/install-debian.sh promtool prometheus
+	@cd helm && go vet ./... && go test ./...
 
 .PHONY: chaos
 chaos: test-servers test-npm ## kill replicas, upstreams and Redis under load for a minute, ten times; ARGS="-count=1"

@@ -1,0 +1,82 @@
+package helm_test
+
+import (
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v4/pkg/action"
+)
+
+// What is wrong is refused before anything is installed, by its path.
+func TestWrongValuesAreRefusedByTheirPath(t *testing.T) {
+	t.Parallel()
+	const redis = "\nredis: {external: {addresses: [r:6379]}}"
+	const upstream = "\nupstreams: [{url: http://u/mcp}]"
+	for values, want := range map[string]string{
+		"":                                 "upstreams: not set",
+		upstream:                           "redis: not set",
+		redis + "\nupstreams: [{name: a}]": "/upstreams/0",
+		redis + "\nupstreams: [{url: u}]":  "/upstreams/0/url",
+		redis + upstream + "\nreplicas: 3": "replicas",
+		redis + upstream + "\nreplicaCount: many":                                               "/replicaCount",
+		redis + upstream + "\nconfig: {max_sesions: 1}":                                         "max_sesions",
+		redis + upstream + "\nconfig: {max_sessions: lots}":                                     "/config/max_sessions",
+		redis + upstream + "\nconfig: {idle_timeout: 30}":                                       "/config/idle_timeout",
+		redis + upstream + "\nconfig: {idle_timeout: 30 minutes}":                               "/config/idle_timeout",
+		redis + upstream + "\nconfig: {auth: {mode: basic}}":                                    "/config/auth/mode",
+		redis + upstream + "\nconfig: {redis: x}":                                               "redis",
+		redis + upstream + "\nimage: {digest: abc}":                                             "/image/digest",
+		redis + upstream + "\nservice: {port: 0}":                                               "/service/port",
+		redis + upstream + "\nterminationGracePeriodSeconds: 10":                                "terminationGracePeriodSeconds: 10 is shorter",
+		redis + upstream + "\ningress: {enabled: true}":                                         "ingress.hosts: not set",
+		redis + upstream + "\nhttpRoute: {enabled: true}":                                       "httpRoute.parentRefs: not set",
+		redis + upstream + "\nautoscaling: {enabled: true, minReplicas: 11}":                    "autoscaling.minReplicas",
+		redis + upstream + "\nconfig: {auth: {upstream_token: replace}}":                        "upstreamToken: not set",
+		upstream + "\nredis: {external: {topology: sentinel, addresses: [s:26379]}}":            "redis.external.masterName: not set",
+		upstream + "\nredis: {external: {topology: cluster, addresses: [s:6379], database: 1}}": "redis.external.database",
+		upstream + "\nredis: {external: {addresses: ['u:p@s:6379']}}":                           "/redis/external/addresses/0",
+		upstream + "\nredis: {bundled: {enabled: true}, external: {addresses: [s:6379]}}":       "choose one",
+		redis + upstream + "\nresources: {limits: {memory: lots}}":                              "resources.limits.memory",
+	} {
+		_, err := render(t, parseValues(t, values))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("values%s\nare refused with %v, want an error that says %q", values, err, want)
+		}
+	}
+}
+
+// A URL with a secret in it may come from a Secret, by the environment.
+func TestTheEnvironmentMayNameUpstreamsAndRedis(t *testing.T) {
+	t.Parallel()
+	all := objects(t, parseValues(t, `
+extraEnv:
+  - name: SHADOWCAT_UPSTREAM
+    valueFrom: {secretKeyRef: {name: urls, key: upstream}}
+  - name: SHADOWCAT_REDIS
+    valueFrom: {secretKeyRef: {name: urls, key: redis}}
+`))
+	if got := len(program(t, all).Env); got != 4 {
+		t.Errorf("the program has %d variables", got)
+	}
+}
+
+func TestLintFindsNothing(t *testing.T) {
+	t.Parallel()
+	lint := func(what string, values map[string]any) {
+		linter := action.NewLint()
+		linter.Strict = true
+		result := linter.Run([]string{chartFolder}, values)
+		for _, message := range result.Messages {
+			if message.Severity > 1 { // beyond information
+				t.Errorf("%s: %v", what, message)
+			}
+		}
+		for _, err := range result.Errors {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	lint("without values", map[string]any{})
+	for _, name := range scenarios(t) {
+		lint(name, scenarioValues(t, name))
+	}
+}
