@@ -78,6 +78,12 @@ type Session struct {
 	Pending int
 }
 
+// activeVersion is the version that a session has when its upstream has answered initialize: it was created, and activated.
+const activeVersion = 2
+
+// Recoveries is how often an active session has been given another upstream session; 0 while it has its first one.
+func (s Session) Recoveries() int64 { return max(s.Version-activeVersion, 0) }
+
 // EndedAtOrBefore reports whether the session no longer serves requests at the moment now: it is ended, or past its
 // deadline and only waits for the sweeper.
 func (s Session) EndedAtOrBefore(now time.Time) bool {

@@ -63,6 +63,22 @@ func (m *Manager) ReleaseStream(ctx context.Context, id ID, claim int64) error {
 // StreamStates tells about the own streams of sessions; see [StreamStore]. It returns one state for each ID, in order. The error
 // of a state is nil, [ErrNotFound] or [ErrStoreUnavailable]. A session whose state is told lives, so it is not asked about again soon.
 func (m *Manager) StreamStates(ctx context.Context, ids []ID) []StreamState {
+	states := make([]StreamState, 0, len(ids))
+	for batch := range slices.Chunk(ids, checkBatch) { // so many take a part of the store's timeout only
+		some := m.streamStates(ctx, batch)
+		states = append(states, some...)
+		if err := some[0].Err; errors.Is(err, ErrStoreUnavailable) && !errors.Is(err, ErrNotSent) {
+			break // the others would wait as long, one batch after the other
+		}
+	}
+	for range ids[len(states):] {
+		states = append(states, StreamState{Err: fmt.Errorf("looking at streams: %w", ErrStoreUnavailable)})
+	}
+	return states
+}
+
+// streamStates is StreamStates for one batch.
+func (m *Manager) streamStates(ctx context.Context, ids []ID) []StreamState {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
 	sent := time.Now()

@@ -12,7 +12,8 @@ const (
 	MethodSetLevel    = "logging/setLevel"
 	MethodSubscribe   = "resources/subscribe"
 	MethodUnsubscribe = "resources/unsubscribe"
-	MethodListen      = "subscriptions/listen" // from 2026-07-28: its answer is a stream without an end
+	MethodCancelled   = "notifications/cancelled" // its sender's request with the id params.requestId needs no answer any more
+	MethodListen      = "subscriptions/listen"    // from 2026-07-28: its answer is a stream without an end
 )
 
 // Target is the key of a request's params that says what it is for.
@@ -52,7 +53,7 @@ var knownMethods = map[string]bool{
 	MethodInitialized:                  true,
 	"completion/complete":              true,
 	"logging/setLevel":                 true,
-	"notifications/cancelled":          true,
+	MethodCancelled:                    true,
 	"notifications/progress":           true,
 	"notifications/roots/list_changed": true,
 	"notifications/tasks/status":       true,

@@ -48,6 +48,8 @@ type Message struct {
 
 	// BatchLen is how many messages a batch holds, 1 to 100; 0 for what is no batch.
 	BatchLen int
+	// Responses is how many of a batch's messages are responses.
+	Responses int
 
 	// MetaVersion is the protocol version in params._meta, empty when there is none. In a batch it is the first one found.
 	MetaVersion string
@@ -406,6 +408,9 @@ func (f *finding) batch(s *scanner) error {
 		}
 		if one.invalid != "" {
 			f.refuse("message %d of the batch: %s", f.msg.BatchLen, one.invalid)
+		}
+		if one.msg.Kind == KindResponse {
+			f.msg.Responses++
 		}
 		f.msg.Initializes = f.msg.Initializes || one.msg.Initializes
 		if f.msg.MetaVersion == "" {

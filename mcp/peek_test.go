@@ -97,7 +97,7 @@ func TestPeekTellsWhatABatchHolds(t *testing.T) {
 		},
 		{
 			"ids that only look alike", `[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":"1","method":"b"},{"jsonrpc":"2.0","id":1,"result":{}}]`,
-			mcp.Message{Kind: mcp.KindBatch, BatchLen: 3},
+			mcp.Message{Kind: mcp.KindBatch, BatchLen: 3, Responses: 1},
 		},
 		{
 			"initialize", `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`,

@@ -41,7 +41,8 @@ type answerStream struct {
 	request mcp.Message
 	name    string
 	owner   string
-	primes  bool // the client knows what to do with an event without data
+	asks    int64 // after how many recoveries the session has the upstream session that answers
+	primes  bool  // the client knows what to do with an event without data
 	cancel  context.CancelCauseFunc
 	news    signal // for the client's side
 	room    signal // for the upstream's side: the client has taken something, or left
@@ -74,7 +75,7 @@ func newAnswerStream(call *upstreamCall, lease *cluster.Lease, request mcp.Messa
 	p := call.p
 	s := &answerStream{
 		call: call, lease: lease, request: request, cancel: cancel,
-		owner: p.owner, name: answerStreamName(p.owner, p.answers.Add(1)),
+		asks: call.current().Recoveries(), owner: p.owner, name: answerStreamName(p.owner, p.answers.Add(1)),
 		primes: mcp.Primes(lease.Session().Revision),
 		news:   newSignal(), room: newSignal(),
 	}
@@ -161,6 +162,7 @@ func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
 			msg, err := mcp.Peek(event.Data)
 			response = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
 		}
+		event.Data = asked(event, u.stream.asks)
 		u.stream.lease.Touch()
 		u.stream.call.recordEvent(cluster.FromUpstream, event.Data, response)
 		if !u.stream.add(ctx, answerEvent{

@@ -66,11 +66,10 @@ func (p *Proxy) RunStreams(ctx context.Context) error {
 			p.follower.look(ctx, time.Now())
 		case <-tend.C:
 			now := time.Now()
-			isDue := now.Sub(checked) >= checkInterval
-			if isDue {
+			p.tendOwn(ctx, now)
+			if now.Sub(checked) >= checkInterval && p.checkOwn(ctx, now) {
 				checked = now
 			}
-			p.tendOwn(ctx, now, isDue)
 			p.answering.endThoseOfEnded()
 		case <-ctx.Done():
 			return nil

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -390,6 +391,8 @@ type talker struct {
 	getStatus int  // the answer to GET, when it is not 0
 	postFails int  // the answer to POST of a session, when it is not 0
 	initAs    func(w http.ResponseWriter, got recorded) bool
+	next      handler // what its sessions do with a POST; nil: the hand-written upstream's answer
+	revision  string  // that it speaks; empty: 2025-11-25
 	made      []*talk
 	heard     []string // methods of what its latest session was told, in order
 }
@@ -446,7 +449,7 @@ func (k *talker) handle(w http.ResponseWriter, r *http.Request, got recorded) bo
 		}
 	}
 	k.mu.Unlock()
-	return false
+	return k.next != nil && k.next(w, r, got)
 }
 
 func (k *talker) initialize(w http.ResponseWriter, got recorded) bool {
@@ -460,7 +463,8 @@ func (k *talker) initialize(w http.ResponseWriter, got recorded) bool {
 	k.heard = append(k.heard, s.id+" "+got.msg.Method)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Mcp-Session-Id", s.id)
-	_, _ = io.WriteString(w, strings.Replace(initialized, `"init"`, string(got.msg.ID), 1))
+	answer := strings.Replace(initialized, "2025-11-25", cmp.Or(k.revision, "2025-11-25"), 1)
+	_, _ = io.WriteString(w, strings.Replace(answer, `"init"`, string(got.msg.ID), 1))
 	return true
 }
 

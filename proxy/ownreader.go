@@ -36,6 +36,7 @@ type ownReader struct {
 
 	mu       sync.Mutex
 	body     io.Closer  // of the upstream's answer that is read now; nil between two
+	asks     int64      // after how many recoveries the session has the upstream session whose answer that is
 	listener *listener  // this replica's client, nil when there is none
 	unheard  time.Time  // since when there is none
 	last     int64      // the position of the last event
@@ -144,10 +145,10 @@ func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
 	}
 }
 
-// reads says which body is read now.
+// reads says which body is read now: nobody gives the call another session meanwhile.
 func (r *ownReader) reads(body io.Closer) {
 	r.mu.Lock()
-	r.body = body
+	r.body, r.asks = body, r.call.current().Recoveries()
 	r.mu.Unlock()
 }
 
@@ -180,6 +181,7 @@ func (r *ownReader) refresh(ctx context.Context) {
 
 // took takes in one message.
 func (r *ownReader) took(ctx context.Context, event mcp.Event) {
+	event.Data = asked(event, r.asks)
 	r.call.recordEvent(cluster.FromUpstream, event.Data, false)
 	text := keptEvent{kind: keptMessage, name: event.Name, data: event.Data}.encode()
 	r.mu.Lock()
@@ -374,7 +376,7 @@ func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.
 		return r, nil, nil
 	}
 	r := &ownReader{
-		p: p, call: call, claim: state.Claim, last: state.Last, upstream: state.UpstreamEvent, version: call.current().Version, unheard: time.Now(),
+		p: p, call: call.fork(), claim: state.Claim, last: state.Last, upstream: state.UpstreamEvent, version: call.current().Version, unheard: time.Now(),
 		checked: time.Now(),
 	}
 	background, stop := context.WithCancelCause(p.background)

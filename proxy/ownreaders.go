@@ -14,9 +14,10 @@ import (
 const (
 	// checkInterval is how often the store is asked whether what this replica reads is still its to read, and whose client listens.
 	checkInterval = 5 * time.Second
-	// blindReading is for how long a stream without a client here is read on while the store cannot be asked: it may be another's by
-	// then, whom the upstream refuses as long as this one reads.
-	blindReading = 5 * time.Second
+	// blindReading is for how long after the store last answered a stream without a client here is read on: it may be
+	// another's by then, whom the upstream refuses as long as this one reads. One answer that is late must not stop all readers: the
+	// store is asked again every tendInterval.
+	blindReading = 8 * time.Second
 	// maxDoubted bounds how many streams are in doubt. Of more than that some are read by nobody until this replica is asked for them.
 	maxDoubted = 10_000
 )
@@ -58,21 +59,28 @@ func (o *ownReaders) clear(id cluster.ID) {
 	delete(o.doubted, id)
 }
 
-// tendOwn looks after the streams that this replica reads, and after those that it only may hold the claim to. It asks the store about
-// the former when isDue.
-func (p *Proxy) tendOwn(ctx context.Context, now time.Time, isDue bool) {
+// checkOwn asks the store about the streams that this replica reads, and reports whether it has answered.
+func (p *Proxy) checkOwn(ctx context.Context, now time.Time) bool {
 	readers := p.own.list()
-	for _, r := range readers {
-		r.look(ctx, now)
+	if len(readers) == 0 {
+		return true
 	}
-	if isDue && len(readers) > 0 {
-		ids := make([]cluster.ID, len(readers))
-		for i, r := range readers {
-			ids[i] = r.call.current().ID
-		}
-		for i, state := range p.sessions.StreamStates(ctx, ids) {
-			readers[i].check(state, now)
-		}
+	ids := make([]cluster.ID, len(readers))
+	for i, r := range readers {
+		ids[i] = r.call.current().ID
+	}
+	answered := true
+	for i, state := range p.sessions.StreamStates(ctx, ids) {
+		readers[i].check(state, now)
+		answered = answered && !errors.Is(state.Err, cluster.ErrStoreUnavailable)
+	}
+	return answered
+}
+
+// tendOwn looks after the streams that this replica reads, and after those that it only may hold the claim to.
+func (p *Proxy) tendOwn(ctx context.Context, now time.Time) {
+	for _, r := range p.own.list() {
+		r.look(ctx, now)
 	}
 	doubts := p.own.doubts()
 	if len(doubts) == 0 {

@@ -132,14 +132,20 @@ func (x *exchange) forwardLeased(lease *cluster.Lease) {
 
 // sendInSession sends the request to the upstream of its session.
 func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
+	answers, onlyAnswers := x.answersQuestions()
+	if answers {
+		if isNeeded, err := x.meetQuestions(); err != nil || !isNeeded {
+			return taken(), err
+		}
+	}
 	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, origin: x.request, begun: x.started, session: x.record}
 	res, err := x.call.do(req.Context(), message{
 		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
-		bound: x.msg.Kind == mcp.KindResponse,
+		bound: onlyAnswers, answers: answers,
 	})
-	if x.msg.Kind == mcp.KindResponse && errors.Is(err, errSessionLost) && !x.p.cfg.NoRecover {
+	if onlyAnswers && errors.Is(err, errSessionLost) && !x.p.cfg.NoRecover {
 		// Who asked is gone, and a new upstream session has not asked. The next request recovers the session.
-		return &http.Response{StatusCode: http.StatusAccepted, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody}, nil
+		return taken(), nil
 	}
 	if failed, ok := errors.AsType[*unanswered](err); ok {
 		x.sent.Store(failed.sent)

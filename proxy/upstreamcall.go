@@ -53,6 +53,7 @@ type message struct {
 	header     http.Header // instead of the call's; may be nil
 	repeatable bool        // it does no harm twice
 	bound      bool        // it has no meaning in another upstream session
+	answers    bool        // it holds answers to questions of the upstream
 }
 
 // log is for what concerns the session.
@@ -70,6 +71,11 @@ func (c *upstreamCall) use(s cluster.Session) {
 	c.mu.Lock()
 	c.session = s
 	c.mu.Unlock()
+}
+
+// fork returns a call of its own for the same session, which goes its own ways from now on.
+func (c *upstreamCall) fork() *upstreamCall {
+	return &upstreamCall{p: c.p, upstream: c.upstream, header: c.header, query: c.query, origin: c.origin, begun: c.begun, session: c.current()}
 }
 
 // unanswered is the error of a request that has no answer.
@@ -174,7 +180,11 @@ func withTrace(ctx context.Context, sent *atomic.Bool) context.Context {
 
 // request returns the request that carries m to an endpoint.
 func (c *upstreamCall) request(ctx context.Context, e *endpoint, session cluster.Session, m message) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, m.method, "/", bytes.NewReader(m.body)) // sets GetBody, too
+	body := m.body
+	if m.answers {
+		body = answersFor(body, session.Recoveries())
+	}
+	req, err := http.NewRequestWithContext(ctx, m.method, "/", bytes.NewReader(body)) // sets GetBody, too
 	if err != nil {
 		return nil, fmt.Errorf("making a request for the upstream: %w", err)
 	}
