@@ -20,9 +20,5 @@ end
 -- The answer that all of them give: the store's clock, the moment of the session's end or purge ('' for never), the
 -- number of pending requests, and the record.
 local function answer(record, more, now, ends, pending)
-  local reply = complete(record, more)
-  table.insert(reply, 1, pending)
-  table.insert(reply, 1, ends or '')
-  table.insert(reply, 1, now)
-  return reply
+  return { now, ends or '', pending, unpack((complete(record, more)), 1, 17) }
 end

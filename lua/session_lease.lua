@@ -69,7 +69,5 @@ redis.call('ZADD', lru, activity, id)
 local score = string.format('%.0f', ends)
 redis.call('ZADD', deadlines, score, id)
 
-local reply = answer(record, more, now, score, in_flight)
-local told = { granted, left, ends == never and -1 or ends - now, string.format('%.0f', now_us) }
-for i = #told, 1, -1 do table.insert(reply, 1, told[i]) end
-return reply
+local ends_in = ends == never and -1 or ends - now
+return { granted, left, ends_in, string.format('%.0f', now_us), unpack(answer(record, more, now, score, in_flight), 1, 20) }

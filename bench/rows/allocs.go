@@ -2,19 +2,21 @@ package rows
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"runtime"
 
 	"github.com/tapwire/shadowcat-cluster/bench/measure"
+	"github.com/tapwire/shadowcat-cluster/bench/peers"
 	"github.com/tapwire/shadowcat-cluster/bench/world"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 )
 
-// allocations measures how many allocations a request of a hot session makes beyond one without a session, and beyond one through a bare
-// proxy. Clients, proxies and upstream are in this process: what the clients and the upstream allocate is the same for each, and drops out.
+// allocations measures how many allocations the session layer makes for a hot request: to parse its token, and to take, touch and release a
+// lease. And how many a hot request makes beyond one through a bare proxy, which is all that we do; there clients, proxies and upstream are
+// in this process: what the clients and the upstream allocate is the same for both, and drops out.
 func allocations(p Plan) measure.Experiment {
 	requests := 4000
 	if p.Quick {
@@ -23,24 +25,42 @@ func allocations(p Plan) measure.Experiment {
 	a := &allocating{}
 	return measure.Experiment{
 		Rows: []measure.Row{
-			{Name: "allocations", What: "allocations of a hot request beyond those of one without a session through the same proxy", Unit: "allocs", Goal: 12},
-			{Name: "allocations-over-bare", What: "allocations of a hot request beyond those of one through a bare proxy", Unit: "allocs"},
+			{Name: "allocations", What: "allocations of a hot request in the session layer: token, lease, touch, release", Unit: "allocs", Goal: 12},
+			{Name: "allocations-over-bare", What: "allocations of a hot request through the proxy, beyond those through a bare one", Unit: "allocs"},
 		},
 		Prepare: a.start,
 		Pair: func(ctx context.Context, _ int) ([]measure.Sample, error) {
-			var each [4]float64
-			for i, kind := range []arm{a.bare, a.stateless, a.session, a.stateless} {
+			layered, plain := a.layer.Serve(nothing), a.layer.Request(ctx, 0)
+			serve := func(h http.Handler) func() error {
+				return func() error {
+					w := peers.NewResponse()
+					if h.ServeHTTP(w, plain); w.Status != 0 {
+						return fmt.Errorf("the session layer answered with %d", w.Status)
+					}
+					return nil
+				}
+			}
+			call := func(kind arm) func() error {
+				return func() error { return kind.client.Call(ctx, kind.sessions[0], world.Kind{}) }
+			}
+			var each [6]float64
+			for i, do := range []func() error{serve(nothing), serve(layered), serve(layered), call(a.bare), call(a.session), call(a.session)} {
 				var err error
-				if each[i], err = allocsEach(ctx, kind, requests); err != nil {
+				if each[i], err = allocsEach(requests, do); err != nil {
 					return nil, err
 				}
 			}
-			stateless := (each[1] + each[3]) / 2
-			return []measure.Sample{{Value: each[2] - stateless, Control: each[3] / each[1]}, {Value: each[2] - each[0]}}, nil
+			return []measure.Sample{
+				{Value: each[1] - each[0], Control: each[2] / each[1]},
+				{Value: each[4] - each[3], Control: each[5] / each[4]},
+			}, nil
 		},
 		Close: a.close,
 	}
 }
+
+// nothing is a handler that does nothing.
+var nothing = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 
 // allocating is a proxy in this process, and a bare one, before the same upstream.
 type allocating struct {
@@ -48,13 +68,15 @@ type allocating struct {
 	proxy   *proxy.Proxy
 	servers []*httptest.Server
 
-	bare, stateless, session arm
+	layer         *peers.Shadowcat
+	bare, session arm
 }
 
 func (a *allocating) start(ctx context.Context) (err error) {
-	if a.side, err = newSide(ctx, world.Limits(), 1, 0); err != nil {
+	if a.side, err = newSide(ctx, world.Limits(), 1, 1); err != nil {
 		return err
 	}
+	a.layer = &peers.Shadowcat{Manager: a.side.fleet.managers[0], Upstream: world.Upstream, Tokens: a.side.fleet.tokens}
 	upstream := a.serve(world.Answer())
 	target, err := url.Parse(upstream)
 	if err != nil {
@@ -65,7 +87,6 @@ func (a *allocating) start(ctx context.Context) (err error) {
 	}
 	a.bare = arm{client: world.NewClient(a.serve(world.Bare(target)), 1), sessions: []string{world.UpstreamSession}}
 	ours := a.serve(a.proxy) + "/mcp"
-	a.stateless = arm{client: world.NewStatelessClient(ours, 1), sessions: []string{""}}
 	a.session = arm{client: world.NewClient(ours, 1)}
 	a.session.sessions, err = a.session.client.Open(ctx, 1)
 	return err
@@ -79,7 +100,7 @@ func (a *allocating) serve(handler http.Handler) string {
 }
 
 func (a *allocating) close() error {
-	for _, kind := range []arm{a.bare, a.stateless, a.session} {
+	for _, kind := range []arm{a.bare, a.session} {
 		if kind.client != nil {
 			kind.client.Close()
 		}
@@ -96,18 +117,15 @@ func (a *allocating) close() error {
 	return a.side.close()
 }
 
-// allocsEach sends requests, one after the other, and returns the allocations of each.
-func allocsEach(ctx context.Context, kind arm, requests int) (float64, error) {
-	if len(kind.sessions) == 0 {
-		return 0, errors.New("there is no session")
-	}
+// allocsEach does something many times, one after the other, and returns the allocations of each time.
+func allocsEach(times int, do func() error) (float64, error) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	for range requests {
-		if _, err := kind.client.Post(ctx, kind.sessions[0], world.Kind{}.Body()); err != nil {
+	for range times {
+		if err := do(); err != nil {
 			return 0, err
 		}
 	}
 	runtime.ReadMemStats(&after)
-	return float64(after.Mallocs-before.Mallocs) / float64(requests), nil
+	return float64(after.Mallocs-before.Mallocs) / float64(times), nil
 }

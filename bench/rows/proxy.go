@@ -85,13 +85,11 @@ func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subjec
 
 // half measures the median latency.
 func (a arm) half(kind world.Kind, length time.Duration) measure.Arm {
-	body := kind.Body()
 	return func(ctx context.Context) (float64, error) {
 		latencies, err := measure.Load{
 			Callers: proxyCallers, Rate: proxyRate, For: length,
 			Do: func(ctx context.Context, caller, n int) error {
-				_, err := a.client.Post(ctx, a.sessions[(n*proxyCallers+caller)%proxySessions], body)
-				return err
+				return a.client.Call(ctx, a.sessions[(n*proxyCallers+caller)%proxySessions], kind)
 			},
 		}.Run(ctx)
 		return latencies.Quantile(0.5).Seconds(), err

@@ -16,25 +16,23 @@ const Initialize = `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"pro
 
 // Client sends messages to one server.
 type Client struct {
-	url      string
-	http     *http.Client
-	revision string
+	url  string
+	http *http.Client
 }
 
 // NewClient returns a client that keeps as many connections as it is used by callers at once.
 func NewClient(url string, callers int) *Client {
-	return &Client{url: url, revision: mcp.Revision20251125, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers, DisableCompression: true}}}
-}
-
-// NewStatelessClient returns one of the revision without sessions.
-func NewStatelessClient(url string, callers int) *Client {
-	c := NewClient(url, callers)
-	c.revision = mcp.Revision20260728
-	return c
+	return &Client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers, DisableCompression: true}}}
 }
 
 // Close closes its connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Call makes a call in a session, and reads the answer.
+func (c *Client) Call(ctx context.Context, session string, kind Kind) error {
+	_, err := c.Post(ctx, session, kind.Body())
+	return err
+}
 
 // Post sends a message in a session, reads the answer, and returns the session of that.
 func (c *Client) Post(ctx context.Context, session, body string) (string, error) {
@@ -44,7 +42,7 @@ func (c *Client) Post(ctx context.Context, session, body string) (string, error)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
-	req.Header.Set("Mcp-Protocol-Version", c.revision)
+	req.Header.Set("Mcp-Protocol-Version", mcp.Revision20251125)
 	if session != "" {
 		req.Header.Set("Mcp-Session-Id", session)
 	}
