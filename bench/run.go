@@ -91,11 +91,10 @@ func run(ctx context.Context, stdout, stderr io.Writer, o options) (int, error) 
 	if err != nil {
 		return exitFailed, err
 	}
-	results, err := measureAll(ctx, stderr, experiments, o)
-	if err != nil {
+	r := report.Report{Machine: machine, IsQuick: o.plan.Quick, Pairs: o.pairs}
+	if err := measureAll(ctx, stderr, experiments, &r); err != nil {
 		return exitFailed, err
 	}
-	r := report.Report{Machine: machine, IsQuick: o.plan.Quick, Pairs: o.pairs, Results: results}
 	r.Table(stdout)
 	if o.out != "" {
 		if err := r.Write(o.out); err != nil {
@@ -109,28 +108,30 @@ func run(ctx context.Context, stdout, stderr io.Writer, o options) (int, error) 
 	return 0, nil
 }
 
-func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Experiment, o options) ([]measure.Result, error) {
+// measureAll does all experiments and adds what they show to the report.
+func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Experiment, r *report.Report) error {
 	turns := 0
 	for _, e := range experiments {
-		turns += e.Turns(o.pairs)
+		turns += e.Turns(r.Pairs)
 	}
 	bar := progressbar.NewOptions(turns,
 		progressbar.OptionSetWriter(stderr), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
 		progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish())
-	var results []measure.Result
 	for _, e := range experiments {
 		bar.Describe(fmt.Sprintf("%-24s", e.Name()))
 		done := 0
-		measured, err := e.Run(ctx, o.pairs, o.plan.Quick, func() {
+		measured, err := e.Run(ctx, r.Pairs, r.IsQuick, func() {
 			done++
 			_ = bar.Add(1) // only a picture
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		_ = bar.Add(e.Turns(o.pairs) - done)
-		results = append(results, measured...)
+		_ = bar.Add(e.Turns(r.Pairs) - done)
+		r.Results = append(r.Results, measured...)
+		if e.Curves != nil {
+			r.Curves = append(r.Curves, e.Curves()...)
+		}
 	}
-	_ = bar.Finish()
-	return results, nil
+	return bar.Finish()
 }

@@ -15,6 +15,8 @@ type Experiment struct {
 	Prepare func(ctx context.Context) error
 	// Pair measures each row once, in their order. Turn 0 warms up, and does not count.
 	Pair func(ctx context.Context, turn int) ([]Sample, error)
+	// Curves tells how latencies were spread over all pairs, once they are measured; nil: none were.
+	Curves func() []Curve
 	// Close is called last, whatever happened; nil: there is nothing to close.
 	Close func() error
 }

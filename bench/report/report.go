@@ -78,6 +78,7 @@ type Report struct {
 	IsQuick bool             `json:"quick"`
 	Pairs   int              `json:"pairs"`
 	Results []measure.Result `json:"results"`
+	Curves  []measure.Curve  `json:"curves,omitempty"`
 }
 
 // Table prints the report for people.
@@ -165,5 +166,8 @@ func (r Report) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "results.json"), append(encoded, '\n'), 0o644) //nolint:gosec // as above
+	if err := os.WriteFile(filepath.Join(dir, "results.json"), append(encoded, '\n'), 0o644); err != nil { //nolint:gosec // as above
+		return err
+	}
+	return r.plots(dir)
 }

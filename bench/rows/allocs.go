@@ -40,7 +40,7 @@ func allocations(p Plan) measure.Experiment {
 					return nil
 				}
 			}
-			call := func(kind arm) func() error {
+			call := func(kind *arm) func() error {
 				return func() error { return kind.client.Call(ctx, kind.sessions[0], world.Kind{}) }
 			}
 			var each [6]float64
@@ -69,7 +69,7 @@ type allocating struct {
 	servers []*httptest.Server
 
 	layer         *peers.Shadowcat
-	bare, session arm
+	bare, session *arm
 }
 
 func (a *allocating) start(ctx context.Context) (err error) {
@@ -85,9 +85,9 @@ func (a *allocating) start(ctx context.Context) (err error) {
 	if a.proxy, err = proxy.New(a.side.fleet.managers[0], proxy.Config{Upstreams: []proxy.Upstream{{URL: target}}}); err != nil {
 		return err
 	}
-	a.bare = arm{client: world.NewClient(a.serve(world.Bare(target)), 1), sessions: []string{world.UpstreamSession}}
+	a.bare = &arm{client: world.NewClient(a.serve(world.Bare(target)), 1), sessions: []string{world.UpstreamSession}}
 	ours := a.serve(a.proxy) + "/mcp"
-	a.session = arm{client: world.NewClient(ours, 1)}
+	a.session = &arm{client: world.NewClient(ours, 1)}
 	a.session.sessions, err = a.session.client.Open(ctx, 1)
 	return err
 }
@@ -100,8 +100,8 @@ func (a *allocating) serve(handler http.Handler) string {
 }
 
 func (a *allocating) close() error {
-	for _, kind := range []arm{a.bare, a.session} {
-		if kind.client != nil {
+	for _, kind := range []*arm{a.bare, a.session} {
+		if kind != nil {
 			kind.client.Close()
 		}
 	}

@@ -2,6 +2,7 @@ package rows
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/bench/measure"
@@ -23,10 +24,10 @@ func proxyLatency(p Plan) []measure.Experiment {
 	shared := &sharedProxies{}
 	return []measure.Experiment{
 		shared.latency(p, measure.Row{Name: "proxy-json-0ms", What: "proxy p50 over a bare one: JSON answers, upstream 0 ms", Goal: 1.05}, world.Kind{}, leased),
-		shared.latency(p, measure.Row{Name: "proxy-json-10ms", What: "the same, upstream 10 ms", Goal: 1.05}, world.Kind{Delay: later}, leased),
+		shared.latency(p, measure.Row{Name: "proxy-json-10ms", What: "proxy p50 over a bare one: JSON answers, upstream 10 ms", Goal: 1.05}, world.Kind{Delay: later}, leased),
 		shared.latency(p, measure.Row{Name: "proxy-sse-0ms", What: "proxy p50 over a bare one: SSE answers, upstream 0 ms", Goal: 1.15}, world.Kind{SSE: true}, leased),
-		shared.latency(p, measure.Row{Name: "proxy-sse-10ms", What: "the same, upstream 10 ms", Goal: 1.15}, world.Kind{SSE: true, Delay: later}, leased),
-		shared.latency(p, measure.Row{Name: "proxy-strict-10ms", What: "proxy p50, strict mode, over a bare one: upstream 10 ms", Goal: 1.05}, world.Kind{Delay: later}, strict),
+		shared.latency(p, measure.Row{Name: "proxy-sse-10ms", What: "proxy p50 over a bare one: SSE answers, upstream 10 ms", Goal: 1.15}, world.Kind{SSE: true, Delay: later}, leased),
+		shared.latency(p, measure.Row{Name: "proxy-strict-10ms", What: "proxy p50 over a bare one: strict mode (every request asks), upstream 10 ms", Goal: 1.05}, world.Kind{Delay: later}, strict),
 	}
 }
 
@@ -43,13 +44,14 @@ type sharedProxies struct {
 type arm struct {
 	client   *world.Client
 	sessions []string
+	all      *measure.Latencies // of all turns that count
 }
 
 func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subject func(*world.Proxies) string) measure.Experiment {
 	s.users++
 	row.Unit = "x"
 	length := p.full(2*time.Second, 500*time.Millisecond)
-	var arms []arm
+	var arms []*arm
 	return measure.Experiment{
 		Rows: []measure.Row{row},
 		Prepare: func(ctx context.Context) (err error) {
@@ -60,7 +62,7 @@ func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subjec
 			}
 			for _, url := range []string{s.proxies.Bare, subject(s.proxies), s.proxies.Like} {
 				client := world.NewClient(url, proxyCallers)
-				arms = append(arms, arm{client: client})
+				arms = append(arms, &arm{client: client, all: measure.NewLatencies()})
 				if arms[len(arms)-1].sessions, err = client.Open(ctx, proxySessions); err != nil {
 					return err
 				}
@@ -68,8 +70,16 @@ func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subjec
 			return nil
 		},
 		Pair: func(ctx context.Context, turn int) ([]measure.Sample, error) {
-			sample, err := measure.Pair(ctx, turn, arms[0].half(kind, length), arms[1].half(kind, length), arms[2].half(kind, length))
+			sample, err := measure.Pair(ctx, turn, arms[0].half(turn, kind, length), arms[1].half(turn, kind, length), arms[2].half(turn, kind, length))
 			return []measure.Sample{sample}, err
+		},
+		Curves: func() []measure.Curve {
+			if len(arms) < 3 || arms[2].all.Calls() == 0 {
+				return nil
+			}
+			bare := arms[0].all
+			bare.Merge(arms[2].all)
+			return []measure.Curve{{Row: row.Name, Title: "Latency: " + strings.TrimPrefix(row.What, "proxy p50 over a bare one: "), Lines: []measure.Line{bare.Line("bare ReverseProxy"), arms[1].all.Line("Shadowcat Cluster")}}}
 		},
 		Close: func() error {
 			for _, a := range arms {
@@ -84,7 +94,7 @@ func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subjec
 }
 
 // half measures the median latency.
-func (a arm) half(kind world.Kind, length time.Duration) measure.Arm {
+func (a *arm) half(turn int, kind world.Kind, length time.Duration) measure.Arm {
 	return func(ctx context.Context) (float64, error) {
 		latencies, err := measure.Load{
 			Callers: proxyCallers, Rate: proxyRate, For: length,
@@ -92,6 +102,9 @@ func (a arm) half(kind world.Kind, length time.Duration) measure.Arm {
 				return a.client.Call(ctx, a.sessions[(n*proxyCallers+caller)%proxySessions], kind)
 			},
 		}.Run(ctx)
+		if turn > 0 {
+			a.all.Merge(latencies)
+		}
 		return latencies.Quantile(0.5).Seconds(), err
 	}
 }
