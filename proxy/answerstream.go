@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -14,22 +13,13 @@ import (
 )
 
 const (
-	// maxUpstreamEvent is the most bytes one event of an upstream may have. A stream with a longer one ends.
-	maxUpstreamEvent = 32 << 20
 	// maxUnread is how much of a stream waits for its client before its upstream has to wait, in bytes.
 	maxUnread = 256 << 10
 	// maxUnkept is how much of a stream is held while it is not stored: more of it is stored early, and while the store is
 	// away and the client gone the oldest is given up.
 	maxUnkept = 1 << 20
-	// keepBatch is how many events one call of the store takes.
-	keepBatch = 64
 	// settleTime is how long an answer that has just begun waits for its first message, so that they leave together.
 	settleTime = 2 * time.Millisecond
-	// keepRetry is the first pause between attempts to store the end of a stream while the store is away, maxKeepRetry the longest. After
-	// keepFor, as long as anything is kept by default, nobody could resume it any more.
-	keepRetry    = 500 * time.Millisecond
-	maxKeepRetry = 5 * time.Second
-	keepFor      = 5 * time.Minute
 )
 
 // answerStream is the answer to one request that is a stream of events. This replica reads it from the upstream to its end,
@@ -116,101 +106,6 @@ func mayHaveRun(id mcp.ID, what string) []byte {
 	})
 }
 
-// answerReader reads one answer from its upstream. An upstream may close the connection before it has answered, and expect to be
-// asked for the rest by the id of the last event it gave.
-type answerReader struct {
-	stream   *answerStream
-	answered bool
-	last     string        // the upstream's own id of the last event
-	pause    time.Duration // before asking for the rest
-	failures int           // in a row
-}
-
-// Bounds of asking an upstream for the rest of an answer.
-const (
-	resumePause    = 500 * time.Millisecond
-	maxResumePause = 30 * time.Second
-	maxResumes     = 5 // without an event in between
-)
-
-// read passes on what comes, up to the end of body.
-func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
-	defer func() { _ = body.Close() }() // only read
-	u.pause = resumePause
-	events := mcp.NewEventReader(body, maxUpstreamEvent)
-	for {
-		event, err := events.Next()
-		if err != nil {
-			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
-				u.stream.call.log().Debug("an answer's stream broke off", "error", err)
-			}
-			return
-		}
-		u.failures = 0
-		if event.ID != "" {
-			u.last = event.ID
-		}
-		if ms, err := strconv.Atoi(event.Retry); err == nil {
-			u.pause = min(time.Duration(ms)*time.Millisecond, maxResumePause)
-		}
-		if len(event.Data) == 0 {
-			u.stream.passRetry(event.Retry)
-			continue
-		}
-		response := false
-		if u.stream.request.Kind == mcp.KindRequest && !u.answered && (event.Name == "" || event.Name == "message") {
-			msg, err := mcp.Peek(event.Data)
-			response = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
-		}
-		event.Data = asked(event, u.stream.asks)
-		u.stream.lease.Touch()
-		u.stream.call.recordEvent(cluster.FromUpstream, event.Data, response)
-		if !u.stream.add(ctx, answerEvent{
-			keptEvent: keptEvent{kind: keptMessage, name: event.Name, data: event.Data}, retry: event.Retry, last: response,
-		}) {
-			return
-		}
-		u.answered = u.answered || response
-	}
-}
-
-// mayGoOn reports whether it makes sense to ask the upstream for the rest.
-func (u *answerReader) mayGoOn(ctx context.Context) bool {
-	return u.last != "" && ctx.Err() == nil && u.failures < maxResumes && u.stream.request.Kind == mcp.KindRequest
-}
-
-// reopen asks the upstream for the rest of the answer; nil when it does not give it now.
-func (u *answerReader) reopen(ctx context.Context) io.ReadCloser {
-	u.failures++
-	select {
-	case <-time.After(u.pause):
-	case <-ctx.Done():
-		return nil
-	}
-	body, err := u.stream.call.resume(ctx, u.last)
-	if err != nil {
-		if ctx.Err() == nil {
-			u.stream.call.log().Debug("the upstream does not go on with an answer", "error", err)
-		}
-		if errors.Is(err, errNoSuchStream) {
-			u.failures = maxResumes
-		}
-		return nil
-	}
-	return body
-}
-
-// passRetry passes on what the upstream said about coming back.
-func (s *answerStream) passRetry(retry string) {
-	if retry == "" {
-		return
-	}
-	s.mu.Lock()
-	s.retry = retry
-	s.mu.Unlock()
-	s.news.wake()
-}
-
 // add takes in an event when the client has taken most of what there is. It returns false when ctx ends before that: the event is lost.
 func (s *answerStream) add(ctx context.Context, e answerEvent) bool {
 	for !s.hasRoom() {
@@ -251,33 +146,6 @@ func (s *answerStream) appendLocked(e answerEvent) {
 	s.unkept += len(e.data)
 }
 
-// giveUp drops the oldest of what could not be stored, when it is too much, but for what the client is still to be given. That leaves a
-// hole, of which whoever resumes is told.
-func (s *answerStream) giveUp() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.unkept > maxUnkept && s.stored < s.last-1 && (s.left || s.stored < s.taken) {
-		s.storedUpTo(s.stored + 1)
-	}
-}
-
-// endLocked puts the end of a stream that is over behind its events, once, when somebody may ask the store for it. The caller holds
-// s.mu.
-func (s *answerStream) endLocked() {
-	if s.over && !s.marked && (s.keeping || s.left) {
-		s.marked = true
-		s.appendLocked(answerEvent{keptEvent: keptEvent{kind: keptEnd}})
-	}
-}
-
-// offer lets the client have all that there is.
-func (s *answerStream) offer() {
-	s.mu.Lock()
-	s.offered = s.last
-	s.mu.Unlock()
-	s.news.wake()
-}
-
 // finish marks the end. Where the stream is stored, its end is, too.
 func (s *answerStream) finish(ctx context.Context) {
 	s.mu.Lock()
@@ -288,93 +156,9 @@ func (s *answerStream) finish(ctx context.Context) {
 	s.offer()
 }
 
-// keepEnd stores what is not stored of a stream that is over and may be needed elsewhere. While the store is away it tries again.
-func (s *answerStream) keepEnd(ctx context.Context) {
-	wait := keepRetry
-	for begun := time.Now(); ; wait = min(2*wait, maxKeepRetry) {
-		s.mu.Lock()
-		needed := s.keeping || s.left
-		s.mu.Unlock()
-		if !needed {
-			return
-		}
-		err := s.store()
-		if err == nil {
-			return
-		}
-		s.offer()         // whoever listens here must not wait for the store
-		s.lease.Release() // the request is answered, whether or not that is stored
-		if time.Since(begun) > keepFor || !pause(ctx, wait) {
-			s.call.log().Warn("the end of an answer could not be stored: nobody can resume it", "error", err)
-			return
-		}
-	}
-}
-
-// keep stores all of the stream from now on.
-func (s *answerStream) keep() {
-	s.mu.Lock()
-	s.keeping = true
-	s.endLocked()
-	over := s.over
-	s.mu.Unlock()
-	_ = s.store() // what could not be stored now is with the next event, or at the end
-	if over {
-		s.offer() // there is an end more
-	}
-}
-
-// store stores what is not stored yet.
-func (s *answerStream) store() error {
-	s.storing.Lock()
-	defer s.storing.Unlock()
-	limit := keepBatch
-	for {
-		first, batch := s.unstored(limit)
-		if len(batch) == 0 {
-			return nil
-		}
-		_, err := s.call.p.sessions.Append(context.Background(), cluster.EventAppend{
-			ID: s.call.session.ID, Stream: s.name, First: first, Events: batch,
-		})
-		switch {
-		case errors.Is(err, cluster.ErrEventTooLarge) && limit > 1:
-			limit = 1 // to find out which
-			continue
-		case errors.Is(err, cluster.ErrNotFound):
-			// The session has ended: nobody will resume.
-		case err != nil && !errors.Is(err, cluster.ErrEventTooLarge):
-			return err
-		}
-		s.mu.Lock()
-		s.storedUpTo(first + int64(len(batch)) - 1)
-		s.mu.Unlock()
-	}
-}
-
-// unstored returns the first events that are not stored, and the position of the first of them.
-func (s *answerStream) unstored(limit int) (first int64, batch [][]byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	first = s.stored + 1
-	for position := first; position <= s.last && len(batch) < limit; position++ {
-		batch = append(batch, s.at(position).encode())
-	}
-	return first, batch
-}
-
 // at returns the event at a position. The caller holds s.mu.
 func (s *answerStream) at(position int64) answerEvent {
 	return s.events[int64(len(s.events))-1-(s.last-position)]
-}
-
-// storedUpTo says that the store has, or never will have, the events up to a position. The caller holds s.mu.
-func (s *answerStream) storedUpTo(position int64) {
-	for s.stored < position {
-		s.stored++
-		s.unkept -= len(s.at(s.stored).data)
-	}
-	s.forget()
 }
 
 // forget drops what nobody needs any more. The caller holds s.mu.
@@ -386,56 +170,5 @@ func (s *answerStream) forget() {
 	for first := s.last - int64(len(s.events)) + 1; first <= needed; first++ {
 		s.events[0] = answerEvent{}
 		s.events = s.events[1:]
-	}
-}
-
-// take implements source.
-func (s *answerStream) take(dst []byte) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.taken < s.offered {
-		s.taken++
-		event := s.at(s.taken)
-		s.unread -= len(event.data)
-		dst = s.encode(dst, event)
-	}
-	if s.retry != "" {
-		dst = append(append(append(dst, "retry: "...), s.retry...), "\n\n"...)
-		s.retry = ""
-	}
-	s.forget()
-	s.room.wake()
-	if s.over && s.taken == s.last {
-		return dst, io.EOF
-	}
-	return dst, nil
-}
-
-// encode appends an event as the client sees it. The caller holds s.mu; s.taken is the event's position.
-func (s *answerStream) encode(dst []byte, event answerEvent) []byte {
-	if event.kind == keptEnd || event.kind == keptBegun && !s.primes {
-		return dst
-	}
-	id := eventID{stream: s.name, position: s.taken, request: s.request.ID, last: event.last}
-	text, err := mcp.AppendEvent(dst, mcp.Event{ID: id.String(), Name: event.name, Data: event.data, Retry: event.retry})
-	if err != nil { // a reader of events makes none of these
-		return dst
-	}
-	return text
-}
-
-// more implements source.
-func (s *answerStream) more() <-chan struct{} { return s.news }
-
-// leave implements source. Unless the client has all of it, the rest is read and stored, for when it comes back.
-func (s *answerStream) leave(gone bool) {
-	s.mu.Lock()
-	s.left = true
-	complete := s.over && s.taken == s.last && !gone
-	s.mu.Unlock()
-	s.room.wake()
-	if !complete {
-		s.lease.Abandon()
-		s.keep()
 	}
 }

@@ -1,0 +1,80 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
+)
+
+// unstored is an event that the store may not have yet.
+type unstored struct {
+	text     []byte
+	upstream string // the upstream's own id of it
+}
+
+// took takes in one message.
+func (r *ownReader) took(ctx context.Context, event mcp.Event) {
+	event.Data = asked(event, r.asks)
+	r.call.recordEvent(cluster.FromUpstream, event.Data, false)
+	text := keptEvent{kind: keptMessage, name: event.Name, data: event.Data}.encode()
+	r.mu.Lock()
+	r.last++
+	r.backlog = append(r.backlog, unstored{text, event.ID})
+	r.size += len(text)
+	if event.ID != "" {
+		r.upstream = event.ID
+	}
+	for r.size > maxUnkept && len(r.backlog) > 1 { // a hole, of which whoever resumes is told
+		r.size -= len(r.backlog[0].text)
+		r.backlog = r.backlog[1:]
+	}
+	position := r.last
+	r.mu.Unlock()
+	if err := r.flush(ctx); err != nil && ctx.Err() == nil {
+		// The client that listens here must not wait for the store. That it has the event is told by its id, should it come back.
+		r.feed(position, [][]byte{text})
+	}
+}
+
+// flush stores what is not stored, and passes it on.
+func (r *ownReader) flush(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock() // also orders what is stored
+	for limit := keepBatch; len(r.backlog) > 0; {
+		first := r.last - int64(len(r.backlog)) + 1
+		texts, upstream := r.batch(limit)
+		appended, err := r.p.sessions.Append(ctx, cluster.EventAppend{
+			ID: r.call.current().ID, Stream: cluster.OwnStream, First: first, Events: texts, Claim: r.claim, UpstreamEvent: upstream,
+		})
+		switch {
+		case errors.Is(err, cluster.ErrEventTooLarge) && len(texts) > 1:
+			limit = 1 // to find out which
+			continue
+		case errors.Is(err, cluster.ErrStaleClaim), errors.Is(err, cluster.ErrNotFound):
+			r.stop(err)
+			return err
+		case err != nil && !errors.Is(err, cluster.ErrEventTooLarge):
+			return err
+		}
+		if l := r.listener; l != nil && err == nil && appended.Listener != l.number {
+			l.end() // its client has opened another stream since
+			r.detach()
+		}
+		r.offer(first, texts)
+		for _, text := range texts {
+			r.size -= len(text)
+		}
+		r.backlog = r.backlog[len(texts):]
+	}
+	return nil
+}
+
+// batch is what is to be stored next, and the upstream's own id of the last of it. The caller holds r.mu.
+func (r *ownReader) batch(limit int) (texts [][]byte, upstream string) {
+	for _, e := range r.backlog[:min(len(r.backlog), limit)] {
+		texts, upstream = append(texts, e.text), e.upstream
+	}
+	return texts, upstream
+}
