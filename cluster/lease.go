@@ -31,6 +31,7 @@ type Lease struct {
 	kind       leaseKind // guarded by h.mu
 	ended      <-chan struct{}
 	isAlone    bool // granted without the store; set before anybody else sees it
+	isHit      bool // granted from memory; likewise
 	pendingKey string
 	since      time.Time
 	reported   bool // the store knows of it as pending, or may know; guarded by h.mu
@@ -111,6 +112,7 @@ func (m *Manager) Lease(ctx context.Context, token Token, use Use) (*Lease, erro
 	if h := m.holding(token.ID); h != nil {
 		l, err := h.serve(m, digest, use, time.Now())
 		if l != nil {
+			l.isHit = true
 			m.observer.LeaseDone(LeaseHit)
 			return l, nil
 		}
@@ -120,7 +122,7 @@ func (m *Manager) Lease(ctx context.Context, token Token, use Use) (*Lease, erro
 		}
 	}
 	l, err := m.ask(ctx, token.ID, digest, use)
-	m.observer.LeaseDone(leaseOutcome(l, err))
+	m.observer.LeaseDone(OutcomeOf(l, err))
 	if err != nil {
 		return nil, fmt.Errorf("leasing session %s: %w", token.ID, err)
 	}
@@ -220,8 +222,11 @@ func (m *Manager) letGo(h *holding, provider bool) {
 	}
 }
 
-func leaseOutcome(l *Lease, err error) LeaseOutcome {
+// OutcomeOf says how a call of [Manager.Lease] was answered that has returned l and err.
+func OutcomeOf(l *Lease, err error) LeaseOutcome {
 	switch {
+	case err == nil && l.isHit:
+		return LeaseHit
 	case err == nil && l.isAlone:
 		return LeaseGrace
 	case err == nil:

@@ -11,6 +11,7 @@ const (
 	maxIDLen     = 1024 // bytes of JSON text; longer ids are refused
 	maxStringLen = 256  // bytes; a longer method is refused, other strings are cut
 	maxBatchLen  = 100  // messages; longer batches are refused
+	maxTraceLen  = 512  // bytes; a longer trace context is left out
 )
 
 // ID is the id of a JSON-RPC request as JSON text, so that the number 1 and the string "1" differ. Two equal ids are the
@@ -69,6 +70,11 @@ type Message struct {
 	ClientName    string
 	ClientVersion string
 
+	// TraceParent and TraceState are the W3C Trace Context in params._meta, as the client has written it: nobody has looked whether
+	// it is one. Empty where there is none, where it is no string or longer than the standard has it, and in a batch.
+	TraceParent string
+	TraceState  string
+
 	// Initializes says that the message is, or for a batch contains, an initialize request.
 	Initializes bool
 }
@@ -113,6 +119,7 @@ type finding struct {
 	seen                                       field
 	version, method                            []byte
 	metaVersion, metaCapabilities              []byte
+	traceParent, traceState                    []byte
 	name, uri                                  []byte
 	protocolVersion, clientName, clientVersion []byte // texts of values
 
@@ -120,7 +127,7 @@ type finding struct {
 }
 
 // field marks the keys that were seen, those whose meaning must be unambiguous.
-type field uint16
+type field uint32
 
 const (
 	fieldVersion field = 1 << iota
@@ -132,6 +139,8 @@ const (
 	fieldMeta
 	fieldMetaVersion
 	fieldMetaCapabilities
+	fieldTraceParent
+	fieldTraceState
 	fieldName
 	fieldURI
 	fieldProtocolVersion
@@ -152,6 +161,7 @@ var (
 	resultKeys = map[string]field{"protocolVersion": fieldProtocolVersion}
 	metaKeys   = map[string]field{
 		"io.modelcontextprotocol/protocolVersion": fieldMetaVersion, "io.modelcontextprotocol/clientCapabilities": fieldMetaCapabilities,
+		"traceparent": fieldTraceParent, "tracestate": fieldTraceState,
 	}
 	clientKeys = map[string]field{"name": fieldClientName, "version": fieldClientVersion}
 )
@@ -201,13 +211,16 @@ func (f *finding) checkCase(key []byte, keys map[string]field) {
 	}
 }
 
-// ambiguous refuses what decoders may read differently. What a request is for matters only where a header says it, too.
+// ambiguous refuses what decoders may read differently. What a request is for matters only where a header says it, too, and on its trace
+// nothing depends.
 func (f *finding) ambiguous(k field, format string, args ...any) {
-	if k == fieldName || k == fieldURI {
+	switch k {
+	case fieldName, fieldURI:
 		f.isTargetAmbiguous = true
-		return
+	case fieldTraceParent, fieldTraceState:
+	default:
+		f.refuse(format, args...)
 	}
-	f.refuse(format, args...)
 }
 
 // envelope scans the value of a key of the message itself.
@@ -249,6 +262,10 @@ func (f *finding) keep(s *scanner, k field) error {
 		f.metaVersion = text
 	case fieldMetaCapabilities:
 		f.metaCapabilities = text
+	case fieldTraceParent:
+		f.traceParent = text
+	case fieldTraceState:
+		f.traceState = text
 	case fieldName:
 		f.name = text
 	case fieldURI:
@@ -309,6 +326,7 @@ func (f *finding) conclude() {
 		f.refuse(`it does not say "jsonrpc": "2.0"`)
 	}
 	f.msg.MetaVersion = stringOr(f.metaVersion, f.metaVersion)
+	f.msg.TraceParent, f.msg.TraceState = traceText(f.traceParent), traceText(f.traceState)
 	switch {
 	case has(fieldMethod):
 		f.concludeCall(has)
@@ -388,6 +406,14 @@ func stringOr(text, other []byte) string {
 		other = bytes.ToValidUTF8(other[:maxStringLen], nil)
 	}
 	return string(other)
+}
+
+// traceText returns what the JSON string text says, nothing when it is no string or too long: cut, it would say something else.
+func traceText(text []byte) string {
+	if len(text) == 0 || text[0] != '"' || len(text) > maxTraceLen+2 {
+		return ""
+	}
+	return string(unquote(text))
 }
 
 // batch scans an array of messages.

@@ -12,6 +12,26 @@ import (
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
+func TestPeekTellsTheTraceOfAMessage(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ meta, parent, state string }{
+		"as it is written":    {`"tracestate":"a=b\u0031","traceparent":"00-x"`, "00-x", "a=b1"},
+		"the longest":         {`"tracestate":"` + strings.Repeat("0", 512) + `"`, "", strings.Repeat("0", 512)},
+		"not what is longer":  {`"traceparent":"` + strings.Repeat("0", 513) + `"`, "", ""},
+		"not what is no text": {`"traceparent":null,"tracestate":2`, "", ""},
+		"the first of two":    {`"traceparent":"1","traceparent":"2"`, "1", ""},
+		"in lower case":       {`"Traceparent":"1"`, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := mcp.Peek([]byte(`{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{` + test.meta + `}}}`))
+			if err != nil || got.TraceParent != test.parent || got.TraceState != test.state {
+				t.Errorf("parent %q, state %q, %v", got.TraceParent, got.TraceState, err)
+			}
+		})
+	}
+}
+
 func TestPeekTellsWhatAMessageIs(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 )
@@ -100,6 +102,9 @@ type Config struct {
 	Recorder *record.Recorder
 	// Logger default: discards.
 	Logger *slog.Logger
+	// Tracing is given a span of each request, and of what is asked of upstreams for it. Default: nothing is traced, which costs
+	// nothing.
+	Tracing trace.TracerProvider
 	// Observer is told of each finished request. Default: none.
 	Observer Observer
 	// ReplicaID names this replica in logs. Default: none.

@@ -13,6 +13,7 @@ import (
 
 // delete serves a DELETE: the client ends its session. Whether the upstream can be told changes nothing about that.
 func (x *exchange) delete() {
+	x.beginSpan()
 	if !x.checkBodyless("DELETE") {
 		return
 	}

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy/auth"
@@ -26,21 +28,23 @@ type exchange struct {
 	request  requestRef
 	upstream *upstream // nil until the path is known
 	identity auth.Identity
-	denied   string    // why nobody was let in; empty unless that is so
-	refused  refusal   // the answer, when it is the proxy's own
-	endpoint *endpoint // of the upstream, where the request goes; nil until that is known
+	span     trace.Span // nil until it has begun, and without tracing
+	denied   string     // why nobody was let in; empty unless that is so
+	refused  refusal    // the answer, when it is the proxy's own
+	endpoint *endpoint  // of the upstream, where the request goes; nil until that is known
 	era      mcp.Era
 	body     []byte
 	place    place       // what it takes of the replica's capacity
 	msg      mcp.Message // what the body says; zero for requests without one
 
-	session         cluster.ID      // zero until known
-	token           cluster.Token   // the client's
-	record          cluster.Session // as it was when the request was admitted
-	upstreamSession string          // of initialize: what the upstream calls the session
-	call            *upstreamCall   // of a request in a session, once it is sent
-	streamed        bool            // the answer is a stream that goes on without this request
-	recorded        bool            // the client's message is
+	session         cluster.ID           // zero until known
+	leased          cluster.LeaseOutcome // empty until a lease was asked for
+	token           cluster.Token        // the client's
+	record          cluster.Session      // as it was when the request was admitted
+	upstreamSession string               // of initialize: what the upstream calls the session
+	call            *upstreamCall        // of a request in a session, once it is sent
+	streamed        bool                 // the answer is a stream that goes on without this request
+	recorded        bool                 // the client's message is
 
 	sent atomic.Bool // some of the request may have reached the upstream; set by net/http's goroutines
 }
@@ -88,6 +92,7 @@ func (x *exchange) finish() {
 	// What net/http has still to send (the end of a chunked body) must not meet a deadline that passed while the stream
 	// was idle.
 	x.w.extend()
+	x.beginSpan()
 	info := RequestInfo{
 		Session:   x.session,
 		Method:    methodLabel(x.r.Method),
@@ -105,6 +110,7 @@ func (x *exchange) finish() {
 	if x.upstream != nil {
 		info.Upstream = x.upstream.Name
 	}
+	x.endSpan(x.w.status)
 	x.logDone(info)
 	x.p.cfg.Observer.RequestDone(info)
 }

@@ -44,6 +44,9 @@ func (x *exchange) forward(ctx context.Context, send sender, answered func(*http
 				x.p.load.stream(&x.place)
 			}
 			x.untilExpiry(res)
+			if x.isEndless(res) {
+				x.endSpan(res.StatusCode)
+			}
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { x.notAnswered(ctx, err) },
@@ -165,7 +168,7 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 			outcome, why = RecoveryEnded, "it lost the new one, too"
 		}
 		x.p.cfg.Observer.RecoveryDone(outcome)
-		x.p.endLost(x.detached(), x.session, x.upstream.Name, why)
+		x.p.endLost(x.detached(), x.request, x.session, x.upstream.Name, why)
 		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errSessionEnded):
 		x.refuse(errSessionNotFound)

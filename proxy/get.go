@@ -23,6 +23,7 @@ const (
 // get serves a GET: the client listens to what the server has to say of its own, or resumes any stream of its session by
 // Last-Event-ID. At which replica it does that makes no difference.
 func (x *exchange) get() {
+	x.beginSpan()
 	if !x.checkBodyless("GET") {
 		return
 	}

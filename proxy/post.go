@@ -16,6 +16,7 @@ func (x *exchange) post() {
 	}
 	msg, err := mcp.Peek(x.body)
 	x.msg = msg
+	x.beginSpan()
 	x.era = mcp.EraOf(x.protocolVersion(), msg.MetaVersion)
 	if x.era == mcp.EraStateless {
 		x.stateless(err)

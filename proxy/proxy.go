@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -44,6 +45,7 @@ type Proxy struct {
 	sessions  Sessions
 	cfg       Config
 	log       *slog.Logger
+	tracer    trace.Tracer         // nil: nothing is traced
 	upstreams map[string]*upstream // by path
 	policy    policy
 	buffers   sync.Pool // of *[]byte, each of copyBufferSize
@@ -80,6 +82,9 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 		upstreams: make(map[string]*upstream, len(cfg.Upstreams)),
 		policy:    newPolicy(cfg),
 		farewells: make(chan cluster.Session, farewellQueue),
+	}
+	if cfg.Tracing != nil {
+		p.tracer = cfg.Tracing.Tracer(tracerName)
 	}
 	p.incarnation, p.owner = sessions.Incarnation(), ownerOf(sessions.Incarnation())
 	p.answering = answerStreams{p: p, all: make(map[*answerStream]struct{})}

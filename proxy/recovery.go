@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
@@ -34,9 +36,13 @@ func (p *Proxy) recoverSession(ctx context.Context, c *upstreamCall, stale clust
 		// It goes on when this caller leaves: others wait for it.
 		bounded, cancel := context.WithTimeout(p.background, p.cfg.InitializeTimeout)
 		defer cancel()
+		bounded, span := p.part(bounded, ctx, "recover session")
+		defer span.End()
 		r := recovery{p: p, call: c, stale: stale, why: why}
 		recovered, err := r.run(bounded)
-		p.cfg.Observer.RecoveryDone(r.outcome(err))
+		outcome := r.outcome(err)
+		span.SetAttributes(sessionKey.String(stale.ID.String()), attribute.String("shadowcat.recovery", string(outcome)))
+		p.cfg.Observer.RecoveryDone(outcome)
 		return recovered, err
 	})
 	select {
@@ -126,7 +132,7 @@ func (r *recovery) recover(ctx context.Context, claim cluster.Recovery) (cluster
 	case err == nil:
 		r.made = true
 		e.pin()
-		r.p.log.Info("recovered a session that its upstream had lost", "session", recovered.ID, "upstream", r.call.upstream.Name, "endpoint", e.name)
+		r.call.log().Info("recovered a session that its upstream had lost", "endpoint", e.name)
 		return recovered, nil
 	case errors.Is(err, cluster.ErrConflict):
 		r.end(ctx, e, made)
@@ -146,7 +152,7 @@ func (r *recovery) letGo(ctx context.Context) {
 
 // giveUp ends a session that cannot be recovered. Its client has to start anew, whether or not the store could be told.
 func (r *recovery) giveUp(ctx context.Context, why string) error {
-	r.p.endLost(ctx, r.stale.ID, r.call.upstream.Name, why)
+	r.p.endLost(ctx, r.call.origin, r.stale.ID, r.call.upstream.Name, why)
 	return errSessionNotFound
 }
 
@@ -274,13 +280,14 @@ func (r *recovery) post(ctx context.Context, e *endpoint, header http.Header, bo
 
 // endLost ends a session that its upstream no longer knows. The client must start anew either way, so it is told even when the
 // store cannot be.
-func (p *Proxy) endLost(ctx context.Context, id cluster.ID, upstream, why string) {
+func (p *Proxy) endLost(ctx context.Context, cause requestRef, id cluster.ID, upstream, why string) {
+	log := cause.in(p.log).With("upstream", upstream, "session", id)
 	_, err := p.sessions.Terminate(context.WithoutCancel(ctx), id, cluster.StatusFailed)
 	if err != nil && !errors.Is(err, cluster.ErrIllegalTransition) && !errors.Is(err, cluster.ErrNotFound) {
-		p.log.Warn("session lost by its upstream could not be ended", "session", id, "error", err)
+		log.Warn("session lost by its upstream could not be ended", "error", err)
 		return
 	}
-	p.log.Warn("upstream lost a session, which could not be recovered", "upstream", upstream, "session", id, "reason", why)
+	log.Warn("upstream lost a session, which could not be recovered", "reason", why)
 }
 
 // note keeps, or forgets, what a new upstream session would have to be told again.

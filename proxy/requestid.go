@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // headerRequestID carries a request's id: the client's, or one that is made here. Upstreams and clients are told it.
@@ -47,7 +49,8 @@ func newRequestID() string {
 
 // requestRef is how log lines name a client's request. Zero is what no request is the cause of.
 type requestRef struct {
-	id string
+	id   string
+	span trace.SpanContext // invalid without tracing
 }
 
 // in returns the logger for what concerns the request. It costs something: call it where there is something to say.
@@ -55,7 +58,11 @@ func (r requestRef) in(log *slog.Logger) *slog.Logger {
 	if r.id == "" {
 		return log
 	}
-	return log.With("request_id", r.id)
+	log = log.With("request_id", r.id)
+	if r.span.IsValid() {
+		log = log.With("trace_id", r.span.TraceID().String(), "span_id", r.span.SpanID().String())
+	}
+	return log
 }
 
 // log is for what concerns the request.

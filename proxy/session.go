@@ -79,6 +79,7 @@ func (x *exchange) lease(use cluster.Use) (*cluster.Lease, bool) {
 	} else {
 		err = acquire()
 	}
+	x.leased = cluster.OutcomeOf(lease, err)
 	if err != nil {
 		f := refusalOf(err)
 		if f.reason == mcp.ReasonTooManyPending {

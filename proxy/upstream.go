@@ -17,8 +17,9 @@ import (
 type upstream struct {
 	Upstream
 	log       *slog.Logger
-	transport *http.Transport // its own: connections to different upstreams are not mixed, nor are their TLS names
-	names     *names          // nil: the endpoints are listed
+	transport *http.Transport   // its own: connections to different upstreams are not mixed, nor are their TLS names
+	sender    http.RoundTripper // that, traced or not
+	names     *names            // nil: the endpoints are listed
 
 	mu     sync.RWMutex
 	listed []*endpoint          // what new sessions may be pinned to; replaced, never changed
@@ -32,6 +33,7 @@ func newUpstream(configured Upstream, cfg Config) *upstream {
 		transport: newTransport(cfg, configured),
 		known:     make(map[string]*endpoint),
 	}
+	u.sender = traced(u.transport, cfg.Tracing)
 	if configured.isNamed() {
 		u.names = newNames(cfg)
 		return u
@@ -49,7 +51,7 @@ func (u *upstream) newEndpoint(name string, target url.URL) *endpoint {
 	if u.isNamed() {
 		host = u.URL.Host
 	}
-	return &endpoint{name: name, url: target, host: host, transport: u.transport, log: u.log}
+	return &endpoint{name: name, url: target, host: host, transport: u.sender, log: u.log}
 }
 
 // choose returns the endpoint for a new session, or for a request without one: of two random ones the one that fewer

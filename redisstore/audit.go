@@ -83,7 +83,7 @@ func (a *AuditStream) write(ctx context.Context) bool {
 	n := min(len(a.queue), auditBatch)
 	for range n {
 		record := <-a.queue
-		_ = pipe.Process(ctx, once{redis.NewCmd(ctx, a.command(record)...)}) // queues it
+		_ = pipe.Process(ctx, once{Cmd: redis.NewCmd(ctx, a.command(record)...)}) // queues it
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		a.dropped.Add(int64(n))

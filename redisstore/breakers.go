@@ -188,7 +188,7 @@ func (s *Store) probe(b *breaker) {
 	}
 	var err error
 	for range maxStale {
-		cmd := once{redis.NewCmd(ctx, "del", b.probeKey)}
+		cmd := once{Cmd: redis.NewCmd(ctx, "del", b.probeKey)}
 		if err = s.client.Process(ctx, cmd); err == nil || !isBrokenConnection(err) || ctx.Err() != nil {
 			break
 		}

@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1" //nolint:gosec // Redis names scripts by it
 	"encoding/hex"
@@ -82,7 +83,14 @@ type call struct {
 
 // once is a command that the client must not run again by itself: when the reply was lost, the script may have run. A
 // redirection by a Redis Cluster is followed all the same, because a node that redirects has run nothing.
-type once struct{ *redis.Cmd }
+type once struct {
+	*redis.Cmd
+
+	script string // its name; empty: it is no script
+}
+
+// FullName is what spans of the command are called.
+func (o once) FullName() string { return cmp.Or(o.script, o.Cmd.FullName()) }
 
 // NoRetry is what the client asks before it retries.
 func (once) NoRetry() bool { return true }
@@ -99,7 +107,7 @@ func (c call) command(ctx context.Context, text bool) once {
 	for _, key := range c.keys {
 		args = append(args, key)
 	}
-	return once{redis.NewCmd(ctx, append(args, c.args...)...)}
+	return once{Cmd: redis.NewCmd(ctx, append(args, c.args...)...), script: c.script.name}
 }
 
 // run runs a script once, unless the store does not answer.

@@ -130,6 +130,7 @@ func (s *Store) create(ctx context.Context, c cluster.Creation) (cluster.Created
 	created, purged, err := decodeCreated(c.Token, reply)
 	s.tellPurged(purged)
 	s.releaseAll(ctx, created.Ended)
+	s.traceEvicted(ctx, created.Ended)
 	return created, err
 }
 

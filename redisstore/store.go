@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -33,6 +34,9 @@ type Options struct {
 	// claims, before they count (what cleanup ends does not wait), 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
 	// time, the call is a [cluster.ErrStoreUnavailable]. Default 0: a failover may lose what was not replicated yet.
 	WaitReplicas int
+	// Tracing is given spans of the commands that serve a span of the caller's, under that one. They hold no key and no argument. [New]
+	// traces no commands: the client is the caller's. Default: nothing is traced.
+	Tracing trace.TracerProvider
 	// Logger default: discards.
 	Logger *slog.Logger
 }
@@ -45,6 +49,7 @@ type Store struct {
 	client     redis.UniversalClient
 	cfg        cluster.Config
 	log        *slog.Logger
+	tracer     trace.Tracer // nil: nothing is traced
 	prefix     string
 	partitions []partition
 	tls        bool // connections may be dead without the client's noticing
@@ -81,6 +86,11 @@ func Open(rawURL string, opts Options) (*Store, error) {
 	opts.Partitions = cmp.Or(opts.Partitions, t.topology.defaultPartitions())
 	known := newConnections()
 	client := t.client(known)
+	if opts.Tracing != nil {
+		if err := traceCommands(client, opts.Tracing); err != nil {
+			return nil, errors.Join(err, client.Close())
+		}
+	}
 	s, err := New(client, opts)
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
@@ -127,6 +137,9 @@ func New(client redis.UniversalClient, opts Options) (*Store, error) {
 		waitReplicas: opts.WaitReplicas,
 		observer:     noObserver{},
 		close:        func() error { return nil },
+	}
+	if opts.Tracing != nil {
+		s.tracer = opts.Tracing.Tracer(tracerName)
 	}
 	s.makeBreakers()
 	return s, nil

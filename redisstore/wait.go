@@ -29,7 +29,7 @@ func (s *Store) runAndWait(ctx context.Context, c call) ([]any, error) {
 		if err != nil {
 			return nil, unavailable(err)
 		}
-		cmd, wait = c.command(ctx, text), once{redis.NewCmd(ctx, "wait", s.waitReplicas, s.waitMillis(ctx))}
+		cmd, wait = c.command(ctx, text), once{Cmd: redis.NewCmd(ctx, "wait", s.waitReplicas, s.waitMillis(ctx))}
 		pipe := node.Pipeline()
 		_ = pipe.Process(ctx, cmd)  // queues it
 		_ = pipe.Process(ctx, wait) // as well

@@ -31,7 +31,9 @@ func (s *Sweeper) relieveLoop(ctx context.Context, term *Term) error {
 }
 
 // relieve makes room until no server is above the threshold any more, or nothing is left that may go.
-func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(context.Context, cluster.Cleanup) error) error) error {
+func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(context.Context, cluster.Cleanup) error) error) (err error) {
+	ctx, p := s.beginPass(ctx, "emergency cleanup")
+	defer func() { p.end(err) }()
 	for begun := false; ctx.Err() == nil; begun = true {
 		var relieved cluster.Relieved
 		err := call(ctx, func(ctx context.Context, who cluster.Cleanup) (err error) {
@@ -39,6 +41,7 @@ func (s *Sweeper) relieve(ctx context.Context, call func(context.Context, func(c
 				Cleanup: who, Above: s.cfg.EmergencyAbove, Limit: min(s.cfg.Batch, relieveBatch), IdleFor: s.cfg.EvictMinIdle,
 			})
 			s.tellRelieved(relieved)
+			p.did(len(relieved.Evicted), len(relieved.Purged))
 			return err
 		})
 		if err != nil {

@@ -75,7 +75,9 @@ func (s *Sweeper) awaitReports(ctx context.Context) error {
 
 // sweep ends what is past its end and purges what is past its retention, until nothing is due. Slices of the session space that
 // fail are left to the next sweep, and the others swept to the end; then the error is a [partlySweptError].
-func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) error {
+func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) (err error) {
+	ctx, p := s.beginPass(ctx, "sweep")
+	defer func() { p.end(err) }()
 	var gap time.Duration
 	var partly partlySweptError
 	var without []int
@@ -86,6 +88,7 @@ func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) error {
 			started := time.Now()
 			swept, err = s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: who, Limit: b.size, Without: without})
 			s.tell(swept, time.Since(started)) // what was done beside a refusal, too
+			p.did(len(swept.Expired), len(swept.Purged))
 			return err
 		})
 		b.took(swept, gap)
@@ -109,16 +112,19 @@ func (s *Sweeper) sweep(ctx context.Context, term *Term, b *batch) error {
 }
 
 // sweepOnce is what a replica does that cannot become leader because the server is full, when nobody leads.
-func (s *Sweeper) sweepOnce(ctx context.Context, epoch int64) error {
+func (s *Sweeper) sweepOnce(ctx context.Context, epoch int64) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.CallTimeout)
 	defer cancel()
+	ctx, p := s.beginPass(ctx, "sweep")
+	defer func() { p.end(err) }()
 	started := time.Now()
 	sweep := func() error {
 		swept, err := s.cfg.Store.Sweep(ctx, cluster.SweepCall{Cleanup: cluster.Cleanup{Epoch: epoch}, Limit: s.cfg.Batch})
 		s.tell(swept, time.Since(started))
+		p.did(len(swept.Expired), len(swept.Purged))
 		return err
 	}
-	err := sweep()
+	err = sweep()
 	if fence, isFenced := highestFence(err); isFenced { // a failover has rolled the stored epoch back, and nobody can take a new one
 		epoch = fence
 		err = sweep()

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -45,6 +47,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Auditor is told of every session that was ended or purged, beside the log. Default: none.
 	Auditor cluster.Auditor
+	// Tracing is given a span of each sweep and of each look at the servers' memory. Default: nothing is traced.
+	Tracing trace.TracerProvider
 	// Observer default: none.
 	Observer CleanupObserver
 }
@@ -91,6 +95,7 @@ const (
 type Sweeper struct {
 	cfg      Config
 	log      *slog.Logger
+	tracer   trace.Tracer
 	observer CleanupObserver
 	trail    cluster.Trail
 	election *Election
@@ -111,6 +116,10 @@ func New(cfg Config) (*Sweeper, error) {
 	if s.observer == nil {
 		s.observer = noCleanupObserver{}
 	}
+	if cfg.Tracing == nil {
+		cfg.Tracing = noop.NewTracerProvider()
+	}
+	s.tracer = cfg.Tracing.Tracer(tracerName)
 	s.trail = cluster.Trail{Log: s.log, Auditor: cfg.Auditor, Actor: cluster.ActorSweeper, By: cfg.Incarnation}
 	var err error
 	s.election, err = NewElection(ElectionConfig{

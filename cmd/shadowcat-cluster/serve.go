@@ -17,6 +17,7 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/replica"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/tracing"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
@@ -63,9 +64,15 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 	if s.ReplicaID == "" {
 		s.ReplicaID = newReplicaID()
 	}
+	spans, err := tracing.Start(ctx, tracing.Service{Version: version, Instance: s.ReplicaID}, log.With("replica", s.ReplicaID))
+	if err != nil {
+		return usage(err)
+	}
+	defer spans.Close()
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
 		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, Passwords: s.RedisPasswords,
-		WaitReplicas: s.WaitReplicas, Logger: log,
+		WaitReplicas: s.WaitReplicas,
+		Tracing:      spans.Provider(), Logger: log,
 	})
 	if err != nil {
 		return usage(err)
@@ -86,6 +93,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 		Drain: replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
 
 		LogLevel:    level,
+		Tracing:     spans.Provider(),
 		AuditStream: s.AuditStream,
 		Recording:   replica.Recording{Mode: s.Recording, Redact: s.RecordingRedact},
 	})

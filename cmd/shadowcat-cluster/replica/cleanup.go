@@ -37,6 +37,7 @@ func (r *Replica) addSweeper(cfg Config, auditor cluster.Auditor) error {
 		Logger:         r.log,
 		Auditor:        auditor,
 		Observer:       cleanupObserver{r.metrics},
+		Tracing:        cfg.Tracing,
 	})
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapwire/shadowcat-cluster/admin"
@@ -31,13 +32,15 @@ type Config struct {
 	// Store stays the caller's, who closes it after Run has returned.
 	Store   *redisstore.Store
 	Cluster cluster.Config
-	// Proxy's Auth, Logger, Observer, Recorder and ReplicaID are set by New.
+	// Proxy's Auth, Logger, Observer, Recorder, ReplicaID and Tracing are set by New.
 	Proxy proxy.Config
 	Build admin.Build
 	// Auth says how clients prove who they are; its Paths and Logger are set by New. Default: not at all.
 	Auth auth.Config
 	// Logger is given the replica's id. Default: discards.
 	Logger *slog.Logger
+	// Tracing is given spans of requests and of cleanup; what they ask of the store is traced if Store does it. Default: nothing is.
+	Tracing trace.TracerProvider
 	// LogLevel is the Logger's, to be changed at the admin port. Default: it cannot be.
 	LogLevel *slog.LevelVar
 	// Cleanup says whether and how this replica cleans up when it leads.
@@ -101,6 +104,7 @@ func New(cfg Config) (*Replica, error) {
 	proxyConfig := cfg.Proxy
 	proxyConfig.ReplicaID = cfg.ID
 	proxyConfig.Logger = logger // it adds the id itself
+	proxyConfig.Tracing = cfg.Tracing
 	proxyConfig.Observer = proxyObserver{metrics: metrics, requestDone: cfg.RequestDone}
 	if r.recorder, err = r.newRecorder(cfg); err != nil {
 		return nil, err
