@@ -122,6 +122,10 @@ bench: test-servers ## measure every goal in pairs, 10 minutes on a quiet machin
 bench-quick: test-servers ## the same coarsely, with at most 100,000 sessions, in about a minute
 	@go run -C bench . -quick -out $(CURDIR)/.cache/bench-quick $(ARGS)
 
+.PHONY: soak
+soak: test-servers ## serve mixed load for ten minutes and see that nothing grows; ARGS="-for 30s" for less
+	@go run -C bench ./soak -out $(CURDIR)/.cache/soak $(ARGS)
+
 .PHONY: bench-streams
 bench-streams: test-servers ## measure what idle streams cost a replica and Redis; 2 minutes; ARGS="-streams 1000" for less
 	@go run -C bench ./streams $(ARGS)

@@ -24,7 +24,7 @@ func sample() report.Report {
 		IsQuick: true,
 		Results: []measure.Result{
 			judge(measure.Row{Name: "kept", Unit: "x", Goal: 1.05}, 1, 1.02),
-			judge(measure.Row{Name: "missed", Unit: "x", Goal: 1.05}, 1.2, 1.4),
+			judge(measure.Row{Name: "missed", Unit: "x", Goal: 1.05}, 1.25, 1.5),
 			judge(measure.Row{Name: "far-off", Unit: "x", Goal: 5, AtLeast: true}, 1),
 			judge(measure.Row{Name: "later", Unit: "B", Goal: 700, NeedsFull: true}, 900),
 			judge(measure.Row{Name: "peer", Unit: "x"}, 3),
@@ -65,7 +65,7 @@ func TestWriteWritesResultsAndPlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	var read report.Report
-	if err := json.Unmarshal(text, &read); err != nil || len(read.Results) != 6 || read.Results[1].Median != 1.3 || len(read.Results[1].Samples) != 2 {
+	if err := json.Unmarshal(text, &read); err != nil || len(read.Results) != 6 || read.Results[1].Median != 1.375 || len(read.Results[1].Samples) != 2 {
 		t.Errorf("results.json holds %+v, %v", read, err)
 	}
 	for _, name := range []string{"goals.svg", "kept.svg"} {

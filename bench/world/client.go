@@ -34,11 +34,23 @@ func (c *Client) Call(ctx context.Context, session string, kind Kind) error {
 	return err
 }
 
-// Post sends a message in a session, reads the answer, and returns the session of that.
-func (c *Client) Post(ctx context.Context, session, body string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, strings.NewReader(body))
+// StatusError is an answer that is no success.
+type StatusError struct {
+	URL    string
+	Status int
+	Body   string // the beginning
+}
+
+// Error tells all of it.
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("%s answered with %d: %s", e.URL, e.Status, e.Body)
+}
+
+// send sends a request in a session. The caller must close the answer's body. An answer that is no success is a [StatusError].
+func (c *Client) send(ctx context.Context, method, session, body string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.url, strings.NewReader(body))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
@@ -48,17 +60,49 @@ func (c *Client) Post(ctx context.Context, session, body string) (string, error)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode >= http.StatusMultipleChoices {
+		defer res.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 200))
+		return nil, &StatusError{URL: c.url, Status: res.StatusCode, Body: string(text)}
+	}
+	return res, nil
+}
+
+// Post sends a message in a session, reads the answer, and returns the session of that.
+func (c *Client) Post(ctx context.Context, session, body string) (string, error) {
+	res, err := c.send(ctx, http.MethodPost, session, body)
+	if err != nil {
 		return "", err
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	if err != nil {
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
 		return "", fmt.Errorf("read the answer of %s: %w", c.url, err)
 	}
-	if res.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s answered with %d: %.200s", c.url, res.StatusCode, answer)
-	}
 	return res.Header.Get("Mcp-Session-Id"), nil
+}
+
+// Delete ends a session.
+func (c *Client) Delete(ctx context.Context, session string) error {
+	res, err := c.send(ctx, http.MethodDelete, session, "")
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
+// Listen holds a session's own stream open until ctx is done, or the stream ends. Neither is an error.
+func (c *Client) Listen(ctx context.Context, session string) error {
+	res, err := c.send(ctx, http.MethodGet, session, "")
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was to end
+		}
+		return err
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	return res.Body.Close()
 }
 
 // Open opens n sessions.

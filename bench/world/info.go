@@ -35,6 +35,15 @@ func UsedMemory(ctx context.Context, client *redis.Client) (int64, error) {
 	return strconv.ParseInt(value, 10, 64)
 }
 
+// Connections is how many clients a server has, this one included.
+func Connections(ctx context.Context, client *redis.Client) (int64, error) {
+	value, err := info(ctx, client, "clients", "connected_clients")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(value, 10, 64)
+}
+
 // CPU is the processor time that a server has used so far, in its own account: user and system time of the whole process, to a
 // microsecond.
 func CPU(ctx context.Context, client *redis.Client) (time.Duration, error) {

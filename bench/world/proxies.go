@@ -84,6 +84,13 @@ func (p *Proxies) Close() error {
 	return errors.Join(errs...)
 }
 
+// StartUpstream starts an upstream in a process of its own, and returns its URL without a path. The caller must call end.
+func StartUpstream(ctx context.Context) (url string, end func() error, err error) {
+	p := &Proxies{}
+	url, err = p.role(ctx, roleUpstream)
+	return url, p.Close, err
+}
+
 // BuildServe builds the product. The caller must call remove.
 func BuildServe(ctx context.Context) (executable string, remove func() error, err error) {
 	dir, err := os.MkdirTemp("", "shadowcat-bench-")

@@ -119,6 +119,16 @@ func (k Kind) Body() string {
 func Answer() http.Handler { return http.HandlerFunc(answer) }
 
 func answer(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet: // a stream on which nothing happens
+		w.Header().Set("Content-Type", "text/event-stream")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return
+	case http.MethodDelete:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
