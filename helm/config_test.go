@@ -12,11 +12,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
-	"github.com/tapwire/shadowcat-cluster/redisstore"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 const configPath = "/etc/shadowcat/config/shadowcat.yaml"

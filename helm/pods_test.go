@@ -4,11 +4,12 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	policy "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
 )
 
 // pod is a pod that the release makes, by whatever object.
