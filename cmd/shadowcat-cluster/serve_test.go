@@ -36,7 +36,7 @@ func TestASessionServedByOneReplicaIsServedListedAndEndedEverywhere(t *testing.T
 	}
 	metrics := request(t, http.MethodGet, second.admin+"/metrics", "", "").body
 	if !strings.Contains(metrics, `shadowcat_sessions{status="active"} 1`) ||
-		!strings.Contains(metrics, `shadowcat_requests_total{code="200",era="session",http_method="POST",rpc_method="ping"} 1`) {
+		!strings.Contains(metrics, `shadowcat_requests_total{code="200",era="session",http_method="POST",rpc_method="ping",upstream=""} 1`) {
 		t.Errorf("/metrics:\n%s", metrics)
 	}
 	command(t, "session", "terminate", id, "--redis", redis)
