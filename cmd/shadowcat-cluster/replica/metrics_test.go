@@ -43,7 +43,7 @@ func (f *forgetful) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet:
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.WriteHeader(http.StatusOK)
-		w.(http.Flusher).Flush()
+		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	case msg.Method == "tools/call":
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -63,8 +63,14 @@ type user struct {
 	version, lastEvent string
 }
 
-// does sends a request and returns the answer and its body, of a stream the first line.
-func (u user) does(body string) (*http.Response, string) {
+// answered is what came of a request.
+type answered struct {
+	session string // as the header says
+	body    string // of a stream to a GET the first line
+}
+
+// wants sends a request, which must be answered with a status.
+func (u user) wants(status int, body string) answered {
 	u.t.Helper()
 	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
 	u.t.Cleanup(cancel)
@@ -91,14 +97,18 @@ func (u user) does(body string) (*http.Response, string) {
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	if u.method == http.MethodGet && res.Header.Get("Content-Type") == mcp.MediaTypeEventStream {
-		u.t.Cleanup(func() { _ = res.Body.Close() })
-		line, _ := bufio.NewReader(res.Body).ReadString('\n')
-		return res, line
+	u.t.Cleanup(func() { _ = res.Body.Close() })
+	read := answered{session: res.Header.Get(mcp.HeaderSessionID)}
+	if u.method == http.MethodGet && mcp.IsMediaType(res.Header.Get("Content-Type"), mcp.MediaTypeEventStream) {
+		read.body, _ = bufio.NewReader(res.Body).ReadString('\n')
+	} else {
+		text, _ := io.ReadAll(res.Body)
+		read.body = string(text)
 	}
-	text, _ := io.ReadAll(res.Body)
-	_ = res.Body.Close()
-	return res, string(text)
+	if res.StatusCode != status {
+		u.t.Fatalf("%s %s: %d %s, want %d", u.method, body, res.StatusCode, read.body, status)
+	}
+	return read
 }
 
 var lastEventID = regexp.MustCompile(`(?m)^id: (.*)$`)
@@ -113,41 +123,30 @@ func doesABitOfEverything(t *testing.T, r *Replica, at string, up *forgetful, to
 		stateless  = `{"jsonrpc":"2.0","id":4,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`
 	)
 	u := user{t: t, url: at, bearer: "Bearer " + tokens.Token("alice")}
-	wants := func(what string, want int) func(*http.Response, string) string {
-		return func(res *http.Response, body string) string {
-			t.Helper()
-			if res.StatusCode != want {
-				t.Fatalf("%s: %d %s, want %d", what, res.StatusCode, body, want)
-			}
-			return body
-		}
-	}
-	res, body := u.does(initialize)
-	wants("initialize", 200)(res, body)
 	unknown := u
 	unknown.session = strings.Repeat("x", 63)
-	wants("a session that is none", 404)(unknown.does(ping))
+	unknown.wants(404, ping)
 	stranger := u
 	stranger.bearer = "Bearer nonsense"
-	wants("a token that is none", 401)(stranger.does(ping))
+	stranger.wants(401, ping)
 	modern := u
 	modern.version = mcp.Revision20260728
-	wants("a request without a session", 200)(modern.does(stateless))
+	modern.wants(200, stateless)
 	brew := u
 	brew.method = "BREW"
-	wants("a method that is none", 405)(brew.does(""))
+	brew.wants(405, "")
 
-	u.session = res.Header.Get("Mcp-Session-Id")
-	wants("ping", 200)(u.does(ping))
-	answer := wants("a call", 200)(u.does(call))
+	u.session = u.wants(200, initialize).session
+	u.wants(200, ping)
+	answer := u.wants(200, call).body
 	again := u
 	again.method, again.lastEvent = http.MethodGet, lastEventID.FindAllStringSubmatch(answer, -1)[0][1]
-	wants("the rest of an answer", 200)(again.does(""))
+	again.wants(200, "")
 	listening := u
 	listening.method = http.MethodGet
-	wants("listening", 200)(listening.does(""))
+	listening.wants(200, "")
 	up.generation.Add(1)
-	wants("a session that the upstream has lost", 200)(u.does(ping))
+	u.wants(200, ping)
 	r.metrics.Panicked("of a test") // nothing that could be made to panic from outside is known
 }
 
@@ -176,7 +175,7 @@ func scraped(t *testing.T, text string) map[string]exposed {
 			continue
 		}
 		found := sampleLine.FindStringSubmatch(line)
-		if found == nil || !strings.HasPrefix(found[1], latest) {
+		if len(found) == 0 || !strings.HasPrefix(found[1], latest) {
 			continue
 		}
 		for _, pair := range labelPair.FindAllStringSubmatch(found[2], -1) {
@@ -265,7 +264,7 @@ func TestAScrapeHasAllThatIsDocumentedAndNothingElse(t *testing.T) {
 	}
 	doesABitOfEverything(t, r, "http://"+listener.Addr().String()+"/files/mcp", up, tokens)
 	for {
-		_, text := user{t: t, url: at + "/metrics", method: http.MethodGet}.does("")
+		text := user{t: t, url: at + "/metrics", method: http.MethodGet}.wants(http.StatusOK, "").body
 		found := differences(scraped(t, text))
 		if len(found) == 0 {
 			return
