@@ -135,7 +135,7 @@ func refusalOf(err error) refusal {
 
 // refuse answers the request with f.
 func (x *exchange) refuse(f refusal) {
-	x.refused = f
+	x.refused, x.limit = f.reason, f.limit
 	h := x.w.Header()
 	h.Set("Content-Type", mcp.MediaTypeJSON)
 	h.Set("Cache-Control", "no-store")

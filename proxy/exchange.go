@@ -30,7 +30,8 @@ type exchange struct {
 	identity auth.Identity
 	span     trace.Span // nil until it has begun, and without tracing
 	denied   string     // why nobody was let in; empty unless that is so
-	refused  refusal    // the answer, when it is the proxy's own
+	refused  mcp.Reason // why the proxy itself refused the request; may be empty though it did
+	limit    string     // the setting that was reached, if it was for that
 	endpoint *endpoint  // of the upstream, where the request goes; nil until that is known
 	era      mcp.Era
 	body     []byte
@@ -101,8 +102,8 @@ func (x *exchange) finish() {
 		Status:    x.w.status,
 		Duration:  time.Since(x.started),
 		Denied:    x.denied,
-		Refused:   x.refused.reason,
-		Limit:     x.refused.limit,
+		Refused:   x.refused,
+		Limit:     x.limit,
 	}
 	if info.Status == 0 {
 		info.Status = statusClientGone
