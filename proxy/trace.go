@@ -91,8 +91,8 @@ func (x *exchange) endSpan(status int) {
 	add(methodKey, mcp.MethodLabel(x.msg.Method))
 	add(sessionKey, x.sessionText())
 	add("shadowcat.lease", string(x.leased))
-	add("shadowcat.refusal", string(x.refused.reason))
-	add("shadowcat.limit", x.refused.limit)
+	add("shadowcat.refusal", string(x.refused))
+	add("shadowcat.limit", x.limit)
 	if status == 0 {
 		add(semconv.ErrorTypeKey, "client_gone")
 	} else {
