@@ -43,6 +43,9 @@ type Config struct {
 	// MaxPending caps the requests of one session in flight: exactly at each replica; of what others have in flight a
 	// replica learns by reports, so it counts two or three ReportIntervals later. Default 64; 0: no cap.
 	MaxPending int
+	// MaxStreams caps the streams that clients have open to listen to one session, over all replicas, exactly. Of answers
+	// that are resumed there may be as many, or MaxPending if that is more. Default 8; 0: no cap.
+	MaxStreams int
 
 	// EventsCount, EventsBytes and EventsAge bound what is kept of a session's messages to its client, for resumption.
 	// Defaults 256, 1 MiB and 5m; when any is 0, none are kept.
@@ -85,6 +88,7 @@ func DefaultConfig() Config {
 		CreateRate:             100,
 		CreateRatePerPrincipal: 10,
 		MaxPending:             64,
+		MaxStreams:             8,
 		EventsCount:            256,
 		EventsBytes:            1 << 20,
 		EventsAge:              5 * time.Minute,
@@ -105,6 +109,7 @@ const (
 	maxRequestBurst  = 1_000_000
 	maxCreateRate    = 1_000_000
 	maxPendingLimit  = 10_000
+	maxStreamsLimit  = 1_000
 	maxKept          = 10_000           // events or frames
 	maxKeptBytes     = 64 * 1024 * 1024 // of them
 )
@@ -119,6 +124,7 @@ func (c Config) Validate() error {
 		inRange("create_rate", c.CreateRate, maxCreateRate),
 		inRange("create_rate_per_principal", c.CreateRatePerPrincipal, maxCreateRate),
 		inRange("max_pending", c.MaxPending, maxPendingLimit),
+		inRange("max_streams", c.MaxStreams, maxStreamsLimit),
 		inRange("events.count", c.EventsCount, maxKept),
 		inRange("events.bytes", c.EventsBytes, maxKeptBytes),
 		durationInRange("events.age", c.EventsAge, 0),

@@ -47,6 +47,9 @@ var (
 	// ErrPendingLimited means that too many of the session's requests are in flight; see [LimitError] for when to retry.
 	ErrPendingLimited = errors.New("too many requests of the session are in flight")
 
+	// ErrStreamsLimited means that the session has as many streams open as it may; see [LimitError] for when to retry.
+	ErrStreamsLimited = errors.New("too many streams of the session are open")
+
 	// ErrEventsGone means that a stream cannot be resumed where its reader left it: the events that follow are not kept.
 	ErrEventsGone = errors.New("the events that follow are not kept any more")
 

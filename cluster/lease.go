@@ -40,7 +40,8 @@ type Lease struct {
 
 	released bool // guarded by h.mu
 
-	release sync.Once
+	release   sync.Once
+	onRelease func() // may be nil
 }
 
 // leaseKind says what a lease is counted as.
@@ -97,7 +98,14 @@ func (l *Lease) Touch() { l.h.touch(time.Now()) }
 func (l *Lease) Ended() <-chan struct{} { return l.ended }
 
 // Release says that the request or stream is over. Calling it again does nothing.
-func (l *Lease) Release() { l.release.Do(func() { l.h.close(l) }) }
+func (l *Lease) Release() {
+	l.release.Do(func() {
+		l.h.close(l)
+		if l.onRelease != nil {
+			l.onRelease()
+		}
+	})
+}
 
 // Lease admits one request, or one stream, of the session that token names. Usually it answers from memory; when the
 // replica's lease has run out, or its budget, it asks the store, which takes one round trip. In strict mode every call

@@ -26,6 +26,8 @@ type Manager struct {
 
 	outage outage
 
+	streams openStreams
+
 	mu   sync.Mutex
 	held map[ID]*holding // what this replica holds leases of; at most one entry a live session
 }
@@ -59,6 +61,7 @@ func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
 		observer:    opts.Observer,
 		held:        make(map[ID]*holding),
 		replicas:    replicaList{turn: make(chan struct{}, 1)},
+		streams:     openStreams{news: make(chan struct{}, 1)},
 	}
 	m.trail = Trail{Log: m.log, Auditor: opts.Auditor, Actor: ActorReplica, By: m.incarnation}
 	m.ended = opts.Ended

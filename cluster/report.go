@@ -34,14 +34,18 @@ func (m *Manager) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			m.reportAll(context.WithoutCancel(ctx), false) // what is taken out to be said must be said
+			m.closeStreams(ctx)
 			m.checkStreams(ctx)
 			m.cutStreams(time.Now())
 			m.forgetIdle(time.Now())
+		case <-m.streams.news:
+			m.closeStreams(ctx)
 		case <-beat.C:
 			m.beat(ctx)
 			m.lookAtOutage()
 		case <-ctx.Done():
 			m.reportAll(context.WithoutCancel(ctx), true)
+			m.closeStreams(context.WithoutCancel(ctx))
 			m.leave(context.WithoutCancel(ctx))
 			return nil
 		}

@@ -6,7 +6,8 @@ import "context"
 // serve it; its events are numbered without a gap for as long as the session lives, whoever reads them.
 const OwnStream = "g"
 
-// StreamStore says who reads a session's own stream from its upstream, and whose client listens to it.
+// StreamStore says who reads a session's own stream from its upstream, and whose client listens to it; and it counts the streams that
+// are open to clients.
 //
 // One replica at a time reads: upstreams refuse a second reader, and every message must be stored once. The claim to read
 // has a number that grows each time it moves; what comes with an older number is refused. One client connection at a time
@@ -21,6 +22,14 @@ type StreamStore interface {
 	// StreamStates looks at the own streams of several sessions at once, touching nothing. It returns one state for each
 	// ID, in order.
 	StreamStates(ctx context.Context, ids []ID) []StreamState
+
+	// OpenStream counts one more stream of a live session to its client as open, unless most of its kind are. Then nothing
+	// changes, and it returns those, 100 at most. Repeated it counts once. When the session ends, its streams are
+	// forgotten. Errors: ErrNotFound.
+	OpenStream(ctx context.Context, o OpenStream, most int) ([]OpenStream, error)
+	// CloseStreams forgets streams that OpenStream has counted. What it does not know is forgotten already. It returns one
+	// error for each, in order: nil or ErrStoreUnavailable.
+	CloseStreams(ctx context.Context, closed []OpenStream) []error
 }
 
 // StreamClaim asks a store for a part in a session's own stream.

@@ -144,6 +144,20 @@ func (f *faultyStore) Check(ctx context.Context, ids []cluster.ID) []error {
 	return f.Store.Check(ctx, ids)
 }
 
+func (f *faultyStore) OpenStream(ctx context.Context, o cluster.OpenStream, most int) ([]cluster.OpenStream, error) {
+	if err := f.fault(); err != nil {
+		return nil, err
+	}
+	return f.Store.OpenStream(ctx, o, most)
+}
+
+func (f *faultyStore) CloseStreams(ctx context.Context, closed []cluster.OpenStream) []error {
+	if err := f.fault(); err != nil {
+		return slices.Repeat([]error{err}, len(closed))
+	}
+	return f.Store.CloseStreams(ctx, closed)
+}
+
 func (f *faultyStore) counted() (leases, reports, checks int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -53,6 +53,8 @@ var (
 	StreamClaim      = load("stream_claim")
 	StreamRelease    = load("stream_release")
 	StreamStates     = load("stream_states")
+	StreamOpen       = load("stream_open")
+	StreamClose      = load("stream_close")
 	SessionRecover   = load("session_recover")
 	NoteKeep         = load("note_keep")
 )

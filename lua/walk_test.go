@@ -22,7 +22,7 @@ const everyKey = 1000
 var commands = map[string]command{
 	"TIME":   {},
 	"EXISTS": {keys: everyKey}, "PTTL": {keys: 1}, "TYPE": {keys: 1}, "GET": {keys: 1},
-	"HGET": {keys: 1}, "HMGET": {keys: 1}, "HGETALL": {keys: 1}, "HLEN": {keys: 1},
+	"HGET": {keys: 1}, "HMGET": {keys: 1}, "HGETALL": {keys: 1}, "HLEN": {keys: 1}, "HKEYS": {keys: 1},
 	"ZSCORE": {keys: 1}, "ZCARD": {keys: 1}, "ZCOUNT": {keys: 1}, "ZRANGE": {keys: 1}, "ZRANGEBYSCORE": {keys: 1},
 	"XRANGE": {keys: 1}, "XREVRANGE": {keys: 1}, "XLEN": {keys: 1},
 	"SET": {keys: 1, writes: true}, "HSET": {keys: 1, writes: true}, "HINCRBY": {keys: 1, writes: true},

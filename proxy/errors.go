@@ -111,6 +111,11 @@ func refusalOf(err error) refusal {
 			status: http.StatusTooManyRequests, reason: mcp.ReasonTooManyPending, limit: limit.Limit,
 			message: "the session has too many requests in flight; wait for some to be answered", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
 		}
+	case errors.As(err, &limit) && errors.Is(err, cluster.ErrStreamsLimited):
+		return refusal{
+			status: http.StatusTooManyRequests, reason: mcp.ReasonTooManyStreams, limit: limit.Limit,
+			message: "the session has as many streams open as it may; close some", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
+		}
 	case errors.As(err, &limit) && errors.Is(err, cluster.ErrCreationLimited):
 		return refusal{
 			status: http.StatusTooManyRequests, reason: mcp.ReasonCreationRate, limit: limit.Limit,

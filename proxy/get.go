@@ -87,6 +87,10 @@ func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Re
 		x.p.cfg.Observer.ResumptionDone(resumptionOf(res, err))
 		return res, err
 	default:
+		if err := x.p.sessions.OpenStream(req.Context(), lease, cluster.StreamResumed); err != nil {
+			x.p.cfg.Observer.ResumptionDone(ResumptionUnavailable)
+			return nil, refusalOf(err)
+		}
 		l := newListener(x.call, lease, id)
 		l.onLeave = func() {
 			x.p.follower.remove(l)
@@ -113,6 +117,9 @@ func resumptionOf(res *http.Response, err error) Resumption {
 // listen makes the client the one that the session's own stream goes to, and this replica its reader unless another one is. after is
 // the last event that the client has; nil: it wants what comes from now on.
 func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *eventID) (res *http.Response, err error) {
+	if err := x.p.sessions.OpenStream(ctx, lease, cluster.StreamListening); err != nil {
+		return nil, refusalOf(err)
+	}
 	defer func() {
 		if err != nil {
 			x.p.own.doubt(x.session)

@@ -32,6 +32,7 @@ type Sessions interface {
 	Events(ctx context.Context, queries []cluster.EventQuery) []cluster.EventPage
 	ClaimStream(ctx context.Context, c cluster.StreamClaim) (cluster.StreamState, error)
 	ReleaseStream(ctx context.Context, id cluster.ID, claim int64) error
+	OpenStream(ctx context.Context, l *cluster.Lease, kind cluster.StreamKind) error
 	StreamStates(ctx context.Context, ids []cluster.ID) []cluster.StreamState
 
 	Incarnation() string

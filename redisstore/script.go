@@ -52,6 +52,8 @@ var (
 	streamClaim      = newScript(lua.StreamClaim)
 	streamRelease    = newScript(lua.StreamRelease)
 	streamStates     = newScript(lua.StreamStates)
+	streamOpen       = newScript(lua.StreamOpen)
+	streamClose      = newScript(lua.StreamClose)
 	sessionRecover   = newScript(lua.SessionRecover)
 	noteKeep         = newScript(lua.NoteKeep)
 )

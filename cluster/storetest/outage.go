@@ -45,6 +45,10 @@ func RunOutages(t *testing.T, b OutageBackend) {
 			_, err := s.store.ClaimStream(s.t.Context(), cluster.StreamClaim{ID: k.ID, Owner: "a/1", Listen: true})
 			return err
 		}},
+		"open": {func(s *suite, k known) error {
+			_, err := s.store.OpenStream(s.t.Context(), cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}, 1)
+			return err
+		}},
 		"release": {func(s *suite, k known) error {
 			if err := s.store.ReleaseStream(s.t.Context(), k.ID, 1); !errors.Is(err, cluster.ErrStaleClaim) {
 				return err

@@ -28,6 +28,9 @@ var streamTests = map[string]func(*testing.T, *suite){
 	"the own stream ends with its session":                 streamEnds,
 	"a claim needs a name":                                 streamUnnamed,
 	"a remapped session's stream has no upstream event id": streamRemapped,
+	"as many streams are open as may be":                   streamsOpen,
+	"of many streams opened at once as many are as may be": streamsOpenConcurrently,
+	"open streams end with their session":                  streamsOpenEnd,
 }
 
 var timedStreamTests = map[string]func(*testing.T, *suite){

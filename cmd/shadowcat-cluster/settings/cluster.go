@@ -21,6 +21,7 @@ func clusterEvictMinIdle(c *cluster.Config) *time.Duration      { return &c.Evic
 func clusterRequestRate(c *cluster.Config) *int                 { return &c.RequestRate }
 func clusterRequestBurst(c *cluster.Config) *int                { return &c.RequestBurst }
 func clusterMaxPending(c *cluster.Config) *int                  { return &c.MaxPending }
+func clusterMaxStreams(c *cluster.Config) *int                  { return &c.MaxStreams }
 func clusterCreateRate(c *cluster.Config) *int                  { return &c.CreateRate }
 func clusterEventsCount(c *cluster.Config) *int                 { return &c.EventsCount }
 func clusterEventsBytes(c *cluster.Config) *int                 { return &c.EventsBytes }

@@ -242,6 +242,10 @@ var mainSettings = []Setting{
 		Meaning: "Cap on the requests of one session in flight: exact at each replica; what the others have in flight counts once it has lasted for a report_interval.",
 	},
 	{
+		Name: "max_streams", Kind: KindCount, Default: "8", Zero: "no cap", set: count(clusterMaxStreams),
+		Meaning: "Cap on the streams that clients have open to listen to one session, over all replicas, at most 1000. Of broken answers as many may be resumed at once, or max_pending if that is more.",
+	},
+	{
 		Name: "lease", Kind: KindDuration, Default: "3s", Zero: "every request asks the store", set: duration(clusterLease),
 		Meaning: "How long a replica serves a session from memory before it asks the store again, and so the longest a session that was ended elsewhere is still served. Longer than report_interval, not longer than idle_timeout.",
 	},
@@ -304,9 +308,7 @@ var logSettings = []Setting{
 
 // unsupported are the settings that are planned. They are refused by name instead of being unknown, and their names are
 // taken.
-var unsupported = []Setting{
-	{Name: "max_streams", Kind: KindCount, Meaning: "Cap on the open streams of one session."},
-}
+var unsupported []Setting
 
 // lookup finds a setting by name.
 func lookup(name string) (Setting, bool) {

@@ -1,0 +1,164 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// StreamKind is what a stream to a client is for: each kind has a limit of its own.
+type StreamKind string
+
+// The kinds of streams that clients open by themselves. The answer to a request is none: it counts as a request in flight.
+const (
+	StreamListening StreamKind = "l" // what the session's upstream says of its own
+	StreamResumed   StreamKind = "r" // the rest of an answer to a request whose connection broke
+)
+
+// OpenStream is a stream to a session's client that a replica has open.
+type OpenStream struct {
+	ID    ID
+	Kind  StreamKind
+	Key   string // unique in its session: 1 to 256 bytes
+	Owner string // the incarnation that holds it: 1 to 256 bytes
+}
+
+// openStreams are the streams of this replica that the store counts.
+type openStreams struct {
+	mu     sync.Mutex
+	closed []OpenStream // the store is to forget them; each was open, so there are no more than that
+	news   chan struct{}
+}
+
+// OpenStream counts the stream that a lease was granted for (Use.Stream) among its session's, over all replicas; releasing the lease ends
+// that. It must be called once at most, before the lease is released.
+//
+// The limit of those that listen is Config.MaxStreams; of resumed answers Config.MaxPending, if that is more: so many requests may
+// have been waiting when a connection broke. While the store is away each replica counts for itself alone.
+//
+// Errors: [ErrNotFound]; a [LimitError] that is [ErrStreamsLimited].
+func (m *Manager) OpenStream(ctx context.Context, l *Lease, kind StreamKind) error {
+	limit, most := m.streamLimit(kind)
+	if most == 0 {
+		return nil
+	}
+	o := OpenStream{ID: l.h.id, Kind: kind, Key: rand.Text(), Owner: m.incarnation}
+	refusal := fmt.Errorf("opening a stream of session %s: %w", o.ID, &LimitError{Limit: limit, RetryAfter: m.cfg.ReportInterval, Err: ErrStreamsLimited})
+	for range 2 { // a second time when some of them are nobody's any more
+		others, err := m.openStream(ctx, o, most)
+		isUnknown := errors.Is(err, ErrStoreUnavailable)
+		switch {
+		case isUnknown && l.h.openStreams() > most:
+			m.streams.close(o)
+			return refusal
+		case err != nil && !isUnknown:
+			return m.failed("opening a stream of", o.ID, err)
+		case isUnknown, len(others) == 0:
+			l.onRelease = func() { m.streams.close(o) }
+			return nil
+		case !m.closeOfDead(ctx, others):
+			return refusal
+		}
+	}
+	return refusal
+}
+
+// streamLimit is how many streams of a kind a session may have open, and the setting that says so; 0: any number.
+func (m *Manager) streamLimit(kind StreamKind) (limit string, most int) {
+	if m.cfg.MaxStreams == 0 || kind == StreamListening {
+		return "max_streams", m.cfg.MaxStreams
+	}
+	if m.cfg.MaxPending == 0 {
+		return "", 0
+	}
+	if m.cfg.MaxPending > m.cfg.MaxStreams {
+		return "max_pending", m.cfg.MaxPending
+	}
+	return "max_streams", m.cfg.MaxStreams
+}
+
+func (m *Manager) openStream(ctx context.Context, o OpenStream, most int) ([]OpenStream, error) {
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	return m.store.OpenStream(ctx, o, most)
+}
+
+// closeOfDead has those forgotten whose replica is dead. It reports whether there were any.
+func (m *Manager) closeOfDead(ctx context.Context, open []OpenStream) bool {
+	var dead []OpenStream
+	for _, o := range open {
+		if alive, err := m.Alive(ctx, o.Owner); err == nil && !alive {
+			dead = append(dead, o)
+		}
+	}
+	if len(dead) == 0 {
+		return false
+	}
+	ctx, cancel := m.storeContext(ctx)
+	defer cancel()
+	m.store.CloseStreams(ctx, dead) // what fails is found again
+	return true
+}
+
+// close has the store forget a stream, soon.
+func (s *openStreams) close(closed ...OpenStream) {
+	s.mu.Lock()
+	s.closed = append(s.closed, closed...)
+	s.mu.Unlock()
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+// take takes out up to n of those that the store is to forget.
+func (s *openStreams) take(n int) []OpenStream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n = min(n, len(s.closed))
+	taken := s.closed[:n:n]
+	s.closed = s.closed[n:]
+	return taken
+}
+
+// keep takes back those that the store could not be told of.
+func (s *openStreams) keep(untold []OpenStream) {
+	s.mu.Lock()
+	s.closed = append(untold, s.closed...)
+	s.mu.Unlock()
+}
+
+// closeBatch is how many closed streams one call of Store.CloseStreams takes.
+const closeBatch = 1000
+
+// closeStreams has the store forget streams that were closed. While it is away they are kept, for the next report interval.
+func (m *Manager) closeStreams(ctx context.Context) {
+	for {
+		closed := m.streams.take(closeBatch)
+		if len(closed) == 0 {
+			return
+		}
+		bounded, cancel := m.storeContext(ctx)
+		errs := m.store.CloseStreams(bounded, closed)
+		cancel()
+		var untold []OpenStream
+		for i, err := range errs {
+			if err != nil {
+				untold = append(untold, closed[i])
+			}
+		}
+		if len(untold) > 0 {
+			m.streams.keep(untold)
+			return
+		}
+	}
+}
+
+// openStreams returns how many streams of the session are open at this replica.
+func (h *holding) openStreams() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.streams
+}
