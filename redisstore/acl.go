@@ -12,7 +12,7 @@ const clientCommands = "+eval +evalsha " + // every transition
 	"+asking +cluster|slots +command" // a Redis Cluster's topology
 
 // scriptCommands are what the scripts call: Redis asks for the permission of each, as if the user had sent it.
-const scriptCommands = "+exists +get +persist +hdel +hget +hgetall +hincrby +hlen +hmget +hset +pexpireat +set +time +type +unlink " +
+const scriptCommands = "+exists +get +persist +hdel +hget +hgetall +hincrby +hkeys +hlen +hmget +hset +pexpireat +set +time +type +unlink " +
 	"+xadd +xdel +xlen +xrange +xrevrange +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zremrangebyscore +zscore"
 
 // ACLRule returns all that a Redis user must be allowed for a store with the given prefix, in the language of ACL SETUSER:

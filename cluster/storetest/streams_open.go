@@ -2,8 +2,8 @@ package storetest
 
 import (
 	"errors"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +80,7 @@ func streamsOpenConcurrently(t *testing.T, s *suite) {
 	)
 	for i := range 4 * most {
 		wg.Go(func() {
-			others, err := s.store.OpenStream(t.Context(), opening(made.ID, "l", fmt.Sprint(i)), most)
+			others, err := s.store.OpenStream(t.Context(), opening(made.ID, "l", strconv.Itoa(i)), most)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

@@ -82,9 +82,6 @@ func right(columns ...int) []table.ColumnConfig {
 	return configs
 }
 
-// wrap breaks a paragraph of help.
-func wrap(paragraph string) string { return trimLines(text.WrapSoft(paragraph, helpColumns)) }
-
 // visible makes text from outside safe for a terminal: a client may call itself an escape sequence.
 func visible(s string) string {
 	if s == "" {

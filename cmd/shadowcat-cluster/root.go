@@ -104,8 +104,6 @@ func addSettings(command *cobra.Command, scope settings.Scope) (load func() (set
 	for _, f := range flags {
 		name := f.Setting.Flag()
 		set.Var(f, name, f.Usage())
-		// A flag that is refused is accepted by the parser, so that the refusal can say why.
-		set.Lookup(name).Hidden = !f.Setting.Supported()
 		if f.Setting.Kind == settings.KindSwitch {
 			set.Lookup(name).NoOptDefVal = "true"
 		}

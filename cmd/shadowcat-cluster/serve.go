@@ -32,9 +32,7 @@ those that take too long are told that they may have run. Exit status 0. A secon
 signal. A store that is away at start is waited for: /readyz says so.
 
 Each setting is a flag, an environment variable and a YAML key: --max-sessions, SHADOWCAT_MAX_SESSIONS,
-max_sessions. The flag wins over the environment, the environment over the file, the file over the default.
-
-` + wrap(settings.UnsupportedHelp()),
+max_sessions. The flag wins over the environment, the environment over the file, the file over the default.`,
 		Example: `  shadowcat-cluster serve --upstream http://127.0.0.1:9000/mcp
   shadowcat-cluster serve --redis rediss://redis.internal:6380 --upstream files=http://files:8080/mcp \
     --upstream search=http://search:8080/mcp --listen :8081

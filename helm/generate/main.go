@@ -56,7 +56,7 @@ func section() string {
 	var b strings.Builder
 	group := ""
 	for _, s := range settings.Table() {
-		if !s.Supported() || isOfChart(s.Name) {
+		if isOfChart(s.Name) {
 			continue
 		}
 		parent, name, nested := strings.Cut(s.Name, ".")

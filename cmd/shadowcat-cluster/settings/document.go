@@ -46,12 +46,8 @@ func Document() string {
 	var b strings.Builder
 	b.WriteString(documentHead)
 	b.WriteString("| setting | value | default | 0 means | meaning |\n|---|---|---|---|---|\n")
-	for _, s := range supported {
+	for _, s := range Table() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", s.Name, documentKind(s), documentDefault(s), s.Zero, cell(s.Meaning))
-	}
-	b.WriteString("\n## Planned\n\nThese names are taken. This version refuses them.\n\n| setting | meaning |\n|---|---|\n")
-	for _, s := range unsupported {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", s.Name, cell(s.Meaning))
 	}
 	return b.String()
 }

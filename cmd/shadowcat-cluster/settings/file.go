@@ -77,7 +77,7 @@ func (l *layer) addValue(name string, value *yaml.Node) {
 		l.addMapping(name+".", value)
 		return
 	}
-	err := unknownReason(name, name, Names(true))
+	err := unknownReason(name, name, names())
 	if known {
 		err = l.take(s, value)
 	}

@@ -80,19 +80,12 @@ func (f *Flag) Usage() string {
 // meant, as far as that can be told.
 func (f Flags) UnknownFlag(name string) error {
 	// The name of a setting, where its flag was meant.
-	if s, known := lookup(name); known && s.Supported() {
+	if s, known := lookup(name); known {
 		return fmt.Errorf("unknown flag: --%s; did you mean --%s?", name, s.Flag())
 	}
 	var known []string
 	for _, flag := range f {
-		if flag.Setting.Supported() {
-			known = append(known, "--"+flag.Setting.Flag())
-		}
+		known = append(known, "--"+flag.Setting.Flag())
 	}
 	return fmt.Errorf("unknown flag: --%s%s", name, didYouMean("--"+name, known))
-}
-
-// UnsupportedHelp is the paragraph of help that names what is planned.
-func UnsupportedHelp() string {
-	return "Planned, and refused by this version: " + strings.Join(Names(false), ", ") + "."
 }

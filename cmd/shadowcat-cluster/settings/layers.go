@@ -40,7 +40,7 @@ func (src Sources) layers() ([]layer, error) {
 
 func readDefaults() layer {
 	l := newLayer("defaults", func(string) string { return "" })
-	for _, s := range supported {
+	for _, s := range Table() {
 		if s.Default != "" {
 			l.values[s.Name] = []string{s.Default}
 		}
@@ -57,7 +57,7 @@ func readFlags(flags map[string][]string) layer {
 		s, known := lookup(name)
 		switch {
 		case !known:
-			l.errs = append(l.errs, unknown(name, name, Names(true)))
+			l.errs = append(l.errs, unknown(name, name, names()))
 		case s.Kind == KindList:
 			l.values[name] = s.split(strings.Join(values, ","))
 		default:
@@ -78,12 +78,10 @@ func readEnviron(environ []string) (l layer, configPath string) {
 		return s.Env()
 	})
 	byVariable := make(map[string]Setting)
-	var variables []string
+	variables := make([]string, 0, len(Table()))
 	for _, s := range Table() {
 		byVariable[s.Env()] = s
-		if s.Supported() {
-			variables = append(variables, s.Env())
-		}
+		variables = append(variables, s.Env())
 	}
 	for _, entry := range environ {
 		variable, value, _ := strings.Cut(entry, "=")
@@ -116,7 +114,7 @@ func unknown(shown, name string, candidates []string) error {
 }
 
 func unknownReason(shown, name string, candidates []string) error {
-	for _, s := range supported {
+	for _, s := range Table() {
 		if !strings.HasPrefix(s.Name, name+".") {
 			continue
 		}

@@ -109,8 +109,6 @@ func (s Setting) ofAuth() bool { return strings.HasPrefix(s.Name, "auth.") }
 // apply reads values into s.
 func (s Setting) apply(into *Settings, values []string) error {
 	switch {
-	case !s.Supported():
-		return errNotYet
 	case s.Repeatable():
 		return s.set(into, values)
 	case len(values) != 1:
@@ -121,8 +119,6 @@ func (s Setting) apply(into *Settings, values []string) error {
 		return s.set(into, values)
 	}
 }
-
-var errNotYet = errors.New("not yet supported by this version")
 
 // describe names the setting, and where its value comes from, in each of possibly several joined errors.
 func describe(name, origin string, err error) []error {

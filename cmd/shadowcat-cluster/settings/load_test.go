@@ -367,7 +367,7 @@ func TestAnUpstreamMayHaveSeveralEndpoints(t *testing.T) {
 
 func TestAllMistakesAreReportedTogetherWithTheirSource(t *testing.T) {
 	t.Parallel()
-	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nmax_streams: 3\nauth: {isuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
+	path := yamlFile(t, "max_age: 5x\nmax_sesions: 5\nauth: {isuer: x}\nmax_body: [1, 2]\nretention:\nlisten: {a: b}\n")
 	src := settings.Sources{
 		File:    path,
 		Environ: []string{"SHADOWCAT_LEASE=-1s", "SHADOWCAT_MAX_SESSION=5", "SHADOWCAT_EVENTS_MAX_AGE=5m"},
@@ -386,7 +386,6 @@ upstream: "ftp://a" is not an http or https URL; want URL, URL,URL or name=URL w
 upstream: "y" is not an http or https URL; want URL, URL,URL or name=URL with http or https, such as files=http://127.0.0.1:9000/mcp (from --upstream)
 max_age: "5x" has the unknown unit "x"; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from FILE)
 lease: "-1s" is negative; want whole numbers with units d, h, m, s or ms, largest first, such as 250ms, 1h30m or 7d, at most 365d (from SHADOWCAT_LEASE)
-max_streams: not yet supported by this version (from FILE)
 `)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -27,13 +27,9 @@ type Setting struct {
 	Choices []string
 	Scope   Scope
 
-	// set reads values, of which there is at least one unless the kind is a list, into s. It is nil for a setting that
-	// this version does not support.
+	// set reads values, of which there is at least one unless the kind is a list, into s.
 	set func(s *Settings, values []string) error
 }
-
-// Supported reports whether this version supports the setting. One that it does not support is refused by name.
-func (s Setting) Supported() bool { return s.set != nil }
 
 // Flag returns the setting's command-line flag, without dashes.
 func (s Setting) Flag() string { return strings.NewReplacer("_", "-", ".", "-").Replace(s.Name) }
@@ -47,10 +43,7 @@ func (s Setting) Env() string {
 func (s Setting) Repeatable() bool { return s.Kind == KindUpstream || s.Kind == KindList }
 
 // Table returns all settings, in the order of help texts and documentation.
-func Table() []Setting { return slices.Concat(supported, unsupported) }
-
-// supported are the settings that this version takes.
-var supported = slices.Concat(mainSettings, authSettings, logSettings)
+func Table() []Setting { return slices.Concat(mainSettings, authSettings, logSettings) }
 
 var mainSettings = []Setting{
 	{
@@ -306,10 +299,6 @@ var logSettings = []Setting{
 	},
 }
 
-// unsupported are the settings that are planned. They are refused by name instead of being unknown, and their names are
-// taken.
-var unsupported []Setting
-
 // lookup finds a setting by name.
 func lookup(name string) (Setting, bool) {
 	for _, s := range Table() {
@@ -320,13 +309,12 @@ func lookup(name string) (Setting, bool) {
 	return Setting{}, false
 }
 
-// Names returns the names of the settings, those that are supported or those that are not.
-func Names(isSupported bool) []string {
-	var names []string
-	for _, s := range Table() {
-		if s.Supported() == isSupported {
-			names = append(names, s.Name)
-		}
+// names returns the names of all settings.
+func names() []string {
+	table := Table()
+	all := make([]string, 0, len(table))
+	for _, s := range table {
+		all = append(all, s.Name)
 	}
-	return names
+	return all
 }
