@@ -77,6 +77,13 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 			_, err := store.AppendEvents(ctx, cluster.EventAppend{ID: k.ID, Stream: cluster.OwnStream, Claim: 1, First: 1, Events: [][]byte{{'e'}}})
 			return err
 		}},
+		{"open stream", true, func(ctx context.Context) error {
+			_, err := store.OpenStream(ctx, cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}, 8)
+			return err
+		}},
+		{"close stream", true, func(ctx context.Context) error {
+			return store.CloseStreams(ctx, []cluster.OpenStream{{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}})[0]
+		}},
 		{"release stream", true, func(ctx context.Context) error { return store.ReleaseStream(ctx, k.ID, 1) }},
 		{"note", true, func(ctx context.Context) error {
 			return store.Note(ctx, cluster.Note{ID: k.ID, Key: "k", Message: []byte{'n'}})

@@ -105,7 +105,7 @@ func TestConcurrentListenersHaveOneReader(t *testing.T) {
 	t.Parallel()
 	k := newTalker(t)
 	_, a, b, token := listening(t, k)
-	const count = 12
+	const count = 6 // fewer than may be open
 	answered := make(chan *stream, count)
 	for i := range count {
 		at := []*node{a, b}[i%2]
