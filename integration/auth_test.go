@@ -229,10 +229,12 @@ func writeFor(ctx context.Context, w http.ResponseWriter, first, again string) {
 	}
 }
 
-// startReplica starts one with options of its own.
+// startReplica starts one with options of its own: the product, unless they name another command.
 func startReplica(t *testing.T, options replica.Options) *replica.Replica {
 	t.Helper()
-	options.Executable = built(t, productBinary)
+	if options.Executable == "" {
+		options.Executable = built(t, productBinary)
+	}
 	r, err := replica.New(options)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@
 //   - [github.com/tapwire/shadowcat-cluster/integration/redisserver]: a redis-server of one's own
 //   - [github.com/tapwire/shadowcat-cluster/integration/sentinel]: a Redis with replicas that sentinels watch
 //   - [github.com/tapwire/shadowcat-cluster/integration/rediscluster]: a Redis Cluster of one's own
+//   - [github.com/tapwire/shadowcat-cluster/integration/dnsserver]: a DNS whose names tests give addresses
 //   - [github.com/tapwire/shadowcat-cluster/integration/lossyproxy]: what a network does between a client and a Redis
 //   - [github.com/tapwire/shadowcat-cluster/integration/authority]: certificates for tests
 //   - [github.com/tapwire/shadowcat-cluster/integration/issuer]: an authorization server for tests

@@ -34,8 +34,11 @@ const (
 // leastShown is how often a second something must be called to be shown by itself.
 const leastShown = 1
 
-// openers open sessions and streams at once.
-const openers = 32
+// openers open sessions and streams at once, each with so many tries.
+const (
+	openers = 32
+	tries   = 10
+)
 
 const initialize = `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}`
 
@@ -252,7 +255,21 @@ func stream(ctx context.Context, client *http.Client, url, token string) error {
 	return nil
 }
 
+// send sends a request, again while the replica says that it cannot serve it now: so much at once may be too much for the machine.
 func send(ctx context.Context, client *http.Client, method, url, token, body string) (*http.Response, error) {
+	for try := 1; ; try++ {
+		res, err := sendOnce(ctx, client, method, url, token, body)
+		if err != nil || res.StatusCode != http.StatusServiceUnavailable || try == tries {
+			return res, err
+		}
+		_ = res.Body.Close() // another answer is wanted
+		if err := wait(ctx, time.Second); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func sendOnce(ctx context.Context, client *http.Client, method, url, token, body string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return nil, err
