@@ -70,7 +70,7 @@ func TestAReplicaRefusesMoreRequestsThanItTakes(t *testing.T) {
 	f := newFleet(t, u.url)
 	few := func(c *proxy.Config) { c.Capacity.Requests = 2 }
 	full, others := f.replica(few), []*replica{f.replica(few), f.replica(few)}
-	one, two := full.openSession(), others[0].openSession()
+	one, two, ending := full.openSession(), others[0].openSession(), others[0].openSession()
 	list := strings.Replace(pingBody, "ping", "tools/list", 1)
 	answers := []<-chan answer{post(full.url, one, list).later(t), stateless(full.url, "tools/list", "").later(t)}
 	for range answers {
@@ -93,7 +93,7 @@ func TestAReplicaRefusesMoreRequestsThanItTakes(t *testing.T) {
 		"an answer":         {post(full.url, two, `{"jsonrpc":"2.0","id":1,"result":{}}`), 202},
 		"another replica":   {post(others[0].url, one, pingBody), 200},
 		"yet another":       {post(others[1].url, two, pingBody), 200},
-		"a session's end":   {del(full.url, two), 204},
+		"a session's end":   {del(full.url, ending), 204},
 		"a malformed token": {get(full.url, "x"), 404},
 	} {
 		if got := tt.request.send(t); got.status != tt.status {
