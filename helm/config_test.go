@@ -174,7 +174,7 @@ func TestTheBundledRedisKeepsEverythingAndHasTheProgramsUser(t *testing.T) {
 	}
 	users := string(only[*core.Secret](t, all, "mcp-shadowcat-cluster-redis").Data["users.acl"])
 	rule := regexp.QuoteMeta(redisstore.ACLRule("shadowcat"))
-	if !regexp.MustCompile(`^user default off\nuser shadowcat on #[0-9a-f]{64} ` + rule + `\n$`).MatchString(users) {
+	if !regexp.MustCompile(`^user default off ~\* &\* \+@all\nuser shadowcat on #[0-9a-f]{64} ` + rule + `\n$`).MatchString(users) {
 		t.Errorf("its users are\n%s", users)
 	}
 	values := scenarioValues(t, "bundled")

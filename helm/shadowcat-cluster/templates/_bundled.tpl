@@ -34,8 +34,9 @@ it is asked for in one rendering. */}}
 {{ .Files.Get "files/redis-acl.txt" | trim | replace "PREFIX" .Values.config.prefix }}
 {{- end }}
 
-{{/* Its file of users. */}}
+{{/* Its file of users. Nobody can be the one that is off, and yet it may do everything: Redis judges by it what it reads back from
+its own file when it starts, and without its rights throws away whatever a script wrote (redis/redis#14541). */}}
 {{- define "shadowcat-cluster.bundledUsers" -}}
-user default off
+user default off ~* &* +@all
 user shadowcat on #{{ include "shadowcat-cluster.bundledPassword" . | sha256sum }} {{ include "shadowcat-cluster.bundledRule" . }}
 {{ end }}
