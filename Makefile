@@ -18,7 +18,7 @@ TOOL_BENCH := go tool -modfile=../tools/go.mod
 
 .PHONY: help
 help: ## list the targets (the default)
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Under `set -m` the demo becomes the terminal's foreground job, so Ctrl-C goes to
 # it alone. Otherwise make would be interrupted too and report an error after a
@@ -121,6 +121,10 @@ bench: test-servers ## measure every goal in pairs, 10 minutes on a quiet machin
 .PHONY: bench-quick
 bench-quick: test-servers ## the same coarsely, with at most 100,000 sessions, in about a minute
 	@go run -C bench . -quick -out $(CURDIR)/.cache/bench-quick $(ARGS)
+
+.PHONY: bench-scaling
+bench-scaling: test-servers ## measure 1 to 8 replicas, 1k to 1M sessions, and a Redis Cluster; 5 minutes; ARGS="-sessions 100000" for less
+	@go run -C bench ./scaling -out $(CURDIR)/.cache/bench-scaling $(ARGS)
 
 .PHONY: soak
 soak: test-servers ## serve mixed load for ten minutes and see that nothing grows; ARGS="-for 30s" for less

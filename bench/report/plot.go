@@ -89,6 +89,11 @@ func (c Chart) Write(file string) error {
 	if c.FromZero {
 		p.Y.Min = 0
 	}
+	if c.LogY { // room for the legend
+		p.Y.Max *= 6
+	} else {
+		p.Y.Max += 0.2 * (p.Y.Max - p.Y.Min)
+	}
 	return save(p, 18*vg.Centimeter, 11*vg.Centimeter, file)
 }
 
@@ -101,11 +106,23 @@ func (decades) Ticks(from, to float64) []plot.Tick {
 	for decade := math.Pow(10, math.Floor(math.Log10(from))); decade <= to; decade *= 10 {
 		for _, n := range []float64{1, 2, 5} {
 			if value := n * decade; value >= from && value <= to {
-				ticks = append(ticks, plot.Tick{Value: value, Label: strconv.FormatFloat(value, 'f', max(0, -int(math.Floor(math.Log10(decade)))), 64)})
+				ticks = append(ticks, plot.Tick{Value: value, Label: tick(value, decade)})
 			}
 		}
 	}
 	return ticks
+}
+
+// tick writes a value of a decade: 0.05, 2, 500, 10k, 1M.
+func tick(value, decade float64) string {
+	unit := ""
+	switch {
+	case value >= 999_999: // decades are not exact
+		value, decade, unit = value/1e6, decade/1e6, "M"
+	case value >= 9999:
+		value, decade, unit = value/1e3, decade/1e3, "k"
+	}
+	return strconv.FormatFloat(value, 'f', max(0, -int(math.Floor(math.Log10(decade)+1e-9))), 64) + unit
 }
 
 func grid() *plotter.Grid {
@@ -117,7 +134,7 @@ func grid() *plotter.Grid {
 // save writes a plot as SVG, whose fonts are there on every system.
 func save(p *plot.Plot, width, height vg.Length, file string) error {
 	canvas := vgsvg.New(width, height)
-	p.Draw(draw.New(canvas))
+	p.Draw(draw.Crop(draw.New(canvas), vg.Points(4), -vg.Points(16), vg.Points(4), -vg.Points(4))) // what is written at an edge is wider
 	var out bytes.Buffer
 	if _, err := canvas.WriteTo(&out); err != nil {
 		return err
