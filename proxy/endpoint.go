@@ -60,13 +60,15 @@ func (e *endpoint) target(query string) *url.URL {
 // RoundTrip sends one request, and takes note of whether the endpoint answered. A caller that gave up proves nothing.
 func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := e.transport.RoundTrip(req)
-	switch {
-	case err == nil:
-		e.succeeded()
-	case req.Context().Err() == nil:
-		e.failed()
+	if err != nil {
+		if req.Context().Err() == nil {
+			e.failed()
+		}
+		return nil, &discreetError{err}
 	}
-	return res, err
+	e.succeeded()
+	res.Body = discreetBody{res.Body}
+	return res, nil
 }
 
 // failed takes note of a connection that could not be made, or broke before the answer's header.
