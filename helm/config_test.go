@@ -242,3 +242,51 @@ func TestAChangedConfigurationRollsThePods(t *testing.T) {
 func redis(values map[string]any) map[string]any {
 	return values["redis"].(map[string]any)["external"].(map[string]any) //nolint:errcheck // a scenario of ours
 }
+
+// What pods mount and read is of the release, or is named by the values.
+func TestWhatPodsReferToIsThere(t *testing.T) {
+	t.Parallel()
+	for _, name := range scenarios(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			values, err := os.ReadFile(filepath.Join(chartFolder, "ci", name+"-values.yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := objects(t, scenarioValues(t, name))
+			here := map[string]bool{}
+			for _, o := range all {
+				here[o.id()] = true
+			}
+			check := func(owner, kind, reference string) {
+				if reference != "" && !here[kind+"/"+reference] && !strings.Contains(string(values), reference) {
+					t.Errorf("%s refers to the %s %s, which nobody makes", owner, kind, reference)
+				}
+			}
+			for _, p := range pods(all) {
+				if p.spec.ServiceAccountName != "default" { // every namespace has that one
+					check(p.owner, "ServiceAccount", p.spec.ServiceAccountName)
+				}
+				for _, volume := range p.spec.Volumes {
+					if volume.Secret != nil {
+						check(p.owner, "Secret", volume.Secret.SecretName)
+					}
+					if volume.ConfigMap != nil {
+						check(p.owner, "ConfigMap", volume.ConfigMap.Name)
+					}
+					if volume.Projected == nil {
+						continue
+					}
+					for _, source := range volume.Projected.Sources {
+						if source.Secret != nil {
+							check(p.owner, "Secret", source.Secret.Name)
+						}
+						if source.ConfigMap != nil {
+							check(p.owner, "ConfigMap", source.ConfigMap.Name)
+						}
+					}
+				}
+			}
+		})
+	}
+}

@@ -179,3 +179,18 @@ func TestTheDashboardShowsAllThatMatters(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDocumentationNamesEveryAlert(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile("../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range readRules(t).Groups {
+		for _, rule := range group.Rules {
+			if row := fmt.Sprintf("| `%s` | %s | %s |", rule.Alert, rule.Labels["severity"], rule.Annotations["description"]); !strings.Contains(string(content), row) {
+				t.Errorf("docs/kubernetes.md lacks the line\n%s", row)
+			}
+		}
+	}
+}
