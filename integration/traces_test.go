@@ -106,8 +106,9 @@ func TestATraceOfOneToolCallThroughProxyAndStore(t *testing.T) {
 	if told := (<-heard).Get("Traceparent"); told != "00-"+callersTrace+"-"+below["POST"].ID+"-01" {
 		t.Errorf("the upstream is told %q, below the call is %v", told, below["POST"])
 	}
+	shown := []string{"shadowcat.lease", "http.response.status_code", "db.response.status_code"}
 	opened := spanOf(t, c, "initialize", func(s collector.Span) bool { return s.Attributes["mcp.session.id"] == id })
-	t.Logf("opening the session:\n%sthe call:\n%s", c.Tree(opened, "shadowcat.lease"), c.Tree(span, "shadowcat.lease"))
+	t.Logf("opening the session:\n%sthe call:\n%s", c.Tree(opened, shown...), c.Tree(span, shown...))
 	spanOf(t, c, "sweep", func(s collector.Span) bool { return s.Parent == "" && len(c.Below(s)) > 0 })
 	spanOf(t, c, "emergency cleanup", func(collector.Span) bool { return true })
 }

@@ -10,13 +10,17 @@ import (
 	"net/url"
 	"testing"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // BenchmarkHotRequest is one request of a session that its replica holds a lease of, against a bare reverse proxy before the same
-// upstream: compare the two of a kind.
+// upstream, and with each request traced: compare those of a kind.
 func BenchmarkHotRequest(b *testing.B) {
 	const answer = `{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"hello"}]}}`
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -45,15 +49,17 @@ func BenchmarkHotRequest(b *testing.B) {
 		Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 	})
 	b.Cleanup(bare.Close)
-	shadowcat := benchReplica(b, target)
+	spans := sdktrace.NewTracerProvider(sdktrace.WithBatcher(tracetest.NewNoopExporter()))
+	b.Cleanup(func() { _ = spans.Shutdown(context.Background()) })
+	shadowcat, traced := benchReplica(b, target, nil), benchReplica(b, target, spans)
 	for _, kind := range []string{"json", "sse"} {
-		for name, at := range map[string]string{"bare": bare.URL, "shadowcat": shadowcat} {
+		for name, at := range map[string]string{"bare": bare.URL, "shadowcat": shadowcat, "traced": traced} {
 			b.Run(kind+"/"+name, func(b *testing.B) { benchRequests(b, at, kind) })
 		}
 	}
 }
 
-func benchReplica(b *testing.B, target *url.URL) string {
+func benchReplica(b *testing.B, target *url.URL, spans trace.TracerProvider) string {
 	b.Helper()
 	limits := cluster.DefaultConfig()
 	limits.RequestRate = 0
@@ -66,7 +72,7 @@ func benchReplica(b *testing.B, target *url.URL) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p, err := proxy.New(manager, proxy.Config{Upstreams: []proxy.Upstream{{URL: target}}})
+	p, err := proxy.New(manager, proxy.Config{Upstreams: []proxy.Upstream{{URL: target}}, Tracing: spans})
 	if err != nil {
 		b.Fatal(err)
 	}
