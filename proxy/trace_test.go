@@ -1,7 +1,9 @@
 package proxy_test
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -237,9 +239,7 @@ func TestTheSpanOfAnEndlessStreamEndsWhenTheStreamBegins(t *testing.T) {
 	wantAttributes(t, spans.one(t, "GET /mcp"), map[attribute.Key]string{"http.response.status_code": "200", "shadowcat.lease": "granted"})
 	_ = listening.Body.Close()
 
-	const listen = `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"_meta":{` +
-		`"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`
-	subscribed := post(r.url, "", listen).with("Mcp-Protocol-Version", "2026-07-28").with("Mcp-Method", "subscriptions/listen").open(t)
+	subscribed := listenRequest(r.url).open(t)
 	wantAttributes(t, spans.one(t, "subscriptions/listen"), map[attribute.Key]string{"http.response.status_code": "200", "shadowcat.era": "stateless"})
 	_ = subscribed.Body.Close()
 }
@@ -287,4 +287,46 @@ func TestAnUpstreamThatIsAwayIsAnErrorOfBothSpans(t *testing.T) {
 	if all := fmt.Sprint(tracetest.SpanStubsFromReadOnlySpans(spans.Ended())); strings.Contains(all, "hidden") {
 		t.Errorf("a span holds what the upstream has sent: %s", all)
 	}
+}
+
+func TestAClientThatLeavesIsToldByItsSpanAndLogLinesNameTheTrace(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	u := newUpstream(t, func(_ http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.msg.Method != "subscriptions/listen" {
+			return false
+		}
+		close(arrived)
+		<-r.Context().Done()
+		return true
+	})
+	var log logBuffer
+	spans := newTracer()
+	r := newFleet(t, u.url).replica(spans.on, func(c *proxy.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	call := listenRequest(r.url).with("Traceparent", traceparent)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	req, err := http.NewRequestWithContext(ctx, call.method, call.url, strings.NewReader(call.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = call.header
+	go func() { <-arrived; leave() }()
+	if res, err := http.DefaultTransport.RoundTrip(req); err == nil {
+		_ = res.Body.Close()
+		t.Fatalf("there is an answer: %d", res.StatusCode)
+	}
+	span := spans.one(t, "subscriptions/listen")
+	wantAttributes(t, span, map[attribute.Key]string{"error.type": "client_gone", "http.response.status_code": ""})
+	want := "trace_id=" + clientTrace + " span_id=" + span.SpanContext().SpanID().String()
+	eventually(t, "the request to be logged", func() bool { return strings.Contains(log.String(), want) })
+}
+
+// listenRequest is a subscriptions/listen of revision 2026-07-28.
+func listenRequest(url string) request {
+	return post(url, "", `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"_meta":{`+
+		`"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`).
+		with("Mcp-Protocol-Version", "2026-07-28").with("Mcp-Method", "subscriptions/listen")
 }
