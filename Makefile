@@ -147,6 +147,15 @@ image-test: ## unpack the image, run it as its user, compare it with the Dockerf
 	@scripts/install-debian.sh buildah buildah || [ "$${CI:-}" != true ]
 	@TEST_MODULE=tools/image scripts/test.sh image -timeout 10m -count=1 ./...
 
+.PHONY: kubernetes
+kubernetes: ## install the chart into a real Kubernetes and break things there; root, Debian, 5 minutes, the first time 20; ARGS="-run drain"
+	@scripts/install-debian.sh containerd containerd runc containernetworking-plugins
+	@scripts/install-debian.sh nft nftables
+	@scripts/install-debian.sh ip iproute2
+	@scripts/install-debian.sh tini tini
+	@scripts/install-debian.sh redis-server redis-server
+	@go run ./integration/kubernetes $(ARGS)
+
 .PHONY: clean
 clean: ## remove what make wrote here; Go's own caches stay
 	@rm -rf bin .cache

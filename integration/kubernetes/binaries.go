@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+)
+
+// binaries are the programs of Kubernetes, with what they need: by import path, in the module that pins them.
+var binaries = []struct{ module, path, name string }{
+	{"tools", "go.etcd.io/etcd/server/v3", "etcd"},
+	{"tools", "k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"},
+	{"tools", "k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"},
+	{"tools", "k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler"},
+	{"tools", "k8s.io/kubernetes/cmd/kubelet", "kubelet"},
+	{"tools", "k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy"},
+	{"tools", "k8s.io/kubernetes/cmd/kubectl", "kubectl"},
+	{"tools", "helm.sh/helm/v4/cmd/helm", "helm"},
+	{"coredns", ".", "coredns"},
+}
+
+// sources is where those modules are, from the root of this one, where the program is run.
+const sources = "integration/kubernetes"
+
+// buildBinaries compiles what the cache does not have yet, which takes ten minutes the first time, and returns their folder: one
+// for each state of what pins them.
+func buildBinaries(ctx context.Context, out io.Writer) (string, error) {
+	folder, err := cacheFolder()
+	if err != nil {
+		return "", err
+	}
+	for _, b := range binaries {
+		executable := filepath.Join(folder, b.name)
+		if _, err := os.Stat(executable); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		start := time.Now()
+		fmt.Fprintf(out, "building %s ... ", b.name)
+		// Moved into place when whole: this may be interrupted.
+		if err := buildBinary(ctx, b.module, b.path, executable+".new"); err != nil {
+			return "", err
+		}
+		if err := os.Rename(executable+".new", executable); err != nil {
+			return "", err
+		}
+		fmt.Fprintf(out, "%s\n", time.Since(start).Round(time.Second))
+	}
+	return folder, nil
+}
+
+// buildBinary compiles one of them, with a low priority, because it takes all of a small machine.
+func buildBinary(ctx context.Context, module, path, executable string) error {
+	// Kubernetes is told its version by the linker, and charts ask for it.
+	line := `exec nice go build -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$(
+		go list -m -f '{{.Version}}' k8s.io/kubernetes 2>/dev/null || true)" -o "$1" "$0"`
+	command := exec.CommandContext(ctx, "sh", "-euc", line, path, executable)
+	command.Dir = filepath.Join(sources, module)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", path, err, output)
+	}
+	return nil
+}
+
+func cacheFolder() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	digest := sha256.New()
+	fmt.Fprintln(digest, runtime.Version())
+	for _, name := range []string{"tools/go.mod", "tools/go.sum", "coredns/go.mod", "coredns/go.sum", "coredns/main.go"} {
+		content, err := os.ReadFile(filepath.Join(sources, name))
+		if err != nil {
+			return "", fmt.Errorf("%w: run this in the root of the module", err)
+		}
+		digest.Write(content)
+	}
+	folder := filepath.Join(cache, "shadowcat-cluster", "kubernetes", hex.EncodeToString(digest.Sum(nil))[:16])
+	return folder, os.MkdirAll(folder, 0o755)
+}
