@@ -122,6 +122,17 @@ bench: test-servers ## measure every goal in pairs, 10 minutes on a quiet machin
 bench-quick: test-servers ## the same coarsely, with at most 100,000 sessions, in about a minute
 	@go run -C bench . -quick -out $(CURDIR)/.cache/bench-quick $(ARGS)
 
+.PHONY: bench-go
+bench-go: test-servers ## run the Go benchmarks beside the code, with allocations; 3 minutes; ARGS="-short" for less
+	@go test -run '^$$' -bench . -benchmem ./cluster ./mcp ./redisstore ./proxy/...
+	@go test -C bench -run '^$$' -bench . -benchtime 3x -timeout 20m $(ARGS) ./rows
+
+.PHONY: bench-docs
+bench-docs: test-servers ## measure it all and write docs/benchmarks.md and docs/benchmarks/ anew; 30 minutes, on a quiet machine
+	@go run -C bench . -out $(CURDIR)/docs/benchmarks -docs $(CURDIR)/docs/benchmarks.md || [ $$? = 1 ]
+	@go run -C bench ./scaling -out $(CURDIR)/docs/benchmarks -docs $(CURDIR)/docs/benchmarks.md
+	@go run -C bench ./soak -out $(CURDIR)/docs/benchmarks -docs $(CURDIR)/docs/benchmarks.md
+
 .PHONY: bench-scaling
 bench-scaling: test-servers ## measure 1 to 8 replicas, 1k to 1M sessions, and a Redis Cluster; 5 minutes; ARGS="-sessions 100000" for less
 	@go run -C bench ./scaling -out $(CURDIR)/.cache/bench-scaling $(ARGS)

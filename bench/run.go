@@ -23,6 +23,7 @@ type options struct {
 	pairs    int
 	only     *regexp.Regexp // the rows to measure; nil: all
 	out      string         // a folder, empty: nothing is written
+	docs     string         // a document to put the table into; empty: none
 	isGate   bool
 	listOnly bool
 }
@@ -35,6 +36,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	o := options{}
 	flags.IntVar(&o.pairs, "pairs", 5, "how many pairs are measured of each row, at least 1")
 	flags.StringVar(&o.out, "out", "", "the folder for results.json and the plots; empty: they are not written")
+	flags.StringVar(&o.docs, "docs", "", "the Markdown file whose table is to be replaced; empty: none")
 	flags.BoolVar(&o.isGate, "gate", false, "fail for what is worse than half its goal alone: over twice an upper bound, under half a lower one")
 	flags.BoolVar(&o.listOnly, "list", false, "list the rows and stop")
 	if err := flags.Parse(args); err != nil {
@@ -98,6 +100,11 @@ func run(ctx context.Context, stdout, stderr io.Writer, o options) (int, error) 
 	r.Table(stdout)
 	if o.out != "" {
 		if err := r.Write(o.out); err != nil {
+			return exitFailed, err
+		}
+	}
+	if o.docs != "" {
+		if err := report.Splice(o.docs, "bench", r.Markdown()); err != nil {
 			return exitFailed, err
 		}
 	}

@@ -83,9 +83,27 @@ type Report struct {
 
 // Table prints the report for people.
 func (r Report) Table(w io.Writer) {
-	fmt.Fprintf(w, "%s, %d cores, %s, Redis %s; medians of %d pairs\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Go, r.Machine.Redis, r.Pairs)
-	t := table.NewWriter()
+	fmt.Fprintln(w, r.summary())
+	t := r.table()
 	t.SetOutputMirror(w)
+	t.Render()
+	r.failures(w)
+}
+
+// Markdown is the report as part of a document.
+func (r Report) Markdown() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s, %s of memory, %s, %s.\n\n%s\n", r.summary(), r.Machine.Memory, r.Machine.System, r.Machine.At.Format(time.DateOnly), r.table().RenderMarkdown())
+	r.failures(&out)
+	return out.String()
+}
+
+func (r Report) summary() string {
+	return fmt.Sprintf("%s, %d cores, %s, Redis %s; medians of %d pairs", r.Machine.CPU, r.Machine.Cores, r.Machine.Go, r.Machine.Redis, r.Pairs)
+}
+
+func (r Report) table() table.Writer {
+	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Format.Header = text.FormatDefault
 	t.AppendHeader(table.Row{"row", "figure", "goal", "measured", "spread", "control", "result"})
@@ -95,7 +113,11 @@ func (r Report) Table(w io.Writer) {
 	for _, result := range r.Results {
 		t.AppendRow(row(result))
 	}
-	t.Render()
+	return t
+}
+
+// failures tells why figures could not be measured.
+func (r Report) failures(w io.Writer) {
 	for _, result := range r.Results {
 		if result.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", result.Name, result.Error)

@@ -74,3 +74,28 @@ func TestWriteWritesResultsAndPlots(t *testing.T) {
 		}
 	}
 }
+
+func TestSpliceReplacesWhatStandsBetweenItsComments(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "page.md")
+	if err := os.WriteFile(file, []byte("# A page\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nmore\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := report.Splice(file, "bench", sample().Markdown()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(text)
+	if !strings.HasPrefix(page, "# A page\n\n<!-- bench -->\n") || !strings.HasSuffix(page, "\n<!-- /bench -->\n\nmore\n") ||
+		strings.Contains(page, "old") || strings.Count(page, "| row |") != 1 {
+		t.Errorf("the page is\n%s", page)
+	}
+	if err := report.Splice(file, "other", ""); err == nil {
+		t.Error("text was put where there is no place for it")
+	}
+}

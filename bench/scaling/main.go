@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -22,6 +24,7 @@ type plan struct {
 	length   time.Duration // of each look at some replicas
 	sessions int           // the most
 	out      string
+	docs     string
 }
 
 // results are all that was measured.
@@ -38,13 +41,18 @@ func main() {
 	flag.DurationVar(&p.length, "for", 15*time.Second, "how long each number of replicas is measured")
 	flag.IntVar(&p.sessions, "sessions", 1_000_000, "how many sessions there are at most, at least 1000")
 	flag.StringVar(&p.out, "out", "", "the folder for scaling.json and the plots; empty: they are not written")
+	flag.StringVar(&p.docs, "docs", "", "the Markdown file whose results are to be replaced; empty: none")
 	flag.Parse()
 	if p.sessions < 1000 || p.length < time.Second {
 		fmt.Fprintln(os.Stderr, "scaling: -sessions must be at least 1000, and -for at least 1s")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Stdout, p)
+	var printed bytes.Buffer
+	err := run(ctx, io.MultiWriter(os.Stdout, &printed), p)
+	if p.docs != "" {
+		err = errors.Join(err, report.Splice(p.docs, "scaling", report.Code(printed.String())))
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scaling:", err)

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -11,9 +12,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"time"
 
+	"github.com/tapwire/shadowcat-cluster/bench/report"
 	"github.com/tapwire/shadowcat-cluster/bench/world"
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -23,6 +24,7 @@ type plan struct {
 	length  time.Duration
 	clients int
 	out     string
+	docs    string
 }
 
 func main() {
@@ -31,13 +33,18 @@ func main() {
 	flag.DurationVar(&p.length, "for", 10*time.Minute, "how long the load lasts, at least 20s")
 	flag.IntVar(&p.clients, "clients", 24, "how many clients there are at a time")
 	flag.StringVar(&p.out, "out", "", "the folder for soak.json and soak.svg; empty: they are not written")
+	flag.StringVar(&p.docs, "docs", "", "the Markdown file whose results are to be replaced; empty: none")
 	flag.Parse()
 	if p.length < 20*time.Second || p.clients < 1 {
 		fmt.Fprintln(os.Stderr, "soak: -for must be at least 20s, and -clients at least 1")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Stdout, p)
+	var printed bytes.Buffer
+	err := run(ctx, io.MultiWriter(os.Stdout, &printed), p)
+	if p.docs != "" {
+		err = errors.Join(err, report.Splice(p.docs, "soak", report.Code(printed.String())))
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
@@ -71,7 +78,7 @@ func run(ctx context.Context, out io.Writer, p plan) (err error) {
 	}
 	fmt.Fprintf(out, "ended: %d closed, %d expired, %d evicted, %d failed\n\n",
 		stats.Ended[cluster.StatusClosed], stats.Ended[cluster.StatusExpired], stats.Ended[cluster.StatusEvicted], stats.Ended[cluster.StatusFailed])
-	faults := report(out, before, seen, left)
+	faults := tell(out, before, seen, left)
 	violations, err := s.store.Violations(ctx)
 	if err != nil {
 		return err
@@ -81,7 +88,6 @@ func run(ctx context.Context, out io.Writer, p plan) (err error) {
 		if err := write(p.out, seen); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "written to %s\n", filepath.Join(p.out, "soak.json"))
 	}
 	for _, v := range violations {
 		faults = append(faults, errors.New(v))

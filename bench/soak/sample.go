@@ -16,7 +16,7 @@ import (
 	"gonum.org/v1/plot/plotter"
 
 	"github.com/tapwire/shadowcat-cluster/bench/measure"
-	plots "github.com/tapwire/shadowcat-cluster/bench/report"
+	"github.com/tapwire/shadowcat-cluster/bench/report"
 	"github.com/tapwire/shadowcat-cluster/bench/world"
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -120,8 +120,8 @@ func (g gauge) level(samples []sample) float64 {
 	return measure.Median(g.values(samples))
 }
 
-// report prints how each gauge went, and returns what grew.
-func report(out io.Writer, before sample, seen []sample, left sample) []error {
+// tell prints how each gauge went, and returns what grew.
+func tell(out io.Writer, before sample, seen []sample, left sample) []error {
 	fmt.Fprintf(out, "%-22s  %10s  %14s  %12s  %10s\n", "", "BEFORE", "SECOND QUARTER", "LAST QUARTER", "AFTERWARDS")
 	var faults []error
 	n := len(seen)
@@ -150,10 +150,10 @@ func write(dir string, seen []sample) error {
 	if err := os.WriteFile(filepath.Join(dir, "soak.json"), append(encoded, '\n'), 0o644); err != nil { //nolint:gosec // as above
 		return err
 	}
-	chart := plots.Chart{Title: "A soak: what is in use, over the median of the second quarter", X: "seconds", Y: "ratio", FromZero: true}
+	chart := report.Chart{Title: "A soak: what is in use, over the median of the second quarter", X: "seconds", Y: "ratio", FromZero: true}
 	for _, g := range gauges {
 		base := measure.Median(g.values(seen[len(seen)/4 : len(seen)/2]))
-		s := plots.Series{Name: strings.TrimSuffix(g.name, ", MiB")}
+		s := report.Series{Name: strings.TrimSuffix(g.name, ", MiB")}
 		for _, at := range seen {
 			s.Points = append(s.Points, plotter.XY{X: at.At, Y: g.read(at) / g.unit / base})
 		}

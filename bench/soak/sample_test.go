@@ -34,7 +34,7 @@ func TestWhatGrowsIsTold(t *testing.T) {
 		"the floor of the heap":   {during(steady, func(at float64) float64 { return saw(at) + at/4 }), left, "heap, MiB grew"},
 		"what is left at the end": {during(steady, saw), leaking, "goroutines: 600.0 are left"},
 	} {
-		faults := report(io.Discard, before, c.seen, c.left)
+		faults := tell(io.Discard, before, c.seen, c.left)
 		switch {
 		case c.want == "" && len(faults) > 0, c.want != "" && len(faults) != 1:
 			t.Errorf("%s: found %v", name, faults)
