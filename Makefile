@@ -98,8 +98,9 @@ integration: test-servers test-compiler test-npm ## run the integration tests al
 
 # The chart's tests are a module of their own, so that nothing of Kubernetes is among what the product needs.
 .PHONY: helm
-helm: ## test the chart: render every scenario, check each object; root on Debian gets promtool installed
+helm: ## test the chart: render every scenario, check each object; root on Debian gets promtool and redis-server installed
 	@scripts/install-debian.sh promtool prometheus
+	@scripts/install-debian.sh redis-server redis-server
 	@cd helm && go vet ./... && go test ./...
 
 .PHONY: chaos

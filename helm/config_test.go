@@ -229,7 +229,7 @@ func TestAChangedConfigurationRollsThePods(t *testing.T) {
 	before := template(scenarioValues(t, "cluster-tls"))
 	for what, change := range map[string]func(values map[string]any){
 		"a setting":  func(values map[string]any) { values["config"] = map[string]any{"max_age": "1h"} },
-		"a password": func(values map[string]any) { redis(values)["password"] = "another" },
+		"a password": func(values map[string]any) { externalRedis(values)["password"] = "another" },
 	} {
 		values := scenarioValues(t, "cluster-tls")
 		change(values)
@@ -239,7 +239,7 @@ func TestAChangedConfigurationRollsThePods(t *testing.T) {
 	}
 }
 
-func redis(values map[string]any) map[string]any {
+func externalRedis(values map[string]any) map[string]any {
 	return values["redis"].(map[string]any)["external"].(map[string]any) //nolint:errcheck // a scenario of ours
 }
 

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -66,7 +65,7 @@ func documented(t *testing.T) map[string]metric {
 }
 
 // usualLabels are Prometheus's own, and those of a scrape.
-var usualLabels = []string{labels.MetricName, "namespace", "job", "instance", "pod"}
+var usualLabels = []string{"__name__", "namespace", "job", "instance", "pod"}
 
 // checkExpression checks that an expression can be parsed, and asks for metrics, labels and values that there are.
 func checkExpression(t *testing.T, where, text string, known map[string]metric) {

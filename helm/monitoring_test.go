@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	core "k8s.io/api/core/v1"
 	sigsyaml "sigs.k8s.io/yaml"
@@ -72,10 +73,8 @@ func TestAlertsAreInstalledAsTheyAreTested(t *testing.T) {
 	installed := only[*monitoring.PrometheusRule](t, objects(t, values), "mcp-proxy").Spec
 	want := readRules(t)
 	want.Groups[0].Rules = slices.DeleteFunc(want.Groups[0].Rules, func(r monitoring.Rule) bool { return r.Alert == "ShadowcatNearTheCap" })
-	got, _ := json.Marshal(installed)    // both can be
-	expected, _ := json.Marshal(want)    // marshalled:
-	if string(got) != string(expected) { // they were read
-		t.Errorf("installed are\n%s\nwant\n%s", got, expected)
+	if diff := cmp.Diff(want, installed); diff != "" {
+		t.Errorf("installed is something else than what is tested (- tested, + installed):\n%s", diff)
 	}
 }
 
@@ -97,7 +96,12 @@ type panel struct {
 	Type        string `json:"type"`
 	Title       string `json:"title"`
 	Description string `json:"description"`
-	GridPos     struct{ H, W, X, Y int }
+	GridPos     struct {
+		H int `json:"h"`
+		W int `json:"w"`
+		X int `json:"x"`
+		Y int `json:"y"`
+	} `json:"gridPos"`
 	FieldConfig struct {
 		Defaults struct {
 			Unit string `json:"unit"`
@@ -188,7 +192,7 @@ func TestTheDocumentationNamesEveryAlert(t *testing.T) {
 	}
 	for _, group := range readRules(t).Groups {
 		for _, rule := range group.Rules {
-			if row := fmt.Sprintf("| `%s` | %s | %s |", rule.Alert, rule.Labels["severity"], rule.Annotations["description"]); !strings.Contains(string(content), row) {
+			if row := fmt.Sprintf("| %#q | %s | %s |", rule.Alert, rule.Labels["severity"], rule.Annotations["description"]); !strings.Contains(string(content), row) {
 				t.Errorf("docs/kubernetes.md lacks the line\n%s", row)
 			}
 		}
