@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +164,17 @@ func TestTheTraceInAMessageCountsWhereNoHeaderSaysOne(t *testing.T) {
 	}
 }
 
+func TestAStateWithoutATraceIsNotPassedOn(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica(newTracer().on)
+	post(r.url, r.openSession(), pingBody).with("Tracestate", "vendor=1").send(t)
+	requests := u.requests()
+	if h := requests[len(requests)-1].header; h.Get("Traceparent") == "" || h.Get("Tracestate") != "" {
+		t.Errorf("the upstream is told %v", h)
+	}
+}
+
 func TestWithoutTracingTheClientsTracePassesAsItIs(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, nil)
@@ -237,10 +249,19 @@ func TestTheSpanOfAnEndlessStreamEndsWhenTheStreamBegins(t *testing.T) {
 	r := newFleet(t, u.url).replica(spans.on)
 	listening := get(r.url, r.openSession()).open(t)
 	wantAttributes(t, spans.one(t, "GET /mcp"), map[attribute.Key]string{"http.response.status_code": "200", "shadowcat.lease": "granted"})
+	isOpen := func(method, rpc string) bool {
+		return !slices.ContainsFunc(r.requests(), func(i proxy.RequestInfo) bool { return i.Method == method && i.RPCMethod == rpc })
+	}
+	if !isOpen(http.MethodGet, "") {
+		t.Error("the stream has ended before its span")
+	}
 	_ = listening.Body.Close()
 
 	subscribed := listenRequest(r.url).open(t)
 	wantAttributes(t, spans.one(t, "subscriptions/listen"), map[attribute.Key]string{"http.response.status_code": "200", "shadowcat.era": "stateless"})
+	if !isOpen(http.MethodPost, "subscriptions/listen") {
+		t.Error("the stream has ended before its span")
+	}
 	_ = subscribed.Body.Close()
 }
 
