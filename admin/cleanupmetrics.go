@@ -77,7 +77,7 @@ var (
 	memoryFamily = Family{
 		Name: "store_memory_usage_ratio", Kind: KindGauge,
 		Help:  "The highest share of a store server's memory limit in use, as this replica saw it when it last led; 0 without a limit.",
-		Worry: "Above 0.9: emergency cleanup begins at `emergency_above`.",
+		Worry: "Near `emergency_percent` (90 %): emergency cleanup begins there.",
 	}
 )
 
