@@ -34,6 +34,9 @@ type Config struct {
 	CreateRate int
 	// CreateRatePerPrincipal is the same for one principal. Default 10; 0: no limit.
 	CreateRatePerPrincipal int
+	// StatelessRatePerPrincipal is how many requests a second one principal may make without a session, over all replicas, as
+	// many at once. Default 100; 0: no limit. Without a principal there is none either.
+	StatelessRatePerPrincipal int
 
 	// RequestRate is how many requests a second one session may make, over all replicas. Default 50; 0: no limit.
 	RequestRate int
@@ -99,6 +102,8 @@ func DefaultConfig() Config {
 		ReportSlack:            2 * time.Second,
 		StoreTimeout:           250 * time.Millisecond,
 		OutageGrace:            30 * time.Second,
+
+		StatelessRatePerPrincipal: 100,
 	}
 }
 
@@ -123,6 +128,7 @@ func (c Config) Validate() error {
 		inRange("max_sessions_per_principal", c.MaxSessionsPerPrincipal, maxSessionsLimit),
 		inRange("create_rate", c.CreateRate, maxCreateRate),
 		inRange("create_rate_per_principal", c.CreateRatePerPrincipal, maxCreateRate),
+		inRange("stateless_rate_per_principal", c.StatelessRatePerPrincipal, maxRequestRate),
 		inRange("max_pending", c.MaxPending, maxPendingLimit),
 		inRange("max_streams", c.MaxStreams, maxStreamsLimit),
 		inRange("events.count", c.EventsCount, maxKept),

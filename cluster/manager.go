@@ -28,6 +28,8 @@ type Manager struct {
 
 	streams openStreams
 
+	allowances allowances
+
 	mu   sync.Mutex
 	held map[ID]*holding // what this replica holds leases of; at most one entry a live session
 }
@@ -61,6 +63,7 @@ func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
 		observer:    opts.Observer,
 		held:        make(map[ID]*holding),
 		replicas:    replicaList{turn: make(chan struct{}, 1)},
+		allowances:  allowances{all: make(map[Principal]*allowance)},
 		streams:     openStreams{news: make(chan struct{}, 1)},
 	}
 	m.trail = Trail{Log: m.log, Auditor: opts.Auditor, Actor: ActorReplica, By: m.incarnation}

@@ -38,6 +38,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.checkStreams(ctx)
 			m.cutStreams(time.Now())
 			m.forgetIdle(time.Now())
+			m.allowances.forget(time.Now())
 		case <-m.streams.news:
 			m.closeStreams(ctx)
 		case <-beat.C:

@@ -17,6 +17,7 @@ type Store interface {
 	FrameStore
 	StreamStore
 	RecoveryStore
+	RateStore
 }
 
 // SessionStore moves sessions through their life.

@@ -68,6 +68,7 @@ type faultyStore struct {
 	kept    []cluster.Report
 	delay   time.Duration // of a lease, each way
 	leases  int
+	grants  int
 	reports []cluster.Report
 	checks  int
 }
@@ -156,6 +157,16 @@ func (f *faultyStore) CloseStreams(ctx context.Context, closed []cluster.OpenStr
 		return slices.Repeat([]error{err}, len(closed))
 	}
 	return f.Store.CloseStreams(ctx, closed)
+}
+
+func (f *faultyStore) GrantRequests(ctx context.Context, p cluster.Principal, want int) (int, error) {
+	f.mu.Lock()
+	f.grants++
+	f.mu.Unlock()
+	if err := f.fault(); err != nil {
+		return 0, err
+	}
+	return f.Store.GrantRequests(ctx, p, want)
 }
 
 func (f *faultyStore) counted() (leases, reports, checks int) {

@@ -77,6 +77,10 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 			_, err := store.AppendEvents(ctx, cluster.EventAppend{ID: k.ID, Stream: cluster.OwnStream, Claim: 1, First: 1, Events: [][]byte{{'e'}}})
 			return err
 		}},
+		{"grant", true, func(ctx context.Context) error {
+			_, err := store.GrantRequests(ctx, "alice", 1)
+			return err
+		}},
 		{"open stream", true, func(ctx context.Context) error {
 			_, err := store.OpenStream(ctx, cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}, 8)
 			return err

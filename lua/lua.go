@@ -36,6 +36,7 @@ var (
 	PendingPrune     = load("pending_prune")
 	PendingRead      = load("pending_read")
 	RateTake         = load("rate_take")
+	RateGrant        = load("rate_grant")
 	PlaceReserve     = load("place_reserve")
 	PlaceRelease     = load("place_release")
 	PlaceGive        = load("place_give")

@@ -21,6 +21,7 @@ type Sessions interface {
 	Create(ctx context.Context, n cluster.NewSession) (cluster.Session, cluster.Token, error)
 	Activate(ctx context.Context, s cluster.Session, a cluster.Activation) (cluster.Session, error)
 	Lease(ctx context.Context, token cluster.Token, use cluster.Use) (*cluster.Lease, error)
+	Admit(ctx context.Context, p cluster.Principal) error
 	Terminate(ctx context.Context, id cluster.ID, status cluster.Status) (cluster.Session, error)
 	Get(ctx context.Context, id cluster.ID) (cluster.Session, error)
 

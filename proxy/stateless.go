@@ -15,7 +15,7 @@ func (x *exchange) stateless(unread error) {
 		x.refuseMessage(err)
 		return
 	}
-	if !x.admit() || !x.aim("") {
+	if !x.admit() || !x.withinRate() || !x.aim("") {
 		return
 	}
 	x.forward(x.r.Context(), x.sendToEndpoint, func(res *http.Response) error {
@@ -26,4 +26,18 @@ func (x *exchange) stateless(unread error) {
 		}
 		return nil
 	})
+}
+
+// withinRate counts the request for its principal. When it returns false, the request is answered: it is one too many.
+func (x *exchange) withinRate() bool {
+	err := x.p.sessions.Admit(x.r.Context(), x.identity.Principal)
+	if err == nil {
+		return true
+	}
+	f := refusalOf(err)
+	if f.reason == mcp.ReasonRateLimited {
+		f.message = "requests without a session come too fast from this principal"
+	}
+	x.refuseFor(err, f)
+	return false
 }

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
@@ -95,5 +97,42 @@ func TestAClientThatLeavesCancelsItsStatelessRequest(t *testing.T) {
 	receive(t, "the end of the one whose client left", canceled)
 	if err := receive(t, "the client to be gone", left); err != nil {
 		t.Error(err)
+	}
+}
+
+// The rate is a principal's over all replicas; who is not known has none, and costs the store nothing.
+func TestStatelessRequestsOfAPrincipalAreLimitedOverThreeReplicas(t *testing.T) {
+	t.Parallel()
+	const rate = 10
+	i := newIssuer(t)
+	u := newUpstream(t, nil)
+	f := newFleet(t, u.url, func(c *cluster.Config) { c.StatelessRatePerPrincipal = rate })
+	asks := asksFor(t, i)
+	replicas := []*replica{f.replica(asks), f.replica(asks), f.replica(asks)}
+	alice, bob := i.Token("alice"), i.Token("bob")
+	begun, served := time.Now(), 0
+	for n := range 5 * rate {
+		got := stateless(replicas[n%3].url, "tools/list", "").as(alice).send(t)
+		p := got.problem()
+		switch {
+		case got.status == http.StatusOK:
+			served++
+		case got.status != http.StatusTooManyRequests || p.Error.Code != 1429 || p.Error.Data.Reason != "rate_limited" ||
+			p.Error.Data.Limit != "stateless_rate_per_principal" || p.Error.Data.RetryAfterMS < 1 || got.header.Get("Retry-After") == "" || string(p.ID) != "7":
+			t.Fatalf("request %d: %d %v %s", n, got.status, got.header, got.body)
+		}
+	}
+	if most := rate + int(rate*time.Since(begun).Seconds()) + 1; served < rate/2 || served > most {
+		t.Errorf("%d were served in %v, want %d to %d", served, time.Since(begun), rate/2, most)
+	}
+	if got := stateless(replicas[0].url, "tools/list", "").as(bob).send(t); got.status != http.StatusOK {
+		t.Errorf("somebody else: %d %s", got.status, got.body)
+	}
+	open := f.replica() // without authentication
+	_ = f.embedded.Close()
+	for n := range 5 * rate {
+		if got := stateless(open.url, "tools/list", "").send(t); got.status != http.StatusOK {
+			t.Fatalf("request %d without a principal: %d %s", n, got.status, got.body)
+		}
 	}
 }

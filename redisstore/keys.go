@@ -40,6 +40,10 @@ func principalRateKey(prefix string, p cluster.Principal) string { // STRING: ar
 	return prefix + ":rate:{" + string(p) + "}"
 }
 
+func principalRequestsKey(prefix string, p cluster.Principal) string { // STRING: arrival time of its requests without a session, us
+	return prefix + ":requests:{" + string(p) + "}"
+}
+
 // probeKey is never there: deleting it shows that the server of its hash tag takes writes.
 func probeKey(prefix, tag string) string { return prefix + ":{" + tag + "}:probe" }
 

@@ -35,6 +35,7 @@ var (
 	pendingPrune     = newPatient(lua.PendingPrune)
 	pendingRead      = newScript(lua.PendingRead)
 	rateTake         = newScript(lua.RateTake)
+	rateGrant        = newScript(lua.RateGrant)
 	placeReserve     = newScript(lua.PlaceReserve)
 	placeRelease     = newScript(lua.PlaceRelease)
 	placeGive        = newScript(lua.PlaceGive)

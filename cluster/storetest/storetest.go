@@ -59,7 +59,7 @@ func Run(t *testing.T, b Backend) {
 		"concurrent operations are linearizable": historyIsLinearizable,
 	})
 	runAll(t, b, principalTests, rateTests, pendingTests, eventTests, frameTests, queryTests, cleanupTests, mendTests,
-		streamTests, recoveryTests)
+		streamTests, recoveryTests, grantTests)
 	if b.Partitions <= 1 {
 		runAll(t, b, orderedEndTests, orderedPrincipalTests)
 		runAll(t, b, map[string]func(*testing.T, *suite){
@@ -88,7 +88,7 @@ func Run(t *testing.T, b Backend) {
 		"retention passes":                                     retentionPasses,
 	})
 	runAll(t, b, timedEndTests, timedPrincipalTests, timedRateTests, timedEventTests, timedFrameTests, timedQueryTests,
-		timedCleanupTests, timedMendTests, timedStreamTests, timedRecoveryTests)
+		timedCleanupTests, timedMendTests, timedStreamTests, timedRecoveryTests, timedGrantTests)
 }
 
 func runAll(t *testing.T, b Backend, groups ...map[string]func(*testing.T, *suite)) {

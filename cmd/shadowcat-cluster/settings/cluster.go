@@ -18,6 +18,7 @@ func clusterMaxAge(c *cluster.Config) *time.Duration            { return &c.MaxA
 func clusterInitializeTimeout(c *cluster.Config) *time.Duration { return &c.InitializeTimeout }
 func clusterRetention(c *cluster.Config) *time.Duration         { return &c.Retention }
 func clusterEvictMinIdle(c *cluster.Config) *time.Duration      { return &c.EvictMinIdle }
+func clusterStatelessRate(c *cluster.Config) *int               { return &c.StatelessRatePerPrincipal }
 func clusterRequestRate(c *cluster.Config) *int                 { return &c.RequestRate }
 func clusterRequestBurst(c *cluster.Config) *int                { return &c.RequestBurst }
 func clusterMaxPending(c *cluster.Config) *int                  { return &c.MaxPending }

@@ -305,6 +305,7 @@ var badValues = []struct{ name, value, want string }{
 	{"create_rate_per_principal", "5/m", `create_rate_per_principal: "5/m" is not a rate a second`},
 	{"max_sessions_per_principal", "-1", `max_sessions_per_principal: "-1" is negative`},
 	{"max_streams", "1001", "max_streams: 1001 is not in 0 to 1000"},
+	{"stateless_rate_per_principal", "5/m", `stateless_rate_per_principal: "5/m" is not a rate a second`},
 	{"max_header", "1KiB", `max_header: "1KiB" is not in 8KiB to 16MiB`},
 	{"header_timeout", "0", `header_timeout: "0" would turn it off, which is not possible`},
 	{"connection_idle_timeout", "2h", `connection_idle_timeout: "2h" is not in 1s to 1h`},

@@ -231,6 +231,10 @@ var mainSettings = []Setting{
 		Meaning: "How many requests one session may make at once. A batch that holds more is never let through.",
 	},
 	{
+		Name: "stateless_rate_per_principal", Kind: KindRate, Default: "100/s", Zero: "no limit", set: rate(clusterStatelessRate),
+		Meaning: "How many requests of protocol revision 2026-07-28, which have no session, one principal may make a second, over all replicas; as many may come at once. Without authentication there is none, no such limit, and the store is not asked.",
+	},
+	{
 		Name: "max_pending", Kind: KindCount, Default: "64", Zero: "no cap", set: count(clusterMaxPending),
 		Meaning: "Cap on the requests of one session in flight: exact at each replica; what the others have in flight counts once it has lasted for a report_interval.",
 	},
