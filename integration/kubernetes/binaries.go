@@ -15,30 +15,50 @@ import (
 	"time"
 )
 
-// binaries are the programs of Kubernetes, with what they need: by import path, in the module that pins them.
-var binaries = []struct{ module, path, name string }{
-	{"tools", "go.etcd.io/etcd/server/v3", "etcd"},
-	{"tools", "k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"},
-	{"tools", "k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"},
-	{"tools", "k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler"},
-	{"tools", "k8s.io/kubernetes/cmd/kubelet", "kubelet"},
-	{"tools", "k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy"},
-	{"tools", "k8s.io/kubernetes/cmd/kubectl", "kubectl"},
-	{"tools", "helm.sh/helm/v4/cmd/helm", "helm"},
-	{"coredns", ".", "coredns"},
+// programs are those of Kubernetes, with what they need: by import path, in the module that pins them.
+var programs = []struct {
+	module, path, name string
+	isFor              nodeKind
+}{
+	{"tools", "go.etcd.io/etcd/server/v3", "etcd", anyNodes},
+	{"tools", "k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver", anyNodes},
+	{"tools", "k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager", anyNodes},
+	{"tools", "k8s.io/kubernetes/cmd/kube-scheduler", "kube-scheduler", anyNodes},
+	{"tools", "k8s.io/kubernetes/cmd/kubectl", "kubectl", anyNodes},
+	{"tools", "helm.sh/helm/v4/cmd/helm", "helm", anyNodes},
+	{"tools", "k8s.io/kubernetes/cmd/kubelet", "kubelet", realNodes},
+	{"tools", "k8s.io/kubernetes/cmd/kube-proxy", "kube-proxy", realNodes},
+	{"coredns", ".", "coredns", realNodes},
+	{"kwok", "sigs.k8s.io/kwok/cmd/kwok", "kwok", fakeNodes},
 }
+
+// nodeKind says whether nodes run anything.
+type nodeKind int
+
+const (
+	anyNodes nodeKind = iota
+	realNodes
+	fakeNodes
+)
 
 // sources is where those modules are, from the root of this one, where the program is run.
 const sources = "integration/kubernetes"
 
 // buildBinaries compiles what the cache does not have yet, which takes ten minutes the first time, and returns their folder: one
 // for each state of what pins them.
-func buildBinaries(ctx context.Context, out io.Writer) (string, error) {
+func buildBinaries(ctx context.Context, out io.Writer, fake bool) (string, error) {
 	folder, err := cacheFolder()
 	if err != nil {
 		return "", err
 	}
-	for _, b := range binaries {
+	unused := fakeNodes
+	if fake {
+		unused = realNodes
+	}
+	for _, b := range programs {
+		if b.isFor == unused {
+			continue
+		}
 		executable := filepath.Join(folder, b.name)
 		if _, err := os.Stat(executable); !errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -78,7 +98,7 @@ func cacheFolder() (string, error) {
 	}
 	digest := sha256.New()
 	fmt.Fprintln(digest, runtime.Version())
-	for _, name := range []string{"tools/go.mod", "tools/go.sum", "coredns/go.mod", "coredns/go.sum", "coredns/main.go"} {
+	for _, name := range []string{"tools/go.mod", "tools/go.sum", "coredns/go.mod", "coredns/go.sum", "coredns/main.go", "kwok/go.mod", "kwok/go.sum"} {
 		content, err := os.ReadFile(filepath.Join(sources, name))
 		if err != nil {
 			return "", fmt.Errorf("%w: run this in the root of the module", err)

@@ -54,13 +54,17 @@ type part struct {
 }
 
 // startCluster starts the control plane, the network and two nodes, and waits until all are ready. The caller must call close.
-func startCluster(ctx context.Context, work string) (*cluster, error) {
+func startCluster(ctx context.Context, work string, fake bool) (*cluster, error) {
 	folder, err := os.ReadFile(filepath.Join(work, binariesFile))
 	if err != nil {
 		return nil, err
 	}
 	c := &cluster{work: work, binaries: string(folder)}
-	for _, start := range []func(context.Context) error{c.startNetwork, c.startControlPlane, c.startNames, c.startNodes, c.startServices} {
+	steps := []func(context.Context) error{c.startNetwork, c.startControlPlane, c.startNames, c.startNodes, c.startServices}
+	if fake {
+		steps = []func(context.Context) error{c.startControlPlane, c.startFakeNodes}
+	}
+	for _, start := range steps {
 		if err := start(ctx); err != nil {
 			return c, err
 		}

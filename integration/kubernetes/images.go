@@ -37,12 +37,15 @@ const (
 const binariesFile = "binaries"
 
 // prepare makes what needs the network or the compiler: the binaries, and the images as archives in the work folder.
-func prepare(ctx context.Context, out io.Writer, work string) error {
-	folder, err := buildBinaries(ctx, out)
+func prepare(ctx context.Context, out io.Writer, work string, fake bool) error {
+	folder, err := buildBinaries(ctx, out, fake)
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(work, binariesFile), []byte(folder), 0o644); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(work, "log"), 0o755); err != nil || fake {
 		return err
 	}
 	images := filepath.Join(work, "images")

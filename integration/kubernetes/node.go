@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,28 @@ func (c *cluster) startNodes(ctx context.Context) error {
 		}
 	}
 	_, err := c.kubectl(ctx, "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
+	return err
+}
+
+// startFakeNodes starts what says for nodes that their pods run.
+func (c *cluster) startFakeNodes(ctx context.Context) error {
+	admin, err := c.kubeconfig(adminUser)
+	if err != nil {
+		return err
+	}
+	err = c.start(ctx, process.Answering("http://127.0.0.1:10247/healthz", http.StatusOK), "kwok",
+		"--kubeconfig="+admin, "--manage-all-nodes=true", "--cidr="+network, "--server-address=127.0.0.1:10247")
+	if err != nil {
+		return err
+	}
+	var all []string
+	for _, n := range nodeNames {
+		all = append(all, n.name)
+	}
+	if err := c.apply(ctx, "fakenodes.yaml", all); err != nil {
+		return err
+	}
+	_, err = c.kubectl(ctx, "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -19,21 +20,23 @@ const ownName = "shadowcat-kubernetes"
 // stopTime is how long the inner program gets to end by itself.
 const stopTime = 30 * time.Second
 
-// enter is run as the first thing in the namespaces: $0 is the work folder. What Kubernetes and containerd keep at fixed places
-// goes to the folder, or is gone with the mounts.
-const enter = `
+// enterFake is run as the first thing in the namespaces: $0 is the work folder. So is enter, before there are real nodes: what
+// Kubernetes and containerd keep at fixed places goes to the folder, or is gone with the mounts.
+const (
+	enterFake = `
+ip link set lo up
+exec "$@"`
+	enter = `
 mount -t tmpfs own /run
 mkdir -p "$0/log" "$0/cni" /var/lib/cni /var/lib/kubelet
 mount --bind "$0/log" /var/log
 mount --bind "$0/cni" /var/lib/cni
 ip link set lo up
 exec tini -s -- "$@"`
+)
 
 // runInNamespaces prepares what needs the network of the machine, then runs this program anew in namespaces of its own.
-func runInNamespaces(ctx context.Context, out io.Writer, args []string) error {
-	if err := checkMachine(); err != nil {
-		return err
-	}
+func runInNamespaces(ctx context.Context, out io.Writer, o options, args []string) error {
 	work := filepath.Join(os.TempDir(), ownName)
 	if err := os.Mkdir(work, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -47,18 +50,22 @@ func runInNamespaces(ctx context.Context, out io.Writer, args []string) error {
 	if err := errors.Join(cleanUp(work), os.MkdirAll(work, 0o755)); err != nil {
 		return err
 	}
-	if err := prepare(ctx, out, work); err != nil {
+	if err := prepare(ctx, out, work, o.fake); err != nil {
 		return errors.Join(err, cleanUp(work))
 	}
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	line := append([]string{
-		"--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
-		"bash", "-eu", "-c", enter, work, program, "-inside", work,
-	}, args...)
-	command := exec.CommandContext(ctx, "unshare", line...)
+	line, script := slices.Clone(namespaces), enter
+	if o.fake {
+		script = enterFake
+	}
+	if os.Geteuid() != 0 {
+		line = append(line, "--user", "--map-root-user")
+	}
+	line = append(line, "bash", "-eu", "-c", script, work, program, "-inside", work)
+	command := exec.CommandContext(ctx, "unshare", append(line, args...)...)
 	command.Stdout, command.Stderr = out, os.Stderr
 	// Ctrl-C reaches the inner program by itself, as it is in the same process group; a SIGTERM of this program alone does not.
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
@@ -70,15 +77,24 @@ func runInNamespaces(ctx context.Context, out io.Writer, args []string) error {
 	return errors.Join(err, cleanUp(work))
 }
 
-// checkMachine says what the machine lacks.
-func checkMachine() error {
+// namespaces are arguments of unshare.
+var namespaces = []string{"--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"}
+
+// checkMachine says what the machine lacks for real nodes.
+func checkMachine(ctx context.Context) error {
 	if os.Geteuid() != 0 {
-		return errors.New("only root can run containers here: run it as root, on a machine or in a container that you can throw away")
+		return errors.New("only root can run containers: run this as root, on a machine that you can throw away")
 	}
 	for _, program := range []string{"unshare", "tini", "ip", "nft", "containerd", "ctr", "runc", "redis-server"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("%s is not on PATH: `make kubernetes` installs it from Debian's packages", program)
 		}
+	}
+	if output, err := exec.CommandContext(ctx, "unshare", append(slices.Clone(namespaces), "true")...).CombinedOutput(); err != nil {
+		return fmt.Errorf("unshare %v: %w: %s", namespaces, err, output)
+	}
+	if err := makeGroups("/" + ownName); err != nil {
+		return fmt.Errorf("cgroups cannot be made: %w", err)
 	}
 	return nil
 }

@@ -81,10 +81,16 @@ type allowance struct {
 	refused, broken, lost bool
 }
 
-// judge returns what must not have been.
-func (t *tally) judge(allowed allowance) []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// result is what a scenario cost.
+type result struct {
+	scenario
+	took  time.Duration
+	tally *tally
+}
+
+// judge says what must not have been. It is for when all calls have ended.
+func (r result) judge() error {
+	t := r.tally
 	var faults []string
 	fault := func(count int, isAllowed bool, what string) {
 		if count > 0 && !isAllowed {
@@ -92,24 +98,17 @@ func (t *tally) judge(allowed allowance) []string {
 		}
 	}
 	fault(t.ended[endedFailed], false, "requests failed")
-	fault(t.missed, allowed.lost, "messages never came")
-	fault(t.refused(), allowed.refused, "requests were refused")
-	fault(t.ended[endedBroken]+t.unknown(), allowed.broken, "requests have an unknown outcome")
-	fault(t.ended[endedSessionGone]+t.lost, allowed.lost, "times a session was lost")
+	fault(t.missed, r.allowed.lost, "messages never came")
+	fault(t.refused(), r.allowed.refused, "requests were refused")
+	fault(t.ended[endedBroken]+t.unknown(), r.allowed.broken, "requests have an unknown outcome")
+	fault(t.ended[endedSessionGone]+t.lost, r.allowed.lost, "times a session was lost")
 	if t.ended[endedOK] == 0 {
 		faults = append(faults, "no request was answered")
 	}
-	if len(faults) > 0 && len(t.details) > 0 {
-		faults = append(faults, "among them: "+strings.Join(t.details, "; "))
+	if len(faults) == 0 {
+		return nil
 	}
-	return faults
-}
-
-// result is what a scenario cost.
-type result struct {
-	name  string
-	took  time.Duration
-	tally *tally
+	return fmt.Errorf("%s: %s\n  %s", r.name, strings.Join(faults, ", "), strings.Join(t.details, "\n  "))
 }
 
 // printResults writes the table of all scenarios.

@@ -64,7 +64,7 @@ func (t *traffic) begin() *tally {
 	return fresh
 }
 
-// close ends the calls, then the sessions.
+// close ends the calls, then the sessions. It may be called again.
 func (t *traffic) close() {
 	t.stop()
 	t.running.Wait()
@@ -172,7 +172,8 @@ func (c *client) call(ctx context.Context, number int) {
 	counted, start := c.traffic.current.Load(), time.Now()
 	result, err := c.session.CallTool(ctx, &mcp.CallToolParams{Meta: mcp.Meta{"progressToken": nonce}, Name: tool, Arguments: arguments})
 	how, detail := c.outcome(nonce, result, err)
-	counted.request(how, fmt.Sprintf("%s %s: %s", tool, nonce, detail), time.Since(start))
+	took := time.Since(start)
+	counted.request(how, fmt.Sprintf("%s %s, after %s: %s", tool, nonce, took.Round(time.Millisecond), detail), took)
 }
 
 // outcome tells how a call ended.
