@@ -94,8 +94,13 @@ func (r *Replica) drain(failed context.Context, f *front, s schedule) {
 func (r *Replica) await(f *front, until time.Time) bool {
 	bounded, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
-	isQuiet := f.connections.wait(bounded)
-	return r.proxy.Wait(bounded) == nil && isQuiet
+	for f.connections.wait(bounded) && r.proxy.Wait(bounded) == nil {
+		// A connection that had been idle may have brought a request meanwhile.
+		if f.connections.quiet(time.Now()) {
+			return true
+		}
+	}
+	return false
 }
 
 // closeWhenStopping has clients let go of their connections with the next answer, so that none is closed while a request is
