@@ -2,6 +2,7 @@ package rows
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -42,6 +43,7 @@ type sharedProxies struct {
 
 // arm is one of the proxies with its sessions.
 type arm struct {
+	name     string
 	client   *world.Client
 	sessions []string
 	all      *measure.Latencies // of all turns that count
@@ -60,9 +62,11 @@ func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subjec
 					return err
 				}
 			}
-			for _, url := range []string{s.proxies.Bare, subject(s.proxies), s.proxies.Like} {
-				client := world.NewClient(url, proxyCallers)
-				arms = append(arms, &arm{client: client, all: measure.NewLatencies()})
+			for _, to := range []struct{ name, url string }{
+				{"a bare proxy", s.proxies.Bare}, {"a replica", subject(s.proxies)}, {"the other bare proxy", s.proxies.Like},
+			} {
+				client := world.NewClient(to.url, proxyCallers)
+				arms = append(arms, &arm{name: to.name, client: client, all: measure.NewLatencies()})
 				if arms[len(arms)-1].sessions, err = client.Open(ctx, proxySessions); err != nil {
 					return err
 				}
@@ -102,9 +106,12 @@ func (a *arm) half(turn int, kind world.Kind, length time.Duration) measure.Arm 
 				return a.client.Call(ctx, a.sessions[(n*proxyCallers+caller)%proxySessions], kind)
 			},
 		}.Run(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("through %s: %w", a.name, err)
+		}
 		if turn > 0 {
 			a.all.Merge(latencies)
 		}
-		return latencies.Quantile(0.5).Seconds(), err
+		return latencies.Quantile(0.5).Seconds(), nil
 	}
 }

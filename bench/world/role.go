@@ -54,12 +54,21 @@ func play(role string, args []string) error {
 	return server.ListenAndServe()
 }
 
-// Bare is the proxy to compare with: the standard library's, with connections to spare and nothing else.
+// Bare is the proxy to compare with: the standard library's, with connections to spare. Beyond that it has full duplex switched on: without
+// it net/http's server may close a request's body as soon as the answer begins, at which the transport, which looks whether the body has more
+// than was announced, fails and breaks the answer off. One of some hundred streams that begin at once is lost that way.
 func Bare(target *url.URL) http.Handler {
-	return &httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})
 }
 
 // startRole starts this program in a role and waits until it listens. The caller must kill the process.
