@@ -99,7 +99,11 @@ func (r Report) Markdown() string {
 }
 
 func (r Report) summary() string {
-	return fmt.Sprintf("%s, %d cores, %s, Redis %s; medians of %d pairs", r.Machine.CPU, r.Machine.Cores, r.Machine.Go, r.Machine.Redis, r.Pairs)
+	kind := "a full run"
+	if r.IsQuick {
+		kind = "a quick run"
+	}
+	return fmt.Sprintf("%s, %d cores, %s, Redis %s; %s, medians of %d pairs", r.Machine.CPU, r.Machine.Cores, r.Machine.Go, r.Machine.Redis, kind, r.Pairs)
 }
 
 func (r Report) table() table.Writer {

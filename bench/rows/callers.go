@@ -29,9 +29,9 @@ const (
 
 // callersWhileSweeping measures the p99 of callers that lease sessions while a sweeper runs, over that before and after.
 func callersWhileSweeping(p Plan) measure.Experiment {
-	due, length := 20_000, p.full(2*time.Second, 600*time.Millisecond)
+	due, length := 20_000, p.full(2*time.Second, 400*time.Millisecond)
 	if p.Quick {
-		due = 5000
+		due = 3000
 	}
 	var s *swept
 	idle := func(ctx context.Context) (float64, error) {

@@ -14,7 +14,7 @@ const storeCallers = 64
 
 // createAtCap measures how many sessions a second are created where each evicts another, over how many are where there is room.
 func createAtCap(p Plan) measure.Experiment {
-	limit, length := 10_000, p.full(time.Second, 300*time.Millisecond)
+	limit, length := 10_000, p.full(time.Second, 200*time.Millisecond)
 	if p.Quick {
 		limit = 2000
 	}

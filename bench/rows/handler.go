@@ -21,7 +21,7 @@ const (
 // handlers measures how many requests a second one handler serves with its sessions in ours, over in those of others. Nothing goes over
 // HTTP: a request is a call of the handler.
 func handlers(p Plan) measure.Experiment {
-	length := p.full(time.Second, 250*time.Millisecond)
+	length := p.full(time.Second, 200*time.Millisecond)
 	s := &served{}
 	over := func(name string, goal float64, what string) measure.Row {
 		return measure.Row{Name: name, What: what, Unit: "x", Goal: goal, AtLeast: true}

@@ -25,7 +25,7 @@ const (
 // updates measures how often a store is told of a hot session that one replica serves, in the long run. All pairs are measured at once, each
 // half of one by a replica of its own: what is counted does not depend on how busy the machine is.
 func updates(p Plan) measure.Experiment {
-	length := p.full(20*time.Second, 5*time.Second)
+	length := p.full(20*time.Second, 4*time.Second)
 	var rates []float64 // updates for each 1,000 requests, of each replica
 	return measure.Experiment{
 		Rows: []measure.Row{{Name: "updates", What: "session updates at Redis for 1,000 requests of a hot session (10 a second, one replica)", Unit: "updates", Goal: 120}},

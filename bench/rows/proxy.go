@@ -52,7 +52,7 @@ type arm struct {
 func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subject func(*world.Proxies) string) measure.Experiment {
 	s.users++
 	row.Unit = "x"
-	length := p.full(2*time.Second, 500*time.Millisecond)
+	length := p.full(2*time.Second, 350*time.Millisecond)
 	var arms []*arm
 	return measure.Experiment{
 		Rows: []measure.Row{row},

@@ -23,7 +23,7 @@ const (
 // serverCPU measures a server's processor time for each request of hot sessions, with leases over without. Each of the three has a server of
 // its own and its load runs all the time, so that leases are renewed as they are in the long run.
 func serverCPU(p Plan) measure.Experiment {
-	length := p.full(6*time.Second, 2*time.Second)
+	length := p.full(6*time.Second, 1200*time.Millisecond)
 	var sides [3]*side // strict, leased, strict
 	var loads *errgroup.Group
 	over := make(chan struct{})

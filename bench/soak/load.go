@@ -19,13 +19,21 @@ func wait(ctx context.Context, d time.Duration) error { return measure.Wait(ctx,
 
 // load is what clients did.
 type load struct {
-	opened, requests, streams, closed, abandoned, lost atomic.Int64
+	opened, requests, streams, closed, abandoned, lost, refused atomic.Int64
 }
 
 // String tells it.
 func (l *load) String() string {
-	return fmt.Sprintf("%d sessions opened, %d requests and %d streams; %d sessions closed, %d abandoned, %d lost to others at the cap",
-		l.opened.Load(), l.requests.Load(), l.streams.Load(), l.closed.Load(), l.abandoned.Load(), l.lost.Load())
+	return fmt.Sprintf("%d sessions opened, %d requests and %d streams; %d sessions closed, %d abandoned, %d lost to others at the cap; %d calls refused",
+		l.opened.Load(), l.requests.Load(), l.streams.Load(), l.closed.Load(), l.abandoned.Load(), l.lost.Load(), l.refused.Load())
+}
+
+// check complains when more was refused than a machine explains that stands still for a quarter of a second now and then: that is the store's timeout.
+func (l *load) check() error {
+	if all := l.opened.Load() + l.requests.Load(); l.refused.Load() > all/50 {
+		return fmt.Errorf("%d of about %d calls were refused", l.refused.Load(), all)
+	}
+	return nil
 }
 
 // soak runs the load and looks every second.
@@ -81,7 +89,7 @@ func (l *load) converse(ctx context.Context, clients []*world.Client) error {
 	anywhere := func() *world.Client { return clients[rand.N(len(clients))] } //nolint:gosec // no secret
 	session, err := anywhere().Post(ctx, "", world.Initialize)
 	if err != nil {
-		return err
+		return l.unlessLost(err)
 	}
 	l.opened.Add(1)
 	for range 1 + rand.N(20) { //nolint:gosec // as above
@@ -110,12 +118,19 @@ func (l *load) converse(ctx context.Context, clients []*world.Client) error {
 	return nil
 }
 
-// unlessLost returns an error but for that of a session which was evicted.
+// unlessLost returns an error but for that of a session which was evicted, and that of a call which was refused and may be repeated.
 func (l *load) unlessLost(err error) error {
 	var status *world.StatusError
-	if errors.As(err, &status) && status.Status == http.StatusNotFound {
-		l.lost.Add(1)
-		return nil
+	if !errors.As(err, &status) {
+		return err
 	}
-	return err
+	switch status.Status {
+	case http.StatusNotFound:
+		l.lost.Add(1)
+	case http.StatusServiceUnavailable:
+		l.refused.Add(1)
+	default:
+		return err
+	}
+	return nil
 }

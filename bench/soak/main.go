@@ -89,6 +89,7 @@ func run(ctx context.Context, out io.Writer, p plan) (err error) {
 			return err
 		}
 	}
+	faults = append(faults, load.check())
 	for _, v := range violations {
 		faults = append(faults, errors.New(v))
 	}
