@@ -26,46 +26,75 @@ type allowances struct {
 // was used up is there again after a second.
 const allowanceKept = 10 * time.Second
 
-// allowance is what this replica has been granted for one principal, and has not used.
+// allowance is what this replica has been granted for one principal, and has not used. One call at a time asks the store for all who
+// wait: what it grants is theirs before anybody asks for more, so nothing lies here unused while one of them is refused.
 type allowance struct {
 	mu           sync.Mutex
 	left         int
-	until        time.Time // what is left may be used before this
-	refusedUntil time.Time // the store has said that there is nothing before this
-	second       time.Time // when used began to be counted
-	used         int       // since: what the next grant is sized by
+	until        time.Time  // what is left may be used before this
+	refusedUntil time.Time  // the store has said that there is nothing before this
+	asking       *grantCall // nil: nobody asks
+	waiting      int        // requests that what is left is not enough for
+	second       time.Time  // when used began to be counted
+	used         int        // since
+	before       int        // in the second before that: how much more than for those who wait is asked for
 	touched      time.Time
 	alone        alone // the limit while the store is away
+}
+
+// grantCall is one question to the store. Its error is that of all who wait for the answer.
+type grantCall struct {
+	done chan struct{} // closed at the end
+	err  error         // to be read after that
 }
 
 // Admit counts one request that a principal makes without a session, over all replicas. Most requests are admitted from what was
 // granted before; a principal that makes few asks the store for each. Without a principal nothing is counted, and no store asked. While
 // the store is away each replica applies the rate alone.
 //
-// In any window w, at most rate x (1s + w + Config.Lease) are admitted. Errors: a [LimitError] that is [ErrRateLimited]; the context's.
+// In any window w, at most rate x (1s + w + Config.Lease) are admitted. Of a principal that made none in the two seconds before, as many
+// as Config.StatelessRatePerPrincipal are, however many come at once, at whichever replicas. Errors: a [LimitError] that is
+// [ErrRateLimited]; the context's.
 func (m *Manager) Admit(ctx context.Context, p Principal) error {
 	if m.cfg.StatelessRatePerPrincipal == 0 || p == "" {
 		return nil
 	}
 	a := m.allowances.of(p)
-	isServed, want, err := a.serve(m.cfg, time.Now())
-	if isServed || err != nil {
-		return err
+	a.enter(time.Now())
+	defer a.leave()
+	for {
+		isServed, others, err := a.serve(m.cfg, time.Now())
+		if isServed || err != nil {
+			return err
+		}
+		if others == nil {
+			return m.askFor(ctx, a, p)
+		}
+		select {
+		case <-others.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if others.err != nil {
+			return a.unanswered(m.cfg, others.err)
+		}
 	}
-	bounded, cancel := m.storeContext(ctx)
+}
+
+// askFor asks the store for the caller, and with it for all who wait.
+func (m *Manager) askFor(caller context.Context, a *allowance, p Principal) error {
+	ctx, cancel := m.storeContext(caller)
 	defer cancel()
 	sent := time.Now()
-	granted, err := m.store.GrantRequests(bounded, p, want)
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case errors.Is(err, ErrStoreUnavailable):
-		return a.serveAlone(m.cfg, time.Now())
-	case err != nil:
-		a.refused(m.cfg, err, sent)
-		return fmt.Errorf("admitting a request: %w", err)
+	granted, err := m.store.GrantRequests(ctx, p, a.wanted(m.cfg))
+	if caller.Err() != nil {
+		a.answered(m.cfg, 0, nil, sent) // that this one left says nothing to the others: one of them asks
+		return caller.Err()
 	}
-	a.granted(m.cfg, granted-1, sent)
+	a.answered(m.cfg, granted-1, err, sent)
+	if err != nil {
+		return a.unanswered(m.cfg, err)
+	}
 	return nil
 }
 
@@ -97,25 +126,56 @@ func (a *allowance) isIdle(now time.Time) bool {
 	return now.Sub(a.touched) >= allowanceKept
 }
 
-// serve admits one request from what was granted, refuses it, or says how many to ask for: as many as were used in the last second.
-func (a *allowance) serve(cfg Config, now time.Time) (isServed bool, want int, err error) {
+// enter counts a request that comes, leave one that is decided on.
+func (a *allowance) enter(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.touched = now
-	if now.Sub(a.second) >= time.Second {
-		a.second, a.used = now, a.used/2 // the last second counts half: who pauses hoards nothing
+	if since := now.Sub(a.second); since >= time.Second {
+		a.before = a.used
+		if since >= 2*time.Second {
+			a.before = 0 // who pauses hoards nothing
+		}
+		a.second, a.used = now, 0
 	}
 	a.used++
+	a.waiting++
+}
+
+func (a *allowance) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting--
+}
+
+// serve admits one request from what was granted, refuses it, or has it wait for others, who ask the store. Without any the caller is to
+// ask. Strict mode has every request ask for itself.
+func (a *allowance) serve(cfg Config, now time.Time) (isServed bool, others *grantCall, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	switch {
+	case cfg.Lease == 0:
+		return false, nil, nil
 	case a.left > 0 && now.Before(a.until):
 		a.left--
-		return true, 0, nil
-	case cfg.Lease > 0 && now.Before(a.refusedUntil):
-		return false, 0, statelessLimit(a.refusedUntil.Sub(now))
-	case cfg.Lease == 0:
-		return false, 1, nil
+		return true, nil, nil
+	case now.Before(a.refusedUntil):
+		return false, nil, statelessLimit(a.refusedUntil.Sub(now))
+	case a.asking != nil:
+		return false, a.asking, nil
 	}
-	return false, min(a.used, cfg.StatelessRatePerPrincipal), nil
+	a.asking = &grantCall{done: make(chan struct{})}
+	return false, nil, nil
+}
+
+// wanted is how many to ask for: one for each who waits, and as many as were used in a second.
+func (a *allowance) wanted(cfg Config) int {
+	if cfg.Lease == 0 {
+		return 1
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return min(a.waiting+a.before, cfg.StatelessRatePerPrincipal)
 }
 
 // serveAlone applies the rate at this replica alone.
@@ -129,29 +189,31 @@ func (a *allowance) serveAlone(cfg Config, now time.Time) error {
 	return nil
 }
 
-// refused remembers until when the store refuses.
-func (a *allowance) refused(cfg Config, refusal error, now time.Time) {
-	limit, ok := errors.AsType[*LimitError](refusal)
-	if !ok || cfg.Lease == 0 {
-		return
-	}
+// answered takes in what the store has said: how much there is beyond the asker's own request, or that there is nothing.
+func (a *allowance) answered(cfg Config, more int, err error, sent time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.refusedUntil = now.Add(limit.RetryAfter)
+	limit, isLimit := errors.AsType[*LimitError](err)
+	switch {
+	case cfg.Lease == 0:
+		return
+	case isLimit:
+		a.refusedUntil = sent.Add(limit.RetryAfter)
+	case err == nil:
+		a.alone = alone{}
+		a.left, a.until = more, sent.Add(cfg.Lease)
+	}
+	a.asking.err = err
+	close(a.asking.done)
+	a.asking = nil
 }
 
-// granted takes in what the store has granted beyond the request in hand.
-func (a *allowance) granted(cfg Config, more int, sent time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.alone = alone{}
-	if !sent.Before(a.until) {
-		a.left = 0
+// unanswered decides on a request that the store has granted nothing for.
+func (a *allowance) unanswered(cfg Config, err error) error {
+	if errors.Is(err, ErrStoreUnavailable) {
+		return a.serveAlone(cfg, time.Now())
 	}
-	if a.left == 0 {
-		a.until = sent.Add(cfg.Lease)
-	}
-	a.left += more
+	return fmt.Errorf("admitting a request: %w", err)
 }
 
 func statelessLimit(wait time.Duration) error {

@@ -1,8 +1,12 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
@@ -18,7 +22,7 @@ func (w *world) admit(p cluster.Principal, n int, replicas ...*cluster.Manager) 
 		case err == nil:
 			admitted++
 		case !isLimit || !errors.Is(err, cluster.ErrRateLimited) || limit.Limit != "stateless_rate_per_principal" || limit.RetryAfter <= 0:
-			w.t.Fatalf("request %d: %v, want ErrRateLimited by stateless_rate_per_principal", i, err)
+			w.t.Errorf("request %d: %v, want ErrRateLimited by stateless_rate_per_principal", i, err)
 		}
 	}
 	return admitted
@@ -113,6 +117,73 @@ func TestStrictModeAsksForEachRequestOfAPrincipal(t *testing.T) {
 		b, _ := w.replica()
 		if got := w.admit("alice", 20, a, b); got != 5 || w.store.grants != 20 {
 			t.Errorf("%d were admitted by %d calls of the store, want 5 by 20", got, w.store.grants)
+		}
+	})
+}
+
+// admitAtOnce makes n requests at once, at replicas in turn, and returns how many were admitted.
+func (w *world) admitAtOnce(p cluster.Principal, n int, replicas ...*cluster.Manager) int {
+	w.t.Helper()
+	var admitted atomic.Int64
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { admitted.Add(int64(w.admit(p, 1, replicas[i%len(replicas)]))) })
+	}
+	all.Wait()
+	return int(admitted.Load())
+}
+
+// What the store grants is used by those who wait: nobody is refused while somebody else's share lies unused.
+func TestRequestsThatComeAtOnceHaveAllOfTheRate(t *testing.T) {
+	const rate = 100
+	for _, n := range []int{1, 3} {
+		inWorld(t, statelessRate(rate), func(t *testing.T, w *world) {
+			var replicas []*cluster.Manager
+			for range n {
+				m, _ := w.replica()
+				replicas = append(replicas, m)
+			}
+			w.store.delay = time.Millisecond // all come before the first answer
+			if got := w.admitAtOnce("alice", rate, replicas...); got != rate {
+				t.Errorf("%d of %d at once were admitted by %d replicas, want all", got, rate, n)
+			}
+			if got := w.admitAtOnce("bob", 5*rate, replicas...); got < rate || got > 2*rate {
+				t.Errorf("%d of %d at once were admitted by %d replicas, want %d and what comes meanwhile", got, 5*rate, n, rate)
+			}
+			if w.store.grants > rate {
+				t.Errorf("they cost %d calls of the store", w.store.grants)
+			}
+		})
+	}
+}
+
+// Those who wait for an answer of the store share its want, too: together they wait no longer than one.
+func TestRequestsThatWaitTogetherForAStoreThatIsAwayAreDecidedAlone(t *testing.T) {
+	inWorld(t, statelessRate(10), func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		w.store.set(true, false)
+		w.store.delay = time.Second
+		begun := time.Now()
+		if got := w.admitAtOnce("alice", 30, m); got != 10 || time.Since(begun) > time.Second {
+			t.Errorf("%d were admitted in %v, want 10 in a second", got, time.Since(begun))
+		}
+	})
+}
+
+func TestThatAnAskerLeavesIsNoMatterForThoseWhoWait(t *testing.T) {
+	inWorld(t, statelessRate(10), func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		w.store.delay = 100 * time.Millisecond
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() { left <- m.Admit(ctx, "alice") }()
+		synctest.Wait()
+		time.AfterFunc(10*time.Millisecond, leave)
+		if got := w.admitAtOnce("alice", 5, m); got != 5 {
+			t.Errorf("%d of 5 were admitted", got)
+		}
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("who left got %v", err)
 		}
 	})
 }

@@ -66,7 +66,7 @@ type faultyStore struct {
 	lost    bool // calls happen, their replies are lost
 	late    bool // reports are kept and their senders give up
 	kept    []cluster.Report
-	delay   time.Duration // of a lease, each way
+	delay   time.Duration // of a lease, each way, and of a grant
 	leases  int
 	grants  int
 	reports []cluster.Report
@@ -163,6 +163,7 @@ func (f *faultyStore) GrantRequests(ctx context.Context, p cluster.Principal, wa
 	f.mu.Lock()
 	f.grants++
 	f.mu.Unlock()
+	<-time.After(f.delay)
 	if err := f.fault(); err != nil {
 		return 0, err
 	}
