@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -19,14 +17,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-const (
-	// FlushTimeout is how long Close tries to send the last spans.
-	FlushTimeout = 2 * time.Second
-	// complaintInterval is how often it is logged at most that spans cannot be sent.
-	complaintInterval = time.Minute
-	// maxComplaint cuts what a collector answers, in bytes.
-	maxComplaint = 300
-)
+// FlushTimeout is how long Close tries to send the last spans.
+const FlushTimeout = 2 * time.Second
 
 // Service is who spans are from. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over it.
 type Service struct {
@@ -42,13 +34,15 @@ type Tracing struct {
 }
 
 // Start returns what sends spans, nil when the environment does not ask for it. It does not connect. The error says which variable
-// cannot be followed. The caller closes what it gets. OpenTelemetry's own complaints go to log, for the whole process.
+// cannot be followed. The caller closes what it gets. That spans are lost goes to log, for the whole process; what else OpenTelemetry
+// would log does not, because it quotes what is set.
 func Start(ctx context.Context, service Service, log *slog.Logger) (*Tracing, error) {
 	wanted, err := checkEnvironment()
 	if err != nil || !wanted {
 		return nil, err
 	}
-	otel.SetLogger(logr.FromSlogHandler(log.Handler()))
+	log = log.With("collector", collectorHost())
+	otel.SetLogger(logr.Discard())
 	otel.SetErrorHandler(&complaints{log: log})
 	of, err := resource.New(ctx,
 		resource.WithTelemetrySDK(),
@@ -83,31 +77,6 @@ func (t *Tracing) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), FlushTimeout)
 	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
-		t.log.Warn("the last spans could not be sent", "error", cut(err.Error()))
+		t.log.Warn("the last spans could not be sent", "error", reason(err))
 	}
-}
-
-// complaints logs what goes wrong with spans, now and then: a collector that is away is no news after a while.
-type complaints struct {
-	log *slog.Logger
-
-	mu   sync.Mutex
-	next time.Time
-}
-
-// Handle implements otel.ErrorHandler.
-func (c *complaints) Handle(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := time.Now(); now.After(c.next) {
-		c.next = now.Add(complaintInterval)
-		c.log.Warn("spans are lost: they cannot be sent", "error", cut(err.Error()), "again_in", complaintInterval.String())
-	}
-}
-
-func cut(text string) string {
-	if len(text) <= maxComplaint {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxComplaint], "") + "…"
 }

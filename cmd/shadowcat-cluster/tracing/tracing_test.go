@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -23,12 +24,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // environment sets the variables that say where spans go, and no others.
 func environment(t *testing.T, variables map[string]string) {
 	t.Helper()
-	for _, name := range []string{
-		"OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-		"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_COMPRESSION",
-		"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_PROPAGATORS", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
-	} {
-		t.Setenv(name, variables[name])
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "OTEL_") {
+			t.Setenv(name, "")
+		}
+	}
+	for name, value := range variables {
+		t.Setenv(name, value)
 	}
 }
 
@@ -53,28 +55,6 @@ func TestNothingIsTracedUnlessTheEnvironmentSaysSo(t *testing.T) {
 				t.Errorf("%v, %v", spans, err)
 			}
 			spans.Close()
-		})
-	}
-}
-
-func TestWhatCannotBeDoneIsRefused(t *testing.T) {
-	for name, value := range map[string]string{
-		"OTEL_TRACES_EXPORTER":               "console",
-		"OTEL_EXPORTER_OTLP_PROTOCOL":        "grpc",
-		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json",
-		"OTEL_EXPORTER_OTLP_ENDPOINT":        "collector:4317",
-		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://user:hunter2@",
-		"OTEL_TRACES_SAMPLER":                "jaeger_remote",
-		"OTEL_TRACES_SAMPLER_ARG":            "NaN",
-		"OTEL_PROPAGATORS":                   "tracecontext,b3",
-	} {
-		t.Run(name, func(t *testing.T) {
-			variables := map[string]string{"OTEL_TRACES_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "traceidratio"}
-			variables[name] = value
-			spans, _, err := start(t, variables)
-			if err == nil || spans != nil || !strings.HasPrefix(err.Error(), name+": ") || strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("%v, %v; want an error that names %s", spans, err, name)
-			}
 		})
 	}
 }
