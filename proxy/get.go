@@ -70,7 +70,7 @@ func (x *exchange) untilStore(do func() error) error {
 func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Response, error) {
 	last := strings.Join(req.Header.Values(mcp.HeaderLastEventID), ", ")
 	req.Header.Del(mcp.HeaderLastEventID)
-	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, origin: x.request, session: x.record}
+	x.call = x.newCall(req)
 	if last == "" {
 		return x.listen(req.Context(), lease, nil)
 	}

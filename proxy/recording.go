@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,8 +106,9 @@ func (x *exchange) recordEntry(text []byte, status int) {
 	x.p.cfg.Recorder.Record(x.session, e)
 }
 
-// secrets are what must not be in a recording of the request, or of what comes of it.
-func (x *exchange) secrets() []string {
+// clientSecrets are what the client has proved itself with, and what its session is called at the upstream: all that must not be in a
+// recording of the request, or of what comes of it, as far as the request tells. Nil where no payloads are recorded.
+func (x *exchange) clientSecrets() []string {
 	if x.p.cfg.Recorder.MaxPayload() == 0 {
 		return nil
 	}
@@ -115,14 +117,31 @@ func (x *exchange) secrets() []string {
 		secrets = append(secrets, secret)
 	}
 	secrets = append(secrets, x.record.UpstreamSession, x.upstreamSession)
-	secrets = secretsIn(secrets, x.r.Header)
-	configured := make(http.Header)
-	x.p.cfg.Auth.Outbound(configured) // what replaces the client's
-	secrets = secretsIn(secrets, configured)
-	if x.call != nil { // what the upstream is shown may have changed since
-		secrets = secretsIn(append(secrets, x.call.current().UpstreamSession), x.call.header)
+	return secretsIn(secrets, x.r.Header)
+}
+
+// secrets are what must not be in a recording of the request, or of what comes of it.
+func (x *exchange) secrets() []string {
+	if x.call != nil {
+		return x.call.secrets()
 	}
-	return secrets
+	return x.p.withConfiguredSecrets(x.clientSecrets())
+}
+
+// secrets are those of the request that the call was made for, and what the upstream has been shown since.
+func (c *upstreamCall) secrets() []string {
+	secrets := append(slices.Clone(c.clientSecrets), c.current().UpstreamSession)
+	return c.p.withConfiguredSecrets(secretsIn(secrets, c.header))
+}
+
+// withConfiguredSecrets adds what upstreams are shown instead of the client's credentials. Nil where no payloads are recorded.
+func (p *Proxy) withConfiguredSecrets(secrets []string) []string {
+	if p.cfg.Recorder.MaxPayload() == 0 {
+		return nil
+	}
+	configured := make(http.Header)
+	p.cfg.Auth.Outbound(configured)
+	return secretsIn(secrets, configured)
 }
 
 // recordEvent records a message in a stream. isAnswer: it answers the request that the call was made for.
@@ -131,15 +150,11 @@ func (c *upstreamCall) recordEvent(from cluster.Direction, text []byte, isAnswer
 	if recorder == nil {
 		return
 	}
-	session := c.current()
-	e := record.Entry{Direction: from, Size: len(text), Payload: text}
+	e := record.Entry{Direction: from, Size: len(text), Payload: text, Secrets: c.secrets()}
 	if isAnswer {
 		e.Status, e.Latency = http.StatusOK, time.Since(c.begun)
 	}
-	if recorder.MaxPayload() > 0 {
-		e.Secrets = secretsIn([]string{session.UpstreamSession}, c.header)
-	}
-	recorder.Record(session.ID, e)
+	recorder.Record(c.current().ID, e)
 }
 
 // recordedBody is the body of an answer that is recorded at its end.

@@ -18,12 +18,13 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
 // recording starts a replica that records, and returns what ends the recording and reads it.
-func (f *fleet) recording(mode record.Mode) (r *replica, read func(token string) []cluster.Frame) {
+func (f *fleet) recording(mode record.Mode, change ...func(*proxy.Config)) (r *replica, read func(token string) []cluster.Frame) {
 	f.t.Helper()
 	store, err := redisstore.Open(f.embedded.URL(), redisstore.Options{Config: f.limits})
 	if err != nil {
@@ -40,7 +41,7 @@ func (f *fleet) recording(mode record.Mode) (r *replica, read func(token string)
 	running.Go(func() { _ = recorder.Run(ctx) })
 	end := func() { cancel(); running.Wait() }
 	f.t.Cleanup(end)
-	r = f.replica(func(c *proxy.Config) { c.Recorder = recorder })
+	r = f.replica(append(change, func(c *proxy.Config) { c.Recorder = recorder })...)
 	return r, func(token string) []cluster.Frame {
 		f.t.Helper()
 		end()
@@ -136,6 +137,74 @@ func TestAConversationIsRecorded(t *testing.T) {
 	)
 }
 
+// What the upstream never sees (the session's token, a bearer token that is not passed on) can be in its answers all the same: the client may
+// have said it. However an answer comes, and on the session's own stream, it is not recorded.
+func TestWhatClientsProveThemselvesWithIsInNoRecording(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t)
+	bearer, token := i.Token("alice"), ""
+	said := func() string {
+		return `{"jsonrpc":"2.0","method":"notifications/message","params":{"data":["I am ` + token + `","with ` + bearer + `"]}}`
+	}
+	say := make(chan struct{})
+	upstream := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		answer := `{"jsonrpc":"2.0","id":"c1","result":{"structuredContent":{"said":` + got.body + `}}}`
+		switch {
+		case r.Method == http.MethodGet:
+			w.Header().Set("Content-Type", "text/event-stream")
+			flush(w)
+			<-say
+			_, _ = io.WriteString(w, "data: "+said()+"\n\n")
+		case got.msg.Method != "tools/call":
+			return false
+		case strings.Contains(got.body, "streams"):
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: "+said()+"\n\ndata: "+answer+"\n\n")
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, answer)
+		}
+		return true
+	})
+	a, read := newFleet(t, upstream.url).recording(record.Full, asksFor(t, i, func(c *auth.Config) { c.UpstreamToken = auth.UpstreamStrip }))
+	opened := post(a.url, "", initializeBody).as(bearer).send(t)
+	token = opened.header.Get("Mcp-Session-Id")
+	for _, how := range []string{"answers", "streams"} {
+		call := `{"jsonrpc":"2.0","id":"c1","method":"tools/call","params":{"name":"` + how + `","arguments":{"a":"` + token + `","b":"` + bearer + `"}}}`
+		if got := post(a.url, token, call).as(bearer).send(t); !strings.Contains(got.body, bearer) || !strings.Contains(got.body, token) {
+			t.Fatalf("%s: %+v", how, got)
+		}
+	}
+	stream := get(a.url, token).as(bearer).open(t)
+	close(say)
+	if heard := readUntil(t, stream.Body, bearer); !strings.Contains(heard, token) {
+		t.Fatalf("on the own stream: %s", heard)
+	}
+	_, secret, _ := strings.Cut(token, ".")
+	frames := read(token)
+	if len(frames) != 2+2+3+1 {
+		t.Errorf("%d frames", len(frames))
+	}
+	for n, f := range frames {
+		if payload := string(f.Payload); payload == "" || strings.Contains(payload, secret) || strings.Contains(payload, bearer) {
+			t.Errorf("frame %d, from the %s: %s", n, f.Direction, payload)
+		}
+	}
+}
+
+// readUntil reads until what is read contains a text.
+func readUntil(t *testing.T, r io.Reader, text string) string {
+	t.Helper()
+	heard := make([]byte, 0, 1000)
+	for part := make([]byte, 500); !bytes.Contains(heard, []byte(text)); {
+		n, err := r.Read(part)
+		if heard = append(heard, part[:n]...); err != nil {
+			t.Fatalf("%v after %s", err, heard)
+		}
+	}
+	return string(heard)
+}
+
 func TestMetadataHasNoPayload(t *testing.T) {
 	t.Parallel()
 	a, read := newFleet(t, newUpstream(t, streamsAnswers).url).recording(record.Metadata)
@@ -214,14 +283,7 @@ func TestASessionsOwnStreamIsRecordedByItsReader(t *testing.T) {
 	token := a.openSession()
 	stream := get(a.url, token).open(t)
 	close(say)
-	heard := make([]byte, 0, 1000)
-	for !bytes.Contains(heard, []byte(message)) {
-		part := make([]byte, 500)
-		n, err := stream.Body.Read(part)
-		if heard = append(heard, part[:n]...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	readUntil(t, stream.Body, message)
 	lines := inShort(t, read(token))
 	wantFrames(t, lines[2:], clean("upstream", "notifications/tools/list_changed", "", message, 0))
 }

@@ -139,7 +139,8 @@ func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
 			return taken(), err
 		}
 	}
-	x.call = &upstreamCall{p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, origin: x.request, begun: x.started, session: x.record}
+	x.call = x.newCall(req)
+	x.call.begun = x.started
 	res, err := x.call.do(req.Context(), message{
 		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
 		bound: onlyAnswers, answers: answers,

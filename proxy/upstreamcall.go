@@ -41,6 +41,8 @@ type upstreamCall struct {
 	query    string
 	origin   requestRef
 	begun    time.Time // when the client's request came in; zero of one that is answered by nothing
+	// clientSecrets are the request's: see there. No event of what comes of the request may be recorded with them.
+	clientSecrets []string
 
 	mu      sync.Mutex
 	session cluster.Session // with the mapping that was used last
@@ -73,9 +75,20 @@ func (c *upstreamCall) use(s cluster.Session) {
 	c.mu.Unlock()
 }
 
+// newCall is the call that sends the client's request, in the form of req.
+func (x *exchange) newCall(req *http.Request) *upstreamCall {
+	return &upstreamCall{
+		p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, origin: x.request, clientSecrets: x.clientSecrets(),
+		session: x.record,
+	}
+}
+
 // fork returns a call of its own for the same session, which goes its own ways from now on.
 func (c *upstreamCall) fork() *upstreamCall {
-	return &upstreamCall{p: c.p, upstream: c.upstream, header: c.header, query: c.query, origin: c.origin, begun: c.begun, session: c.current()}
+	return &upstreamCall{
+		p: c.p, upstream: c.upstream, header: c.header, query: c.query, origin: c.origin, begun: c.begun, clientSecrets: c.clientSecrets,
+		session: c.current(),
+	}
 }
 
 // unanswered is the error of a request that has no answer.
