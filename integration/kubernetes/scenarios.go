@@ -93,8 +93,7 @@ func runScenarios(ctx context.Context, out io.Writer, o options) (err error) {
 		results, errs = append(results, r), append(errs, err)
 		fmt.Fprintf(out, "%s: done after %s\n", s.name, r.took.Round(100*time.Millisecond))
 	}
-	// Calls that had begun are finished, and count where they began.
-	clients.close()
+	clients.close() // calls that had begun are finished
 	printResults(out, results)
 	for _, r := range results {
 		errs = append(errs, r.judge())

@@ -29,6 +29,7 @@ const (
 type traffic struct {
 	url     string
 	current atomic.Pointer[tally]
+	calling sync.RWMutex // held for reading by each call
 	clients []*client
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -57,8 +58,10 @@ func startTraffic(ctx context.Context, url string) (*traffic, error) {
 	return t, nil
 }
 
-// begin starts a new tally and returns it.
+// begin starts a new tally and returns it, once the calls that had begun have ended: what one scenario broke is not another's.
 func (t *traffic) begin() *tally {
+	t.calling.Lock()
+	defer t.calling.Unlock()
 	fresh := newTally()
 	t.current.Store(fresh)
 	return fresh
@@ -159,6 +162,8 @@ func (c *client) reopen(ctx context.Context) {
 
 // call calls a tool and counts how it ended. A call that has begun is brought to its end.
 func (c *client) call(ctx context.Context, number int) {
+	c.traffic.calling.RLock()
+	defer c.traffic.calling.RUnlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 	defer cancel()
 	nonce := fmt.Sprintf("%s-%d", c.name, number)
