@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -177,10 +180,12 @@ func (f *cleanupFlags) run(command *cobra.Command, c *cleaner, output *output) e
 	return errors.Join(output.write(command, newCleanupView(c.done), func() string { return cleanupTable(c.done) }), cleanErr)
 }
 
-// untilInterrupted cleans up until all is done or a signal comes. A second signal ends the process at once.
+// untilInterrupted cleans up until all is done, a signal comes or ctx ends, which is heeded before the next batch. A second signal ends
+// the process at once.
 func (c *cleaner) untilInterrupted(ctx context.Context, plan cleanupPlan) error {
-	ctx, release := untilSignal(ctx, func() {})
-	defer release()
+	ctx, restore := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer restore()
+	defer context.AfterFunc(ctx, restore)()
 	err := c.execute(ctx, plan)
 	if ctx.Err() != nil {
 		err = errors.Join(err, errors.New("interrupted: what was done stays done; run it again to go on"))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -49,6 +50,16 @@ func TestASessionServedByOneReplicaIsServedListedAndEndedEverywhere(t *testing.T
 			t.Errorf("SIGTERM: %v", err)
 		}
 		replica.waitLog("stopped")
+	}
+}
+
+func TestServeDoesNotStartWhereTracesCannotBeSentAsTold(t *testing.T) {
+	t.Setenv("OTEL_TRACES_EXPORTER", "otlp")
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer hunter2")
+	var stdout, stderr bytes.Buffer
+	status := run(t.Context(), []string{"serve", "--upstream", "http://127.0.0.1:9/mcp"}, &stdout, &stderr)
+	if said := stderr.String(); status != exitUsage || !strings.Contains(said, "OTEL_EXPORTER_OTLP_HEADERS: ") || strings.Contains(said, "hunter2") {
+		t.Errorf("status %d, stderr %q", status, said)
 	}
 }
 

@@ -104,14 +104,14 @@ var numbers = []number{
 	{"OTEL_BSP_EXPORT_TIMEOUT", 1, 600_000, "milliseconds"},
 	{"OTEL_BSP_MAX_QUEUE_SIZE", 1, 100_000, "spans"},
 	{"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1, 10_000, "spans"},
-	{"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", -1, maxLimit, "characters, or -1 for no limit"},
-	{"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", -1, maxLimit, "characters, or -1 for no limit"},
-	{"OTEL_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes, or -1 for no limit"},
-	{"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes, or -1 for no limit"},
-	{"OTEL_SPAN_EVENT_COUNT_LIMIT", -1, maxLimit, "events, or -1 for no limit"},
-	{"OTEL_SPAN_LINK_COUNT_LIMIT", -1, maxLimit, "links, or -1 for no limit"},
-	{"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes, or -1 for no limit"},
-	{"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes, or -1 for no limit"},
+	{"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", -1, maxLimit, "characters (-1: no limit)"},
+	{"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", -1, maxLimit, "characters (-1: no limit)"},
+	{"OTEL_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes (-1: no limit)"},
+	{"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes (-1: no limit)"},
+	{"OTEL_SPAN_EVENT_COUNT_LIMIT", -1, maxLimit, "events (-1: no limit)"},
+	{"OTEL_SPAN_LINK_COUNT_LIMIT", -1, maxLimit, "links (-1: no limit)"},
+	{"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes (-1: no limit)"},
+	{"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", -1, maxLimit, "attributes (-1: no limit)"},
 }
 
 // checkNumbers takes no spaces around a number: the libraries would pass over it.
