@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/tapwire/shadowcat-cluster/integration/issuer"
+	"github.com/tapwire/shadowcat-cluster/integration/process"
 	"github.com/tapwire/shadowcat-cluster/integration/replica"
 )
 
@@ -176,9 +178,10 @@ func TestAnIssuersKeyServerMayBeDownSlowOrHostile(t *testing.T) {
 			i := newIssuer(t)
 			i.AnswerWith(fault)
 			store, upstream := newRedis(t, redisOptions), newUpstream(t)
-			r := startReplica(t, replica.Options{
+			r := launchReplica(t, replica.Options{
 				RedisURL: store.URL(), Upstreams: []string{upstream.URL()}, Args: asksFor(i, "--auth-jwks-timeout", "500ms"),
 			})
+			eventually(t, recovery, isNotReadyFor(r, "keys"))
 			initialize := post(r.URL(), "", initializeBody("2025-11-25"))
 			for bearer, want := range map[string]int{i.Token("alice"): 503, elsewhere.TokenWith(issuer.Object{"iss": i.URL()}): 503, i.Unsigned("alice"): 401} {
 				if got := mustSend(t, initialize.as(bearer)); got.status != want {
@@ -186,6 +189,9 @@ func TestAnIssuersKeyServerMayBeDownSlowOrHostile(t *testing.T) {
 				}
 			}
 			i.AnswerWith(nil)
+			if err := r.WaitReady(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			alice := i.Token("alice")
 			eventually(t, recovery, answers(initialize.as(alice), 200, ""))
 			session := openSessionAs(t, r.URL(), alice)
@@ -232,6 +238,16 @@ func writeFor(ctx context.Context, w http.ResponseWriter, first, again string) {
 // startReplica starts one with options of its own: the product, unless they name another command.
 func startReplica(t *testing.T, options replica.Options) *replica.Replica {
 	t.Helper()
+	r := launchReplica(t, options)
+	if err := r.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// launchReplica is startReplica for one that cannot become ready yet.
+func launchReplica(t *testing.T, options replica.Options) *replica.Replica {
+	t.Helper()
 	if options.Executable == "" {
 		options.Executable = built(t, productBinary)
 	}
@@ -241,10 +257,35 @@ func startReplica(t *testing.T, options replica.Options) *replica.Replica {
 	}
 	t.Cleanup(r.Kill)
 	watch(t, r)
-	if err := r.Start(t.Context()); err != nil {
+	if err := r.Launch(); err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// isNotReadyFor is a probe: a replica has reached its store, and is not ready for want of one thing alone.
+func isNotReadyFor(r *replica.Replica, check string) process.Probe {
+	return func(ctx context.Context) error {
+		got, err := (rawRequest{method: http.MethodGet, url: r.AdminURL("/readyz")}).send(ctx)
+		if err != nil {
+			return err
+		}
+		var state struct {
+			Checks map[string]struct{ OK bool }
+		}
+		if err := json.Unmarshal([]byte(got.body), &state); err != nil {
+			return err
+		}
+		for name, c := range state.Checks {
+			if c.OK == (name == check) {
+				return fmt.Errorf("/readyz is not as it is without %s: %s", check, got.body)
+			}
+		}
+		if got.status != http.StatusServiceUnavailable {
+			return fmt.Errorf("/readyz without %s: %s", check, got)
+		}
+		return nil
+	}
 }
 
 // openAll sends as many initialize requests at once, and returns the answers that were 200 and the others.

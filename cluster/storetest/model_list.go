@@ -39,7 +39,7 @@ func (m *model) list(q cluster.Query) []cluster.Session {
 	for _, s := range m.ordered(!q.Ended, by) {
 		seen := m.seen(s)
 		if (q.Status == "" || q.Status == seen.Status) && (q.Principal == "" || m.isListed(s, q)) &&
-			m.now.Sub(s.LastActivityAt) >= q.IdleFor && m.now.Sub(s.CreatedAt) >= q.OlderThan {
+			(q.IdleFor == 0 || m.now.Sub(s.LastActivityAt) >= q.IdleFor) && (q.OlderThan == 0 || m.now.Sub(s.CreatedAt) >= q.OlderThan) {
 			selected = append(selected, seen)
 		}
 	}
