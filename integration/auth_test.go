@@ -271,7 +271,9 @@ func isNotReadyFor(r *replica.Replica, check string) process.Probe {
 			return err
 		}
 		var state struct {
-			Checks map[string]struct{ OK bool }
+			Checks map[string]struct {
+				OK bool `json:"ok"`
+			} `json:"checks"`
 		}
 		if err := json.Unmarshal([]byte(got.body), &state); err != nil {
 			return err

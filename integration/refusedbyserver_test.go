@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,6 +43,14 @@ func mustUsed(t *testing.T, store *redisstore.Store) knownSession {
 
 // everyCall is one of each, about a session that the last of them ends.
 func everyCall(store *redisstore.Store, k knownSession) []storeCall {
+	return slices.Concat(everyChange(store, k), everyLook(store, k), []storeCall{{"terminate", true, func(ctx context.Context) error {
+		_, err := store.Terminate(ctx, k.ID, cluster.StatusClosed)
+		return err
+	}}})
+}
+
+// everyChange is one of each that changes something, but leaves the session alive.
+func everyChange(store *redisstore.Store, k knownSession) []storeCall {
 	return []storeCall{
 		{"create", true, func(ctx context.Context) error {
 			_, err := store.Create(ctx, cluster.Creation{NewSession: cluster.NewSession{Upstream: "u"}})
@@ -97,6 +106,12 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 			return err
 		}},
 		{"claim", true, store.Claim},
+	}
+}
+
+// everyLook is one of each that only reads.
+func everyLook(store *redisstore.Store, k knownSession) []storeCall {
+	return []storeCall{
 		{"ping", false, store.Ping},
 		{"get", false, func(ctx context.Context) error {
 			_, err := store.Get(ctx, k.ID)
@@ -117,10 +132,6 @@ func everyCall(store *redisstore.Store, k knownSession) []storeCall {
 		}},
 		{"stats", false, func(ctx context.Context) error {
 			_, err := store.Stats(ctx)
-			return err
-		}},
-		{"terminate", true, func(ctx context.Context) error {
-			_, err := store.Terminate(ctx, k.ID, cluster.StatusClosed)
 			return err
 		}},
 	}

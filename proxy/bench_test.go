@@ -50,7 +50,7 @@ func BenchmarkHotRequest(b *testing.B) {
 	})
 	b.Cleanup(bare.Close)
 	spans := sdktrace.NewTracerProvider(sdktrace.WithBatcher(tracetest.NewNoopExporter()))
-	b.Cleanup(func() { _ = spans.Shutdown(context.Background()) })
+	b.Cleanup(func() { _ = spans.Shutdown(context.WithoutCancel(b.Context())) })
 	shadowcat, traced := benchReplica(b, target, nil), benchReplica(b, target, spans)
 	for _, kind := range []string{"json", "sse"} {
 		for name, at := range map[string]string{"bare": bare.URL, "shadowcat": shadowcat, "traced": traced} {

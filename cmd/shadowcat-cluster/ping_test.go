@@ -50,7 +50,7 @@ func TestPingSaysWhatDidNotWork(t *testing.T) {
 		},
 		"no session": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = w.Write([]byte("data: \n\ndata: {\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"protocolVersion\":\"2025-11-25\"}}\n\n"))
+			_, _ = w.Write([]byte("data\n\ndata: {\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"protocolVersion\":\"2025-11-25\"}}\n\n"))
 		},
 		"a stream without a response": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/event-stream") },
 		"a page":                      func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
