@@ -55,7 +55,7 @@ var (
 			Name: "kind", Values: []string{"own", "answer", "resumed", "stateless"},
 			Meaning: "`own`: a GET that listens to what the server has to say of its own. `answer`: to a POST. `resumed`: a GET for the rest of an answer. `stateless`: without a session.",
 		}},
-		Worry: "It comes near what this replica's file descriptors and memory allow (see operations.md).",
+		Worry: "It comes near what this replica's file descriptors (two for each stream: `ulimit -n`) and memory allow.",
 	}
 	readStreamsFamily = Family{
 		Name: "upstream_streams_open", Kind: KindGauge,
