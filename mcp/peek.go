@@ -49,7 +49,8 @@ type Message struct {
 
 	// BatchLen is how many messages a batch holds, 1 to 100; 0 for what is no batch.
 	BatchLen int
-	// Responses is how many of a batch's messages are responses.
+	// Requests and Responses are how many of a batch's messages are that.
+	Requests  int
 	Responses int
 
 	// MetaVersion is the protocol version in params._meta, empty when there is none. In a batch it is the first one found.
@@ -435,7 +436,10 @@ func (f *finding) batch(s *scanner) error {
 		if one.invalid != "" {
 			f.refuse("message %d of the batch: %s", f.msg.BatchLen, one.invalid)
 		}
-		if one.msg.Kind == KindResponse {
+		switch one.msg.Kind {
+		case KindRequest:
+			f.msg.Requests++
+		case KindResponse:
 			f.msg.Responses++
 		}
 		f.msg.Initializes = f.msg.Initializes || one.msg.Initializes

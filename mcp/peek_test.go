@@ -113,15 +113,15 @@ func TestPeekTellsWhatABatchHolds(t *testing.T) {
 	}{
 		{
 			"two", `[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","id":1,"method":"b"}]`,
-			mcp.Message{Kind: mcp.KindBatch, BatchLen: 2},
+			mcp.Message{Kind: mcp.KindBatch, BatchLen: 2, Requests: 1},
 		},
 		{
 			"ids that only look alike", `[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","id":"1","method":"b"},{"jsonrpc":"2.0","id":1,"result":{}}]`,
-			mcp.Message{Kind: mcp.KindBatch, BatchLen: 3, Responses: 1},
+			mcp.Message{Kind: mcp.KindBatch, BatchLen: 3, Requests: 2, Responses: 1},
 		},
 		{
 			"initialize", `[{"jsonrpc":"2.0","id":1,"method":"initialize"}]`,
-			mcp.Message{Kind: mcp.KindBatch, BatchLen: 1, Initializes: true},
+			mcp.Message{Kind: mcp.KindBatch, BatchLen: 1, Requests: 1, Initializes: true},
 		},
 	}
 	for _, tt := range tests {

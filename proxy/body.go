@@ -37,13 +37,14 @@ func (x *exchange) readBodyUpTo(limit int64) bool {
 		return true
 	}
 	var tooLarge *http.MaxBytesError
+	var tooMuch overloadedError
 	switch {
 	case errors.As(err, &tooLarge):
 		x.refuseBody(limit)
-	case errors.Is(err, errOverloaded):
+	case errors.As(err, &tooMuch):
 		x.discardBody()
 		x.w.Header().Set("Connection", "close")
-		x.refuse(overloaded(limitBytes))
+		x.refuse(overloaded(tooMuch.reached))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.w.Header().Set("Connection", "close")
 		x.refuse(refusal{

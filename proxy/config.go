@@ -64,7 +64,8 @@ type Config struct {
 	// MaxBody is the most bytes a request's body may have, and the most that is read of an upstream's answer to
 	// initialize. Default 4 MiB.
 	MaxBody int64
-	// InitializeTimeout bounds initialize, from the first byte forwarded to the end of the answer. Default 30s.
+	// InitializeTimeout bounds initialize, from the first byte forwarded to the end of the answer, and how long an upstream may take to
+	// accept a message that needs none. Default 30s.
 	InitializeTimeout time.Duration
 	// BodyTimeout is how long a client may take to send a request's body. Default 30s.
 	BodyTimeout time.Duration

@@ -70,12 +70,13 @@ type answerStreams struct {
 	all map[*answerStream]struct{}
 }
 
-// start reads an answer to its end, in the background.
-func (a *answerStreams) start(ctx context.Context, s *answerStream, body io.ReadCloser) {
+// start reads an answer to its end, in the background, and calls ended then.
+func (a *answerStreams) start(ctx context.Context, s *answerStream, body io.ReadCloser, ended func()) {
 	a.mu.Lock()
 	a.all[s] = struct{}{}
 	a.mu.Unlock()
 	a.p.running.Go(func() {
+		defer ended()
 		defer func() {
 			a.mu.Lock()
 			delete(a.all, s)

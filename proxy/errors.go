@@ -21,6 +21,7 @@ const retryAfter = time.Second
 var (
 	errSessionEnded      = errors.New("the session ended")
 	errInitializeTimeout = errors.New("the upstream took too long to answer initialize")
+	errNotAccepted       = errors.New("the upstream took too long to accept the message; it may have come to it")
 	errDraining          = errors.New("the replica is stopping")
 )
 

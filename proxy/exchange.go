@@ -21,22 +21,23 @@ const statusClientGone = 499
 
 // exchange is one request on its way through the proxy. It belongs to the goroutine that serves the request.
 type exchange struct {
-	p        *Proxy
-	w        *responseWriter
-	r        *http.Request
-	started  time.Time
-	request  requestRef
-	upstream *upstream // nil until the path is known
-	identity auth.Identity
-	span     trace.Span // nil until it has begun, and without tracing
-	denied   string     // why nobody was let in; empty unless that is so
-	refused  mcp.Reason // why the proxy itself refused the request; may be empty though it did
-	limit    string     // the setting that was reached, if it was for that
-	endpoint *endpoint  // of the upstream, where the request goes; nil until that is known
-	era      mcp.Era
-	body     []byte
-	place    place       // what it takes of the replica's capacity
-	msg      mcp.Message // what the body says; zero for requests without one
+	p           *Proxy
+	w           *responseWriter
+	r           *http.Request
+	started     time.Time
+	request     requestRef
+	upstream    *upstream // nil until the path is known
+	identity    auth.Identity
+	span        trace.Span // nil until it has begun, and without tracing
+	denied      string     // why nobody was let in; empty unless that is so
+	refused     mcp.Reason // why the proxy itself refused the request; may be empty though it did
+	limit       string     // the setting that was reached, if it was for that
+	endpoint    *endpoint  // of the upstream, where the request goes; nil until that is known
+	era         mcp.Era
+	body        []byte
+	place       place       // what it takes of the replica's capacity
+	leaveStream func()      // ends the client's part in the place of a stream that goes on without this request; may be nil
+	msg         mcp.Message // what the body says; zero for requests without one
 
 	session         cluster.ID           // zero until known
 	leased          cluster.LeaseOutcome // empty until a lease was asked for
@@ -90,6 +91,9 @@ func (x *exchange) recoverPanic() {
 // finish tells everyone who wants to know.
 func (x *exchange) finish() {
 	x.p.load.give(&x.place)
+	if x.leaveStream != nil {
+		x.leaveStream()
+	}
 	// What net/http has still to send (the end of a chunked body) must not meet a deadline that passed while the stream
 	// was idle.
 	x.w.extend()

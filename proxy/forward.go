@@ -161,6 +161,9 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 	var refused refusal
 	switch cause := context.Cause(ctx); {
 	case errors.As(err, &refused):
+		if x.r.Context().Err() != nil {
+			panic(http.ErrAbortHandler) // what failed may have failed for that
+		}
 		x.refuse(refused)
 	case errors.Is(err, errSessionLost):
 		outcome, why := RecoveryOff, "recovery is off"
@@ -174,6 +177,8 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errInitializeTimeout):
 		x.refuse(upstreamUnavailable(errInitializeTimeout.Error()))
+	case errors.Is(cause, errNotAccepted):
+		x.refuse(refusal{status: http.StatusServiceUnavailable, reason: mcp.ReasonMayHaveRun, message: errNotAccepted.Error()})
 	case x.r.Context().Err() != nil:
 		panic(http.ErrAbortHandler) // the client is gone
 	case errors.Is(cause, errDraining) && !x.sent.Load():

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 )
 
@@ -77,11 +78,12 @@ func TestAReplicaRefusesMoreRequestsThanItTakes(t *testing.T) {
 		receive(t, "a request that waits", u.arrived)
 	}
 	for name, q := range map[string]request{
+		"a notification":     post(full.url, two, `{"jsonrpc":"2.0","method":"notifications/progress"}`),
 		"of another session": post(full.url, two, pingBody), "without a session": stateless(full.url, "ping", ""), "initialize": post(full.url, "", initializeBody),
 	} {
 		got := q.send(t)
 		wantsOverload(t, name, got, "capacity", "replica_max_requests")
-		if len(got.problem().ID) == 0 {
+		if len(got.problem().ID) == 0 && !strings.Contains(name, "notification") {
 			t.Errorf("%s: the refusal has no id: %s", name, got.body)
 		}
 	}
@@ -89,7 +91,7 @@ func TestAReplicaRefusesMoreRequestsThanItTakes(t *testing.T) {
 		request request
 		status  int
 	}{
-		"a notification":    {post(full.url, two, `{"jsonrpc":"2.0","method":"notifications/cancelled"}`), 202},
+		"a cancellation":    {post(full.url, two, `{"jsonrpc":"2.0","method":"notifications/cancelled"}`), 202},
 		"an answer":         {post(full.url, two, `{"jsonrpc":"2.0","id":1,"result":{}}`), 202},
 		"another replica":   {post(others[0].url, one, pingBody), 200},
 		"yet another":       {post(others[1].url, two, pingBody), 200},
@@ -150,6 +152,7 @@ func TestAReplicaRefusesMoreStreamsThanItTakes(t *testing.T) {
 	}
 	for _, s := range streams {
 		s.drop()
+		u.goOn <- struct{}{} // a call is read to its end
 	}
 	eventually(t, "a stream to be opened again", func() bool {
 		s := listen.open(t)
@@ -248,4 +251,115 @@ func TestAClientThatSendsItsBodyByteByByteIsCut(t *testing.T) {
 	}
 	close(stop)
 	<-done
+}
+
+// What this replica reads for a client that has left is in hand still.
+func TestAnAnswerTakesAPlaceForAsLongAsItIsRead(t *testing.T) {
+	t.Parallel()
+	u := newWaiting(t)
+	r := newFleet(t, u.url).node(func(c *proxy.Config) { c.Capacity.Streams, c.Capacity.Requests = 1, 1 })
+	session := r.openSession()
+	call := post(r.url, session, callBody)
+	for range 2 {
+		s := call.stream(t)
+		s.wants(progress(1))
+		s.drop()
+	}
+	eventually(t, "both clients to have left", func() bool { return r.proxy.Streams().Answers == 0 })
+	wantsOverload(t, "a third call", call.send(t), "too_many_streams", "replica_max_streams")
+	u.goOn <- struct{}{}
+	u.goOn <- struct{}{}
+	eventually(t, "the answers to have been read", func() bool { return r.proxy.Streams().ReadAnswers == 0 })
+	call.stream(t).drop()
+}
+
+// newSilent returns an upstream that accepts no notification and no answer.
+func newSilent(t *testing.T) waiting {
+	u := waiting{arrived: make(chan struct{}, 100)}
+	u.upstream = newUpstream(t, func(_ http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.msg.Kind == mcp.KindRequest || got.msg.Method == mcp.MethodInitialized || r.Method != http.MethodPost {
+			return false
+		}
+		u.arrived <- struct{}{}
+		<-r.Context().Done()
+		return true
+	})
+	return u
+}
+
+func TestMessagesThatNeedNoAnswerAreBounded(t *testing.T) {
+	t.Parallel()
+	const progressing, cancelling = `{"jsonrpc":"2.0","method":"notifications/progress"}`, `{"jsonrpc":"2.0","method":"notifications/cancelled"}`
+	u := newSilent(t)
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.Capacity.Requests, c.InitializeTimeout = 2, 3*time.Second })
+	session := r.openSession()
+	var sent []<-chan answer
+	for _, body := range []string{progressing, progressing, cancelling, `{"jsonrpc":"2.0","id":1,"result":{}}`} {
+		sent = append(sent, post(r.url, session, body).later(t))
+		receive(t, "a message that is not accepted", u.arrived)
+	}
+	for _, body := range []string{progressing, cancelling, `{"jsonrpc":"2.0","id":1,"result":{}}`, pingBody} {
+		wantsOverload(t, body, post(r.url, session, body).send(t), "capacity", "replica_max_requests")
+	}
+	for _, s := range sent {
+		if got := receive(t, "an answer", s); got.status != http.StatusServiceUnavailable || got.problem().Error.Data.Reason != "may_have_run" {
+			t.Errorf("a message that is not accepted: %d %s", got.status, got.body)
+		}
+	}
+	if got := post(r.url, session, pingBody).send(t); got.status != http.StatusOK {
+		t.Errorf("a request after that: %d %s", got.status, got.body)
+	}
+}
+
+func TestEachRequestOfABatchIsInFlight(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.Capacity.Requests = 2 })
+	session := r.openSession()
+	before := len(u.requests())
+	batch := "[" + pingBody + "," + strings.Replace(pingBody, `"id":`, `"id":1`, 1) + "," + strings.Replace(pingBody, `"id":`, `"id":2`, 1) + "]"
+	wantsOverload(t, "a batch of three", post(r.url, session, batch).send(t), "capacity", "replica_max_requests")
+	if got := len(u.requests()); got != before {
+		t.Errorf("%d of it came through", got-before)
+	}
+}
+
+// wantsShare wants an answer to be the refusal of what one principal has too much of at a replica.
+func wantsShare(t *testing.T, got answer, reason, limit string) {
+	t.Helper()
+	if p := got.problem(); got.status != http.StatusTooManyRequests || p.Error.Data.Reason != reason || p.Error.Data.Limit != limit {
+		t.Errorf("beyond the share: %d %s, want 429 with %s by %s", got.status, got.body, reason, limit)
+	}
+}
+
+func TestAPrincipalHasHalfOfAReplicaAtMost(t *testing.T) {
+	t.Parallel()
+	u, i := newWaiting(t), newIssuer(t)
+	r := newFleet(t, u.url).replica(asksFor(t, i), func(c *proxy.Config) { c.Capacity.Requests, c.Capacity.Streams = 4, 4 })
+	alice, mallory := i.Token(t.Name()+"alice"), i.Token(t.Name()+"mallory")
+	hanging, listening := stateless(r.url, "tools/list", ""), stateless(r.url, "subscriptions/listen", "")
+	var answers []<-chan answer
+	for range 2 {
+		listening.as(mallory).stream(t).wants(progress(1))
+		receive(t, "a stream", u.arrived)
+	}
+	wantsShare(t, listening.as(mallory).send(t), "too_many_streams", "replica_max_streams")
+	for range 2 {
+		answers = append(answers, hanging.as(mallory).later(t))
+		receive(t, "a request that waits", u.arrived)
+	}
+	wantsShare(t, hanging.as(mallory).send(t), "too_many_pending", "replica_max_requests")
+	session := r.openSessionAs(alice)
+	if got := post(r.url, session, pingBody).as(alice).send(t); got.status != http.StatusOK {
+		t.Errorf("somebody else: %d %s", got.status, got.body)
+	}
+	listening.as(alice).stream(t).wants(progress(1))
+	for range answers {
+		for range 3 {
+			u.goOn <- struct{}{}
+		}
+	}
+	for _, a := range answers {
+		receive(t, "an answer", a)
+	}
 }

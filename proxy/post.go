@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
@@ -40,6 +42,16 @@ func (x *exchange) post() {
 	default:
 		x.postInSession()
 	}
+}
+
+// hurry gives the upstream of a message that needs no answer Config.InitializeTimeout to accept it: nobody waits for that, so nobody
+// would end it. It returns what ends the watch.
+func (x *exchange) hurry(cancel context.CancelCauseFunc) (stop func()) {
+	if x.msg.Kind == mcp.KindRequest || x.msg.Requests > 0 {
+		return func() {}
+	}
+	timer := time.AfterFunc(x.p.cfg.InitializeTimeout, func() { cancel(errNotAccepted) })
+	return func() { timer.Stop() }
 }
 
 // refuseMessage answers a message that is none, or does not fit its headers.

@@ -92,7 +92,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 	p.answering = answerStreams{p: p, all: make(map[*answerStream]struct{})}
 	p.own = newOwnReaders()
 	p.follower = newFollower(p)
-	p.load.most = cfg.Capacity
+	p.load.most, p.load.share, p.load.of = cfg.Capacity, cfg.Capacity.half(cfg.MaxBody), make(map[cluster.Principal]burden)
 	p.background, p.end = context.WithCancel(context.Background())
 	p.cut, p.cutNow = context.WithCancelCause(p.background)
 	p.draining = make(chan struct{})

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy"
@@ -353,5 +354,29 @@ func TestBodyOfUnknownLengthIsLimited(t *testing.T) {
 	text, _ := io.ReadAll(conn)
 	if !strings.HasPrefix(string(text), "HTTP/1.1 413 ") || !strings.Contains(string(text), "body_too_large") || len(u.requests()) != 0 {
 		t.Errorf("answer: %q", text)
+	}
+}
+
+// That a client leaves while its stream is being opened is no fault of the store's, whatever the store's call ended with.
+func TestAClientThatLeavesWhileItsStreamIsOpenedIsNotRefused(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, newUpstream(t, nil).url)
+	n := f.node()
+	session := n.openSession()
+	_ = f.embedded.Close() // what follows waits for it
+	ctx, leave := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer leave()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = get(n.url, session).header
+	if res, err := http.DefaultClient.Do(req); err == nil {
+		_ = res.Body.Close()
+		t.Fatalf("answered with %d, want the request to wait", res.StatusCode)
+	}
+	eventually(t, "the request to be done", func() bool { return len(n.requests()) == 2 })
+	if got := n.requests()[1]; got.Status != 499 || got.Refused != "" {
+		t.Errorf("counted as %d, refused for %q, want 499 and nothing", got.Status, got.Refused)
 	}
 }

@@ -104,6 +104,7 @@ func (x *exchange) forwardLeased(lease *cluster.Lease) {
 	ctx, cancel := context.WithCancelCause(x.detached())
 	unlink := context.AfterFunc(x.p.cut, func() { cancel(errDraining) })
 	defer unlink()
+	defer x.hurry(cancel)()
 	// The watcher ends with this function, or when the answer turns out to be a stream, which watches for itself.
 	answering, answered := context.WithCancel(ctx)
 	var watcher sync.WaitGroup
@@ -179,7 +180,9 @@ func (x *exchange) answeredByStream(ctx context.Context, cancel context.CancelCa
 	}
 	res.ContentLength = -1
 	res.Header.Del("Content-Length")
-	x.p.answering.start(ctx, s, upstream)
+	x.p.load.stream(&x.place)
+	x.leaveStream = x.p.load.shareStream(&x.place)
+	x.p.answering.start(ctx, s, upstream, x.leaveStream)
 }
 
 // answeredInSession takes in the header of the upstream's answer.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
@@ -18,7 +19,10 @@ func (x *exchange) stateless(unread error) {
 	if !x.admit() || !x.withinRate() || !x.aim("") {
 		return
 	}
-	x.forward(x.r.Context(), x.sendToEndpoint, func(res *http.Response) error {
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	defer cancel(nil)
+	defer x.hurry(cancel)()
+	x.forward(ctx, x.sendToEndpoint, func(res *http.Response) error {
 		res.Header.Del(mcp.HeaderSessionID)
 		res.Body = &answerBody{ReadCloser: res.Body, res: res}
 		if isEventStream(res) {

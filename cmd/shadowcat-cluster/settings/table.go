@@ -132,7 +132,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "replica_max_requests", Kind: KindCount, Default: "2048", Zero: "no cap", set: setCount(0, maxInFlight, replicaRequests),
-		Meaning: "Cap on the requests that wait for their answers at one replica, all sessions together, and those without one. An answer that is a stream counts there only until it begins.",
+		Meaning: "Cap on the requests and notifications that one replica has with upstreams, of all sessions, and those without one; each request of a batch counts. An answer that is a stream counts here only until it begins. One principal has half of it at most, of replica_max_bytes and replica_max_streams, too.",
 	},
 	{
 		Name: "replica_max_bytes", Kind: KindSize, Default: "64MiB", Zero: "no cap", set: setSize(0, maxInFlightMem, replicaBytes),
@@ -140,7 +140,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "replica_max_streams", Kind: KindCount, Default: "10000", Zero: "no cap", set: setCount(0, maxInFlight, replicaStreams),
-		Meaning: "Cap on the streams that one replica has open to clients. Answers to requests that are streams count, too; these are only refused when there are replica_max_requests more.",
+		Meaning: "Cap on the streams that one replica has open to clients. Answers to requests that are streams count, too, until they have been read to their end, whether or not the client stays; these are only refused when there are replica_max_requests more.",
 	},
 	{
 		Name: "follow_interval", Kind: KindDuration, Default: "100ms", set: setDuration(10*time.Millisecond, 10*time.Second, followInterval),
@@ -204,7 +204,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "initialize_timeout", Kind: KindDuration, Default: "30s", set: duration(clusterInitializeTimeout),
-		Meaning: "How long an upstream may take to answer initialize. At least 1s.",
+		Meaning: "How long an upstream may take to answer initialize, or to accept a message that needs no answer. At least 1s.",
 	},
 	{
 		Name: "retention", Kind: KindDuration, Default: "10m", Zero: "not at all", set: duration(clusterRetention),
