@@ -40,7 +40,7 @@ func (h *holding) serveAlone(m *Manager, digest Digest, use Use, now time.Time, 
 	if now.Sub(h.checkedAt) >= m.cfg.OutageGrace || h.mayHaveIdledOut(m.cfg, now) {
 		return nil, fault
 	}
-	if m.cfg.MaxPending > 0 && use.PendingKey != "" && h.waiting >= m.cfg.MaxPending {
+	if m.cfg.MaxPending > 0 && use.PendingKey != "" && h.waiting+use.pending() > m.cfg.MaxPending {
 		return nil, h.tooManyError(m)
 	}
 	if err := h.takeAlone(m.cfg, use.Requests, now); err != nil {

@@ -206,7 +206,7 @@ func (h *holding) renewed(m *Manager, endsIn time.Duration, at, sent time.Time) 
 
 // open registers a request or stream. The caller holds h.mu.
 func (h *holding) open(use Use, now time.Time) *Lease {
-	l := &Lease{h: h, session: h.session, ended: h.ended, pendingKey: use.PendingKey, since: now}
+	l := &Lease{h: h, session: h.session, ended: h.ended, pendingKey: use.PendingKey, pending: use.pending(), since: now}
 	if use.Stream {
 		l.kind, l.ended = forStream, h.streamsEnd
 		h.streams++
@@ -214,7 +214,7 @@ func (h *holding) open(use Use, now time.Time) *Lease {
 	}
 	h.inFlight++
 	if use.PendingKey != "" {
-		h.waiting++
+		h.waiting += l.pending
 		h.name(l)
 	}
 	return l
@@ -238,7 +238,7 @@ func (h *holding) close(l *Lease) {
 		h.inFlight--
 	}
 	if l.pendingKey != "" {
-		h.waiting--
+		h.waiting -= l.pending
 	}
 	// The key may belong to a later request: see name.
 	if l.pendingKey != "" && h.pending[l.pendingKey] == l {

@@ -22,6 +22,17 @@ type Use struct {
 	// PendingKey names the request in flight within its session: its direction and typed JSON-RPC id, at most 64 bytes.
 	// Empty: the message expects no answer.
 	PendingKey string
+	// Pending is how many requests in flight that key stands for: more than one for a batch. This replica counts all of them, the store
+	// one. Default 1, with a key. All are admitted or none, and more than Config.MaxPending never are.
+	Pending int
+}
+
+// pending is how many requests are in flight more if this one is.
+func (u Use) pending() int {
+	if u.PendingKey == "" {
+		return 0
+	}
+	return max(u.Pending, 1)
 }
 
 // Lease is the right to serve one request, or to hold one stream, of a session. It must be released.
@@ -33,6 +44,7 @@ type Lease struct {
 	isAlone    bool // granted without the store; set before anybody else sees it
 	isHit      bool // granted from memory; likewise
 	pendingKey string
+	pending    int // how many requests that is
 	since      time.Time
 	reported   bool // the store knows of it as pending, or may know; guarded by h.mu
 	isNews     bool // the report on its way to the store is the first to tell it; guarded by h.mu
@@ -151,7 +163,7 @@ func (m *Manager) ask(caller context.Context, id ID, digest Digest, use Use) (*L
 	}
 	call := LeaseCall{ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal, Need: use.Requests, Want: want}
 	if use.PendingKey != "" && !h.isOvercounted() {
-		call.Pending = 1
+		call.Pending = use.pending()
 	}
 	sent := time.Now()
 	grant, err := m.store.Lease(ctx, call)

@@ -4,7 +4,7 @@ import "slices"
 
 // tooMany refuses a request that would be one too many in flight. The caller holds h.mu.
 func (h *holding) tooMany(m *Manager, use Use) error {
-	if m.cfg.MaxPending == 0 || use.PendingKey == "" || h.waiting+h.elsewhere < m.cfg.MaxPending {
+	if m.cfg.MaxPending == 0 || use.PendingKey == "" || h.waiting+h.elsewhere+use.pending() <= m.cfg.MaxPending {
 		return nil
 	}
 	return h.tooManyError(m)

@@ -294,3 +294,34 @@ func TestPendingIdUsedAgainIsNotLost(t *testing.T) {
 		w.wantStored(s.ID, 0, "at the end")
 	})
 }
+
+// Each request of a batch is in flight, so a batch that holds more than may be is never let through.
+func TestEachRequestOfABatchCountsAsPending(t *testing.T) {
+	for name, lease := range map[string]time.Duration{"from memory": cluster.DefaultConfig().Lease, "strict": 0} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(c *cluster.Config) { c.MaxPending, c.Lease = 3, lease }, func(t *testing.T, w *world) {
+				m, _ := w.replica()
+				_, token := w.session(m)
+				take := func(n int) (*cluster.Lease, error) {
+					return m.Lease(t.Context(), token, cluster.Use{Upstream: "u", Requests: n, Pending: n, PendingKey: fmt.Sprint("b:", n)})
+				}
+				if _, err := take(4); !errors.Is(err, cluster.ErrPendingLimited) {
+					t.Errorf("four at once: %v, want ErrPendingLimited", err)
+				}
+				two, err := take(2)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := take(3); !errors.Is(err, cluster.ErrPendingLimited) {
+					t.Errorf("three beside two: %v, want ErrPendingLimited", err)
+				}
+				two.Release()
+				three, err := take(3)
+				if err != nil {
+					t.Fatalf("three alone: %v", err)
+				}
+				three.Release()
+			})
+		})
+	}
+}

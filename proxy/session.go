@@ -20,7 +20,9 @@ func (x *exchange) postInSession() {
 	case mcp.KindRequest:
 		use.PendingKey = pendingKey(x.msg.ID)
 	case mcp.KindBatch:
-		use.PendingKey = "b:" + rand.Text() // it has no id of its own
+		if x.msg.Requests > 0 {
+			use.PendingKey, use.Pending = "b:"+rand.Text(), x.msg.Requests // it has no id of its own
+		}
 	}
 	if !x.admit() {
 		return
