@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -74,7 +75,32 @@ func buildBinaries(ctx context.Context, out io.Writer, fake bool) (string, error
 		}
 		fmt.Fprintf(out, "%s\n", time.Since(start).Round(time.Second))
 	}
+	if fake {
+		return folder, writeStages(ctx, filepath.Join(folder, stagesFile))
+	}
 	return folder, nil
+}
+
+// stagesFile tells kwok what becomes of nodes and pods.
+const stagesFile = "stages.yaml"
+
+// writeStages puts together what kwok's own module has for nodes and pods that are ready at once.
+func writeStages(ctx context.Context, path string) error {
+	command := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok")
+	command.Dir = filepath.Join(sources, "kwok")
+	module, err := command.Output()
+	if err != nil {
+		return fmt.Errorf("find kwok's module: %w", err)
+	}
+	var stages []byte
+	for _, name := range []string{"node/fast/node-initialize", "node/heartbeat/node-heartbeat", "pod/fast/pod-ready", "pod/fast/pod-complete", "pod/fast/pod-delete"} {
+		stage, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(module)), "kustomize", "stage", name+".yaml"))
+		if err != nil {
+			return err
+		}
+		stages = append(append(stages, "---\n"...), stage...)
+	}
+	return os.WriteFile(path, stages, 0o644)
 }
 
 // buildBinary compiles one of them, with a low priority, because it takes all of a small machine.

@@ -44,7 +44,7 @@ func (c *cluster) startFakeNodes(ctx context.Context) error {
 		return err
 	}
 	err = c.start(ctx, process.Answering("http://127.0.0.1:10247/healthz", http.StatusOK), "kwok",
-		"--kubeconfig="+admin, "--manage-all-nodes=true", "--cidr="+network, "--server-address=127.0.0.1:10247")
+		"--kubeconfig="+admin, "--config="+filepath.Join(c.binaries, stagesFile), "--manage-all-nodes=true", "--cidr="+network, "--server-address=127.0.0.1:10247")
 	if err != nil {
 		return err
 	}

@@ -25,11 +25,15 @@ type wire struct {
 const (
 	dialLimit  = 2 * time.Second  // for one connection
 	retryLimit = 10 * time.Second // for all tries of a request
+
+	// Proxies let go of idle connections to a pod that leaves the Service. This one does not know of pods, so it keeps none for
+	// as long as a replica that stops serves on: such a connection may be closed just as a request is sent on it.
+	idleLimit = 2 * time.Second
 )
 
 func newWire(keepAlive bool) *wire {
 	return &wire{
-		next: &http.Transport{DialContext: (&net.Dialer{Timeout: dialLimit}).DialContext, DisableKeepAlives: !keepAlive},
+		next: &http.Transport{DialContext: (&net.Dialer{Timeout: dialLimit}).DialContext, DisableKeepAlives: !keepAlive, IdleConnTimeout: idleLimit},
 		said: make(map[string]string),
 	}
 }
