@@ -195,7 +195,7 @@ func TestABatchCostsAsManyRequestsAsItHolds(t *testing.T) {
 		}
 		return got.msg.Initializes
 	})
-	r := newFleet(t, u.url, func(c *cluster.Config) { c.RequestRate, c.RequestBurst = 1, 3 }).replica()
+	r := newFleet(t, u.url, func(c *cluster.Config) { c.RequestRate, c.RequestBurst, c.MaxPending = 1, 3, 200 }).replica()
 	token := r.openSessionWith(strings.Replace(initializeBody, "2025-11-25", "2025-03-26", 1))
 	batch := func(size int) string {
 		messages := make([]string, size)
