@@ -13,19 +13,6 @@ import (
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 )
 
-// secretHeaders are those whose values prove who somebody is. No header is recorded; what repeats one of these is not either.
-var secretHeaders = []string{"Authorization", "Proxy-Authorization", "Cookie", "X-Api-Key"}
-
-// secretsIn are the values of secretHeaders, without the scheme in front.
-func secretsIn(secrets []string, h http.Header) []string {
-	for _, name := range secretHeaders {
-		for _, value := range h.Values(name) {
-			secrets = append(secrets, value[strings.LastIndexByte(value, ' ')+1:])
-		}
-	}
-	return secrets
-}
-
 // recordRequest records the client's message, which is sent on.
 func (x *exchange) recordRequest() { x.recordClient(x.body) }
 
@@ -117,7 +104,7 @@ func (x *exchange) clientSecrets() []string {
 		secrets = append(secrets, secret)
 	}
 	secrets = append(secrets, x.record.UpstreamSession, x.upstreamSession)
-	return secretsIn(secrets, x.r.Header)
+	return x.p.cfg.Recorder.AppendSecrets(secrets, x.r.Header)
 }
 
 // secrets are what must not be in a recording of the request, or of what comes of it.
@@ -130,8 +117,7 @@ func (x *exchange) secrets() []string {
 
 // secrets are those of the request that the call was made for, and what the upstream has been shown since.
 func (c *upstreamCall) secrets() []string {
-	secrets := append(slices.Clone(c.clientSecrets), c.current().UpstreamSession)
-	return c.p.withConfiguredSecrets(secretsIn(secrets, c.header))
+	return c.p.withConfiguredSecrets(append(slices.Clone(c.clientSecrets), c.current().UpstreamSession))
 }
 
 // withConfiguredSecrets adds what upstreams are shown instead of the client's credentials. Nil where no payloads are recorded.
@@ -141,7 +127,7 @@ func (p *Proxy) withConfiguredSecrets(secrets []string) []string {
 	}
 	configured := make(http.Header)
 	p.cfg.Auth.Outbound(configured)
-	return secretsIn(secrets, configured)
+	return p.cfg.Recorder.AppendSecrets(secrets, configured)
 }
 
 // recordEvent records a message in a stream. isAnswer: it answers the request that the call was made for.

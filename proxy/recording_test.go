@@ -35,7 +35,11 @@ func (f *fleet) recording(mode record.Mode, change ...func(*proxy.Config)) (r *r
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	recorder := record.New(record.Config{Store: store, Mode: mode, Redact: rules, Replica: "recorder"})
+	headers, err := record.ParseHeaders([]string{"X-Pin"})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	recorder := record.New(record.Config{Store: store, Mode: mode, Redact: rules, RedactHeaders: headers, Replica: "recorder"})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(f.t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { _ = recorder.Run(ctx) })
@@ -142,6 +146,7 @@ func TestAConversationIsRecorded(t *testing.T) {
 func TestWhatClientsProveThemselvesWithIsInNoRecording(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
+	const pin = "pin-of-alice"
 	bearer, token := i.Token("alice"), ""
 	said := func() string {
 		return `{"jsonrpc":"2.0","method":"notifications/message","params":{"data":["I am ` + token + `","with ` + bearer + `"]}}`
@@ -170,8 +175,8 @@ func TestWhatClientsProveThemselvesWithIsInNoRecording(t *testing.T) {
 	opened := post(a.url, "", initializeBody).as(bearer).send(t)
 	token = opened.header.Get("Mcp-Session-Id")
 	for _, how := range []string{"answers", "streams"} {
-		call := `{"jsonrpc":"2.0","id":"c1","method":"tools/call","params":{"name":"` + how + `","arguments":{"a":"` + token + `","b":"` + bearer + `"}}}`
-		if got := post(a.url, token, call).as(bearer).send(t); !strings.Contains(got.body, bearer) || !strings.Contains(got.body, token) {
+		call := `{"jsonrpc":"2.0","id":"c1","method":"tools/call","params":{"name":"` + how + `","arguments":{"a":"` + token + `","b":"` + bearer + `","c":"` + pin + `"}}}`
+		if got := post(a.url, token, call).as(bearer).with("X-Pin", pin).send(t); !strings.Contains(got.body, bearer) || !strings.Contains(got.body, token) {
 			t.Fatalf("%s: %+v", how, got)
 		}
 	}
@@ -186,7 +191,7 @@ func TestWhatClientsProveThemselvesWithIsInNoRecording(t *testing.T) {
 		t.Errorf("%d frames", len(frames))
 	}
 	for n, f := range frames {
-		if payload := string(f.Payload); payload == "" || strings.Contains(payload, secret) || strings.Contains(payload, bearer) {
+		if payload := string(f.Payload); payload == "" || strings.Contains(payload, secret) || strings.Contains(payload, bearer) || strings.Contains(payload, pin) {
 			t.Errorf("frame %d, from the %s: %s", n, f.Direction, payload)
 		}
 	}

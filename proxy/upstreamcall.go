@@ -41,7 +41,7 @@ type upstreamCall struct {
 	query    string
 	origin   requestRef
 	begun    time.Time // when the client's request came in; zero of one that is answered by nothing
-	// clientSecrets are the request's: see there. No event of what comes of the request may be recorded with them.
+	// clientSecrets are the request's (see there), and what the upstream is shown instead. No event that comes of it is recorded with them.
 	clientSecrets []string
 
 	mu      sync.Mutex
@@ -78,8 +78,8 @@ func (c *upstreamCall) use(s cluster.Session) {
 // newCall is the call that sends the client's request, in the form of req.
 func (x *exchange) newCall(req *http.Request) *upstreamCall {
 	return &upstreamCall{
-		p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, origin: x.request, clientSecrets: x.clientSecrets(),
-		session: x.record,
+		p: x.p, upstream: x.upstream, header: req.Header, query: req.URL.RawQuery, origin: x.request,
+		clientSecrets: x.p.cfg.Recorder.AppendSecrets(x.clientSecrets(), req.Header), session: x.record,
 	}
 }
 

@@ -93,7 +93,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 		LogLevel:    level,
 		Tracing:     spans.Provider(),
 		AuditStream: s.AuditStream,
-		Recording:   replica.Recording{Mode: s.Recording, Redact: s.RecordingRedact},
+		Recording:   replica.Recording{Mode: s.Recording, Redact: s.RecordingRedact, RedactHeaders: s.RecordingRedactHeaders},
 	})
 	if err != nil {
 		return usage(err)

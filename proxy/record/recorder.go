@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,8 @@ type Config struct {
 	Mode Mode
 	// Redact says what is kept out of payloads. The zero value: nothing.
 	Redact Rules
+	// RedactHeaders says of which headers the values are kept out of payloads, too.
+	RedactHeaders Headers
 	// Replica is the incarnation that records.
 	Replica string
 	// MaxPayload is the longest payload that is recorded, in bytes; of longer ones only what is known about them. Default 1 MiB.
@@ -128,6 +131,14 @@ func (r *Recorder) MaxPayload() int {
 		return 0
 	}
 	return r.cfg.MaxPayload
+}
+
+// AppendSecrets appends to secrets what a header holds that must not be in payloads, for [Entry]. When none are recorded, it does nothing.
+func (r *Recorder) AppendSecrets(secrets []string, h http.Header) []string {
+	if r.MaxPayload() == 0 {
+		return secrets
+	}
+	return r.cfg.RedactHeaders.AppendSecrets(secrets, h)
 }
 
 // Record records a message of a session that exists, some time later. It never waits, and may be called from any goroutine.

@@ -39,6 +39,10 @@ func TestWhatRulesSelectIsRedacted(t *testing.T) {
 		{"case", "**.apiKey", `{"APIKEY":1,"apikey":2,"apiKey":3}`, `{"APIKEY":"[redacted]","apikey":"[redacted]","apiKey":"[redacted]"}`},
 		{"hyphens and underscores", "**.api_key", `{"api-key":1,"apiKey":2,"_Api_Key":3}`, `{"api-key":"[redacted]","apiKey":"[redacted]","_Api_Key":"[redacted]"}`},
 		{"letters that only some decoders take for the same", "**.token,**.secret", `{"to` + "\u212a" + `en":1,"` + "\u017f" + `ecret":2}`, `{"to` + "\u212a" + `en":"[redacted]","` + "\u017f" + `ecret":"[redacted]"}`},
+		{"the end of a key", "**.*pass_word", `{"dbPassword":1,"password":2,"passwords":3,"word":4}`, `{"dbPassword":"[redacted]","password":"[redacted]","passwords":3,"word":4}`},
+		{"the beginning of a key", "**.private-*", `{"privateKey":1,"private":2,"my_private":3}`, `{"privateKey":"[redacted]","private":"[redacted]","my_private":3}`},
+		{"a part of a key", "params.*key*", `{"params":{"x-keys":1,"KEY":2,"k":{"key":3}},"key":4}`, `{"params":{"x-keys":"[redacted]","KEY":"[redacted]","k":{"key":3}},"key":4}`},
+		{"a part of a key is for no element", "params.*y", `{"params":[[1,{"y":2}]]}`, `{"params":[[1,{"y":"[redacted]"}]]}`},
 		{"an escaped key", "**.token", `{"\u0074o\u006ben":"x"}`, `{"\u0074o\u006ben":"[redacted]"}`},
 		{"a key twice", "**.token", `{"token":1,"token":2}`, `{"token":"[redacted]","token":"[redacted]"}`},
 		{
@@ -52,6 +56,27 @@ func TestWhatRulesSelectIsRedacted(t *testing.T) {
 		got, ok := rules(t, strings.Split(c.paths, ",")...).Redact([]byte(c.in))
 		if !ok || string(got) != c.want {
 			t.Errorf("%s (%s): %s, %v\nwant %s", c.name, c.paths, got, ok, c.want)
+		}
+	}
+}
+
+// What people call their secrets, and what is called nearly so and none.
+func TestTheDefaultRulesGoByTheUsualNames(t *testing.T) {
+	t.Parallel()
+	r := rules(t, record.DefaultRedact()...)
+	for key, isSecret := range map[string]bool{
+		"password": true, "passWord": true, "db_password": true, "user-password": true, "passwd": true, "pwd": true, "db_pwd": true, "passphrase": true,
+		"secret": true, "client_secret": true, "clientSecret": true, "aws_secret_access_key": true, "secretKey": true, "accessKey": true,
+		"private-key": true, "private-key-pem": true, "api_key": true, "apiKey": true, "x-api-key": true, "X-Goog-Api-Key": true,
+		"token": true, "access_token": true, "accessToken": true, "refresh_token": true, "id_token": true, "api_token": true, "x-auth-token": true,
+		"sessionToken": true, "bearer": true, "bearer_token": true, "jwt": true, "authorization": true, "Proxy-Authorization": true,
+		"credentials": true, "aws_credentials": true, "cookie": true, "set-cookie": true, "cookies": true,
+		"progressToken": false, "nextPageToken": false, "maxTokens": false, "tokens": false, "name": false, "key": false, "uri": false, "author": false,
+		"secretary": false, "cwd": false, "cursor": false, "compass": false, "id": false, "params": false, "result": false,
+	} {
+		in := `{"a":[{"` + key + `":"value"}]}`
+		if got, ok := r.Redact([]byte(in)); !ok || (string(got) != in) != isSecret {
+			t.Errorf("%s: %s; want it redacted: %v", key, got, isSecret)
 		}
 	}
 }
@@ -87,7 +112,7 @@ func TestWhatIsNoJSONIsNotRecorded(t *testing.T) {
 
 func TestPathsThatMeanNothingAreRefused(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"", ".", "a.", ".a", "a..b", "a*", "***", "a.b*c", "_", "a.-", strings.Repeat("a", 257), strings.Repeat("a.", 32) + "a"} {
+	for _, path := range []string{"", ".", "a.", ".a", "a..b", "***", "****", "a.b*c", "*b*c", "**a", "_", "a.-", "*_", "-*", strings.Repeat("a", 257), strings.Repeat("a.", 32) + "a"} {
 		if _, err := record.ParseRules([]string{path}); err == nil {
 			t.Errorf("%q is accepted", path)
 		}

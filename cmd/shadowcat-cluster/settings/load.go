@@ -84,7 +84,7 @@ func (s Settings) checkBytes() error {
 func apply(merged *koanf.Koanf, origin map[string]string) (s Settings, unread []Setting, errs []error) {
 	s.Cluster = cluster.DefaultConfig() // for the limits that are not settings yet
 	s.Auth = auth.DefaultConfig()
-	s.RecordingRedact = record.DefaultRedact()
+	s.RecordingRedact, s.RecordingRedactHeaders = record.DefaultRedact(), record.DefaultRedactHeaders()
 	for _, setting := range Table() {
 		values, given := merged.Get(setting.Name).([]string)
 		if !given {

@@ -70,7 +70,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		LogFormat:   settings.LogAuto,
 		Cluster:     cluster.DefaultConfig(),
 
-		Recording: record.Off, RecordingRedact: record.DefaultRedact(), Auth: auth.DefaultConfig(),
+		Recording: record.Off, RecordingRedact: record.DefaultRedact(), RecordingRedactHeaders: record.DefaultRedactHeaders(), Auth: auth.DefaultConfig(),
 
 		Recover: true, FollowInterval: 100 * time.Millisecond, StreamKeepAlive: 15 * time.Second,
 		DrainDelay: 3 * time.Second, DrainTimeout: 25 * time.Second,
@@ -296,7 +296,8 @@ var badValues = []struct{ name, value, want string }{
 	{"log_format", "xml", "log_format: "},
 	{"recording", "all", `recording: "all" is not known; want off, metadata or full`},
 	{"recording_redact", "a..b", `recording_redact: "a..b" is no path of keys; want`},
-	{"recording_redact", "pass*", `recording_redact: "pass*" is no path of keys`},
+	{"recording_redact", "p*ss", `recording_redact: "p*ss" is no path of keys`},
+	{"recording_redact_headers", "X:Key", `recording_redact_headers: "X:Key" is no name of a header`},
 	{"frames.count", "10001", "frames.count: 10001 is not in 0 to 10000"},
 	{"frames.bytes", "65MiB", "frames.bytes: 68157440 is not in 0 to 67108864"},
 	{"sweeper", "maybe", `sweeper: "maybe" is neither true nor false`},

@@ -24,3 +24,11 @@ func setRecordingRedact(s *Settings, values []string) error {
 	s.RecordingRedact = values
 	return nil
 }
+
+func setRecordingRedactHeaders(s *Settings, values []string) error {
+	if _, err := record.ParseHeaders(values); err != nil {
+		return err
+	}
+	s.RecordingRedactHeaders = values
+	return nil
+}

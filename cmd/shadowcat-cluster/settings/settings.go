@@ -41,15 +41,16 @@ type Settings struct {
 	ReplicaMaxBytes       int64         // of bodies in memory at one replica; 0: any size
 	ReplicaMaxStreams     int           // open at one replica; 0: any number
 
-	UpstreamCheckInterval time.Duration // 0: endpoints are not checked
-	Recover               bool          // whether sessions that their upstream has lost are initialized anew
-	FollowInterval        time.Duration // between two looks at streams that other replicas read
-	StreamKeepAlive       time.Duration // the longest silence of a stream; 0: any
-	Recording             record.Mode   // how much is recorded
-	RecordingRedact       []string      // what is not, as record.ParseRules reads it
-	Auth                  auth.Config   // without Paths
-	DrainDelay            time.Duration // how long a stopping replica serves on while not ready
-	DrainTimeout          time.Duration // how long stopping may take, DrainDelay included
+	UpstreamCheckInterval  time.Duration // 0: endpoints are not checked
+	Recover                bool          // whether sessions that their upstream has lost are initialized anew
+	FollowInterval         time.Duration // between two looks at streams that other replicas read
+	StreamKeepAlive        time.Duration // the longest silence of a stream; 0: any
+	Recording              record.Mode   // how much is recorded
+	RecordingRedact        []string      // what is not, as record.ParseRules reads it
+	RecordingRedactHeaders []string      // what is not either, as record.ParseHeaders reads it
+	Auth                   auth.Config   // without Paths
+	DrainDelay             time.Duration // how long a stopping replica serves on while not ready
+	DrainTimeout           time.Duration // how long stopping may take, DrainDelay included
 
 	LogLevel  slog.Level
 	LogFormat LogFormat

@@ -168,7 +168,11 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "recording_redact", Kind: KindList, DefaultNote: "passwords, tokens and keys by their usual names", set: setRecordingRedact,
-		Meaning: "Values that are replaced before anything is recorded, as keys from the top of a message: params.arguments.password; * is any one key, ** any number of them: **.token. Case, hyphens and underscores do not matter. Unset: " + strings.Join(record.DefaultRedact(), ", ") + ". An empty list redacts nothing.",
+		Meaning: "Values that are replaced before anything is recorded, as keys from the top of a message: params.arguments.password; * is any one key, ** any number of them: **.token, and beside a part of a key * is the rest: **.*_token. Case, hyphens and underscores do not matter. Unset: " + strings.Join(record.DefaultRedact(), ", ") + ". An empty list redacts nothing.",
+	},
+	{
+		Name: "recording_redact_headers", Kind: KindList, DefaultNote: "tokens, keys and secrets by the ends of their names", set: setRecordingRedactHeaders,
+		Meaning: "Headers whose values are secret: a text of a message that repeats one is replaced before it is recorded (headers themselves never are recorded). As X-Api-Key, or *-key for all that end so. Case, hyphens and underscores do not matter. Unset: " + strings.Join(record.DefaultRedactHeaders(), ", ") + ". Authorization, Proxy-Authorization and Cookie always are, also beside an empty list.",
 	},
 	{
 		Name: "frames.count", Kind: KindCount, Default: "1000", Zero: "nothing is recorded", set: count(clusterFramesCount),
