@@ -106,6 +106,11 @@ func TestEncodeErrorKeepsTheTypedID(t *testing.T) {
 	if got := string(mcp.EncodeError(`"1"`, e)); got != want {
 		t.Errorf("with a string id:\n%s\nwant\n%s", got, want)
 	}
+	e = mcp.Error{Code: mcp.CodeUnsupportedVersion, Message: "m", Supported: []string{"a", "b"}, Requested: "c"}
+	want = `{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"m","data":{"supported":["a","b"],"requested":"c"}}}`
+	if got := string(mcp.EncodeError("1", e)); got != want {
+		t.Errorf("with versions:\n%s\nwant\n%s", got, want)
+	}
 	want = `{"jsonrpc":"2.0","error":{"code":-32700,"message":"m"}}`
 	if got := string(mcp.EncodeError("", mcp.Error{Code: mcp.CodeParseError, Message: "m"})); got != want {
 		t.Errorf("without id:\n%s\nwant\n%s", got, want)

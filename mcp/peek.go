@@ -82,7 +82,7 @@ type Message struct {
 
 // MessageError says why a body is no JSON-RPC message, or not one that fits its headers. It holds nothing of either.
 type MessageError struct {
-	Code   int // CodeParseError or CodeInvalidRequest; of CheckStateless also CodeInvalidParams or CodeHeaderMismatch
+	Code   int // CodeParseError or CodeInvalidRequest; of CheckStateless others, too
 	Reason string
 }
 

@@ -19,6 +19,9 @@ var sessionRevisions = []string{Revision20241105, Revision20250326, Revision2025
 // asks for it over Streamable HTTP is treated like one of 2025-03-26. Its own transport (HTTP+SSE) is not spoken.
 func SessionRevisions() []string { return slices.Clone(sessionRevisions) }
 
+// Revisions lists the protocol revisions that are known here, oldest first.
+func Revisions() []string { return append(SessionRevisions(), Revision20260728) }
+
 // HasSessions reports whether revision is a known one with sessions.
 func HasSessions(revision string) bool { return slices.Contains(sessionRevisions, revision) }
 

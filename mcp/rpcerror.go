@@ -3,6 +3,7 @@ package mcp
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -10,11 +11,15 @@ import (
 const (
 	CodeParseError     = -32700 // the body is not JSON
 	CodeInvalidRequest = -32600 // the JSON is not a message
+	CodeMethodNotFound = -32601 // there is no such method
 	CodeInvalidParams  = -32602 // a method's parameters are missing or wrong
 )
 
-// CodeHeaderMismatch is the protocol's own, since 2026-07-28: a header does not say what the body says, or is missing.
-const CodeHeaderMismatch = -32020
+// The protocol's own error codes, since 2026-07-28.
+const (
+	CodeHeaderMismatch     = -32020 // a header does not say what the body says, or is missing
+	CodeUnsupportedVersion = -32022 // the request is of a revision that is not spoken here; the data says which are
+)
 
 // HTTPCode is the JSON-RPC error code for a refusal with an HTTP status: 1000 more, which is outside of the ranges that
 // JSON-RPC and the protocol reserve.
@@ -51,10 +56,12 @@ func Reasons() []Reason {
 type Error struct {
 	Code    int
 	Message string
-	// Reason, Limit and RetryAfter become the error's data; each may be left zero.
+	// Reason, Limit, RetryAfter, Supported and Requested become the error's data; each may be left zero.
 	Reason     Reason
 	Limit      string        // the setting that was reached
 	RetryAfter time.Duration // sent in whole milliseconds, rounded up
+	Supported  []string      // with CodeUnsupportedVersion: the revisions that are
+	Requested  string        // and the one that was asked for
 }
 
 // wireError is a JSON-RPC error answer as it is sent.
@@ -69,9 +76,11 @@ type wireError struct {
 }
 
 type errorData struct {
-	Reason       Reason `json:"reason,omitempty"`
-	Limit        string `json:"limit,omitempty"`
-	RetryAfterMS int64  `json:"retry_after_ms,omitempty"`
+	Reason       Reason   `json:"reason,omitempty"`
+	Limit        string   `json:"limit,omitempty"`
+	RetryAfterMS int64    `json:"retry_after_ms,omitempty"`
+	Supported    []string `json:"supported,omitempty"`
+	Requested    string   `json:"requested,omitempty"`
 }
 
 // EncodeError returns the JSON text of an error answer to the request with this id. Without an id the answer has none,
@@ -86,8 +95,10 @@ func EncodeError(id ID, e Error) []byte {
 		Reason:       e.Reason,
 		Limit:        e.Limit,
 		RetryAfterMS: int64((e.RetryAfter + time.Millisecond - 1) / time.Millisecond),
+		Supported:    e.Supported,
+		Requested:    e.Requested,
 	}
-	if data != (errorData{}) {
+	if !reflect.ValueOf(data).IsZero() {
 		wire.Error.Data = &data
 	}
 	text, err := json.Marshal(wire)

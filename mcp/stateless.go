@@ -7,11 +7,12 @@ import (
 )
 
 // CheckStateless checks a message of the era without sessions, and that its headers say what it says: somebody on the way may have
-// decided by the ones, and the server acts by the other. The error is a *MessageError, to be answered with status 400.
+// decided by the ones, and the server acts by the other. The error is a *MessageError, to be answered with status 404 when its code is
+// CodeMethodNotFound, else with 400.
 //
-// The rules are those of the specification of 2026-07-28, Streamable HTTP, section "Server Validation". Of a version that is not
-// known here only the version itself is compared: what else it asks for, its servers know. For notifications the specification
-// asks for no headers; those that are there must be right.
+// The rules are those of the specification of 2026-07-28, Streamable HTTP, section "Server Validation". A version that is not known
+// here is an error once header and body agree on it, with CodeUnsupportedVersion: a client of the era then takes one of [Revisions]. For
+// notifications the specification asks for no headers; those that are there must be right. initialize is no method of this era.
 func CheckStateless(h http.Header, m Message) error {
 	switch m.Kind {
 	case KindBatch:
@@ -23,13 +24,16 @@ func CheckStateless(h http.Header, m Message) error {
 		return err
 	}
 	if h.Get(HeaderProtocolVersion) != Revision20260728 { // and so is the body's
-		return nil
+		return &MessageError{CodeUnsupportedVersion, "this protocol version is not supported; supported are " + strings.Join(Revisions(), ", ")}
 	}
 	if m.Kind == KindRequest && !m.HasCapabilities {
 		return &MessageError{CodeInvalidParams, "params._meta needs io.modelcontextprotocol/clientCapabilities, an object"}
 	}
 	if err := checkMethod(h, m); err != nil {
 		return err
+	}
+	if m.Initializes {
+		return &MessageError{CodeMethodNotFound, "since revision " + Revision20260728 + " there is no initialize; send server/discover, or any request"}
 	}
 	return checkTarget(h, m)
 }

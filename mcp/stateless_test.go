@@ -60,8 +60,10 @@ func TestHeadersOfTheStatelessEraSayWhatTheBodySays(t *testing.T) {
 		{"no name in body and header", request("tools/call", ""), modern("tools/call", ""), 0, ""},
 		{"name twice where none is looked for", request("tools/list", `"name":1,"name":2,`), modern("tools/list", ""), 0, ""},
 		{"notification without anything", `{"jsonrpc":"2.0","method":"n"}`, http.Header{"Mcp-Protocol-Version": {"2026-07-28"}}, 0, ""},
-		{"a later version", later, http.Header{"Mcp-Protocol-Version": {"2030-01-01"}}, 0, ""},
-		{"a later version in the header alone", `{"jsonrpc":"2.0","id":1,"method":"x"}`, http.Header{"Mcp-Protocol-Version": {"2030-01-01"}}, 0, ""},
+		{"a later version", later, http.Header{"Mcp-Protocol-Version": {"2030-01-01"}}, mcp.CodeUnsupportedVersion, "2025-11-25, 2026-07-28"},
+		{"a later version in the header alone", `{"jsonrpc":"2.0","id":1,"method":"x"}`, http.Header{"Mcp-Protocol-Version": {"2030-01-01"}}, mcp.CodeUnsupportedVersion, "supported"},
+		{"initialize", request("initialize", `"protocolVersion":"2025-11-25",`), modern("initialize", ""), mcp.CodeMethodNotFound, "server/discover"},
+		{"initialize under another name", request("initialize", ""), modern("tools/list", ""), mcp.CodeHeaderMismatch, "Mcp-Method differs"},
 
 		{"no version header", callTool, changed(modern("tools/call", "get weather"), "Mcp-Protocol-Version"), mcp.CodeHeaderMismatch, "MCP-Protocol-Version is missing"},
 		{"version header of the other era", callTool, changed(modern("tools/call", "get weather"), "Mcp-Protocol-Version", "2025-11-25"), mcp.CodeHeaderMismatch, "MCP-Protocol-Version differs"},

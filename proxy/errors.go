@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -32,6 +31,7 @@ type refusal struct {
 	code       int        // 0: from status
 	reason     mcp.Reason // may be empty
 	limit      string     // the setting that was reached, if any
+	requested  string     // the protocol version that is not supported, for a client who understands that
 	message    string     // what is wrong and what to do
 	retryAfter time.Duration
 	allow      string // for 405
@@ -72,9 +72,8 @@ func methodNotAllowed(allow, message string) refusal {
 
 func unsupportedVersion() refusal {
 	return refusal{
-		status: http.StatusBadRequest,
-		message: fmt.Sprintf("the MCP-Protocol-Version header names no supported version; supported are %s and %s",
-			strings.Join(mcp.SessionRevisions(), ", "), mcp.Revision20260728),
+		status:  http.StatusBadRequest,
+		message: "the MCP-Protocol-Version header names no supported version; supported are " + strings.Join(mcp.Revisions(), ", "),
 	}
 }
 
@@ -155,12 +154,18 @@ func (x *exchange) refuse(f refusal) {
 		// Whole seconds, rounded up: a client that waits for them must not come too early.
 		h.Set("Retry-After", strconv.FormatInt(int64((f.retryAfter+time.Second-1)/time.Second), 10))
 	}
+	var supported []string
+	if f.code == mcp.CodeUnsupportedVersion {
+		supported = mcp.Revisions()
+	}
 	body := mcp.EncodeError(x.refusedID(f), mcp.Error{
 		Code:       cmp.Or(f.code, mcp.HTTPCode(f.status)),
 		Message:    f.message,
 		Reason:     f.reason,
 		Limit:      f.limit,
 		RetryAfter: f.retryAfter,
+		Supported:  supported,
+		Requested:  f.requested,
 	})
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.recordRefusal(f, len(body))

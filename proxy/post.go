@@ -9,11 +9,14 @@ import (
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
+// maxVersion bounds how much of a client's protocol version it is told again, in bytes.
+const maxVersion = 64
+
 // post serves a POST: one message, or for old revisions a batch of them, from the client. The era is decided first: each has rules of
 // its own.
 func (x *exchange) post() {
-	stateless := x.eraOfHeader() == mcp.EraStateless
-	if !stateless && !x.checkPostHeaders() || !x.readBody() {
+	x.eraOfHeader() // for what is refused before the body is read
+	if !x.checkPostHeaders() || !x.readBody() {
 		return
 	}
 	msg, err := mcp.Peek(x.body)
@@ -61,7 +64,16 @@ func (x *exchange) refuseMessage(err error) {
 		x.refuseFor(err, refusalOf(err))
 		return
 	}
-	x.refuse(refusal{status: http.StatusBadRequest, code: invalid.Code, message: invalid.Reason})
+	f := refusal{status: http.StatusBadRequest, code: invalid.Code, message: invalid.Reason}
+	switch invalid.Code {
+	case mcp.CodeMethodNotFound:
+		f.status = http.StatusNotFound
+	case mcp.CodeUnsupportedVersion:
+		if f.requested = x.protocolVersion(); len(f.requested) > maxVersion { // the body says the same
+			f.requested = f.requested[:maxVersion]
+		}
+	}
+	x.refuse(f)
 }
 
 // checkPostHeaders checks what the transport demands of every POST. When it returns false, the request is answered.

@@ -2,8 +2,10 @@ package proxy_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +49,84 @@ func TestStatelessRequestsThatDoNotFitTheirHeadersAreRefused(t *testing.T) {
 			if p := got.problem(); got.status != http.StatusBadRequest || p.Error.Code != tt.code || string(p.ID) != tt.id {
 				t.Errorf("%s: %d %s, want 400 with code %d and id %s", name, got.status, got.body, tt.code, tt.id)
 			}
+		}
+	}
+	if got := len(u.requests()); got != 0 {
+		t.Errorf("the upstream got %d of them", got)
+	}
+}
+
+// Versions are agreed on by refusing: a client whose version is not known here hears which are, and takes one of them. That holds for
+// versions to come, and for what will never be one.
+func TestAnUnknownVersionOfTheEraWithoutSessionsIsAnsweredWithTheKnownOnes(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	f := newFleet(t, u.url)
+	r := f.replica()
+	_ = f.embedded.Close() // no store is asked
+	long := strings.Repeat("x", 200)
+	for version, told := range map[string]string{"2031-01-01": "2031-01-01", "DRAFT-2027-v1": "DRAFT-2027-v1", "x": "x", long: long[:64]} {
+		for _, method := range []string{"tools/list", "initialize", "server/discover"} {
+			request := stateless(r.url, method, "").with("Mcp-Protocol-Version", version)
+			request.body = strings.Replace(request.body, "2026-07-28", version, 1)
+			got := request.send(t)
+			var p struct {
+				ID    int `json:"id"`
+				Error struct {
+					Code int `json:"code"`
+					Data struct {
+						Supported []string `json:"supported"`
+						Requested string   `json:"requested"`
+					} `json:"data"`
+				} `json:"error"`
+			}
+			if err := json.Unmarshal([]byte(got.body), &p); err != nil {
+				t.Fatalf("%v: %s", err, got.body)
+			}
+			if got.status != http.StatusBadRequest || p.ID != 7 || p.Error.Code != -32022 || p.Error.Data.Requested != told ||
+				!slices.Equal(p.Error.Data.Supported, []string{"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"}) {
+				t.Errorf("%s of %.20s: %d %s", method, version, got.status, got.body)
+			}
+		}
+	}
+	if got := len(u.requests()); got != 0 {
+		t.Errorf("the upstream got %d of them", got)
+	}
+}
+
+// There is no initialize in the era without sessions. Passed on, it would open sessions at an upstream that has some, which nobody counts
+// and nobody ends.
+func TestInitializeIsNoMethodOfTheEraWithoutSessions(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica()
+	got := stateless(r.url, "initialize", `"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}`).send(t)
+	if p := got.problem(); got.status != http.StatusNotFound || p.Error.Code != mcp.CodeMethodNotFound || string(p.ID) != "7" {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got := len(u.requests()); got != 0 {
+		t.Errorf("the upstream got %d of them", got)
+	}
+}
+
+// Both media types are the transport's demand in both eras.
+func TestStatelessRequestsOfAnotherMediaTypeAreRefused(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replica()
+	list := stateless(r.url, "tools/list", "")
+	for name, tt := range map[string]struct {
+		request request
+		status  int
+	}{
+		"text":          {list.with("Content-Type", "text/plain"), http.StatusUnsupportedMediaType},
+		"no type":       {list.with("Content-Type", ""), http.StatusUnsupportedMediaType},
+		"wants HTML":    {list.with("Accept", "text/html"), http.StatusNotAcceptable},
+		"wants no JSON": {list.with("Accept", "text/event-stream"), http.StatusNotAcceptable},
+		"wants nothing": {list.with("Accept", ""), http.StatusNotAcceptable},
+	} {
+		if got := tt.request.send(t); got.status != tt.status || got.problem().Error.Code != 1000+tt.status {
+			t.Errorf("%s: %d %s, want %d", name, got.status, got.body, tt.status)
 		}
 	}
 	if got := len(u.requests()); got != 0 {

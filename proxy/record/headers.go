@@ -3,6 +3,7 @@ package record
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
@@ -61,15 +62,5 @@ func (h Headers) AppendSecrets(secrets []string, header http.Header) []string {
 
 // has reports whether a header is one of them. folded is its name in the form of fold.
 func (h Headers) has(name string, folded []byte) bool {
-	for _, secret := range alwaysSecret {
-		if name == secret {
-			return true
-		}
-	}
-	for _, secret := range h.names {
-		if secret.names(folded) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(alwaysSecret, name) || slices.ContainsFunc(h.names, func(s segment) bool { return s.names(folded) })
 }
