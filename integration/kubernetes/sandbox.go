@@ -47,7 +47,7 @@ func runInNamespaces(ctx context.Context, out io.Writer, o options, args []strin
 	}
 	defer unlock()
 	// A run that was killed has left its files and cgroups.
-	if err := errors.Join(cleanUp(work), os.MkdirAll(work, 0o755)); err != nil {
+	if err := errors.Join(cleanUp(work), os.RemoveAll(logFolder(work)), os.MkdirAll(work, 0o755)); err != nil {
 		return err
 	}
 	if err := prepare(ctx, out, work, o.fake); err != nil {
