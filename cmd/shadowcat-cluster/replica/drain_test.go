@@ -58,6 +58,8 @@ func TestAConnectionThatIsJustAcceptedIsServed(t *testing.T) {
 			`"io.modelcontextprotocol/clientCapabilities":{}}}}`
 		request := httptest.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, "http://127.0.0.1/mcp", strings.NewReader(body))
 		request.Header.Set("MCP-Protocol-Version", "2026-07-28")
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Accept", "application/json, text/event-stream")
 		request.Header.Set("Mcp-Method", "tools/list")
 		if err := request.Write(conn); err != nil {
 			answer <- err.Error()
