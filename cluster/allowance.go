@@ -87,14 +87,18 @@ func (m *Manager) askFor(caller context.Context, a *allowance, p Principal) erro
 	defer cancel()
 	sent := time.Now()
 	granted, err := m.store.GrantRequests(ctx, p, a.wanted(m.cfg))
-	if caller.Err() != nil {
-		a.answered(m.cfg, 0, nil, sent) // that this one left says nothing to the others: one of them asks
-		return caller.Err()
-	}
-	a.answered(m.cfg, granted-1, err, sent)
-	if err != nil {
+	switch gone := caller.Err(); {
+	case gone != nil && err != nil:
+		a.abandoned(m.cfg)
+		return gone
+	case gone != nil:
+		a.answered(m.cfg, granted, nil, sent)
+		return gone
+	case err != nil:
+		a.answered(m.cfg, 0, err, sent)
 		return a.unanswered(m.cfg, err)
 	}
+	a.answered(m.cfg, granted-1, nil, sent)
 	return nil
 }
 
@@ -203,6 +207,21 @@ func (a *allowance) answered(cfg Config, more int, err error, sent time.Time) {
 		a.alone = alone{}
 		a.left, a.until = more, sent.Add(cfg.Lease)
 	}
+	a.doneAsking(err)
+}
+
+// abandoned is called when the asker has left before the store has said anything. That says nothing to the others, of whom one asks, nor
+// about the store: what is counted while it is away goes on.
+func (a *allowance) abandoned(cfg Config) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if cfg.Lease != 0 {
+		a.doneAsking(nil)
+	}
+}
+
+// doneAsking lets those go on who wait for the answer. The caller holds a.mu.
+func (a *allowance) doneAsking(err error) {
 	a.asking.err = err
 	close(a.asking.done)
 	a.asking = nil

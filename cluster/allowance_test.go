@@ -187,3 +187,23 @@ func TestThatAnAskerLeavesIsNoMatterForThoseWhoWait(t *testing.T) {
 		}
 	})
 }
+
+// Who leaves while a store that is away is asked must not begin the count anew, or leaving would be a way around it.
+func TestThatAnAskerLeavesSparesNobodyTheCountOfAnOutage(t *testing.T) {
+	inWorld(t, statelessRate(10), func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		w.store.set(true, false)
+		w.store.delay = 100 * time.Millisecond
+		if got := w.admitAtOnce("alice", 30, m); got != 10 {
+			t.Errorf("%d were admitted, want 10", got)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		time.AfterFunc(10*time.Millisecond, leave)
+		if err := m.Admit(ctx, "alice"); !errors.Is(err, context.Canceled) {
+			t.Errorf("who left got %v", err)
+		}
+		if got := w.admitAtOnce("alice", 30, m); got > 2 {
+			t.Errorf("%d more were admitted a tenth of a second later", got)
+		}
+	})
+}
