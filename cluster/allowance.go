@@ -34,7 +34,7 @@ type allowance struct {
 	until        time.Time  // what is left may be used before this
 	refusedUntil time.Time  // the store has said that there is nothing before this
 	asking       *grantCall // nil: nobody asks
-	waiting      int        // requests that what is left is not enough for
+	waiting      int        // requests that are not decided on; never one that has its place, or more would be asked for than are used
 	second       time.Time  // when used began to be counted
 	used         int        // since
 	before       int        // in the second before that: how much more than for those who wait is asked for
@@ -61,7 +61,6 @@ func (m *Manager) Admit(ctx context.Context, p Principal) error {
 	}
 	a := m.allowances.of(p)
 	a.enter(time.Now())
-	defer a.leave()
 	for {
 		isServed, others, err := a.serve(m.cfg, time.Now())
 		if isServed || err != nil {
@@ -73,9 +72,11 @@ func (m *Manager) Admit(ctx context.Context, p Principal) error {
 		select {
 		case <-others.done:
 		case <-ctx.Done():
+			a.leave()
 			return ctx.Err()
 		}
 		if others.err != nil {
+			a.leave()
 			return a.unanswered(m.cfg, others.err)
 		}
 	}
@@ -130,7 +131,7 @@ func (a *allowance) isIdle(now time.Time) bool {
 	return now.Sub(a.touched) >= allowanceKept
 }
 
-// enter counts a request that comes, leave one that is decided on.
+// enter counts a request that comes. serve, answered and abandoned count out those that they decide on, leave the others.
 func (a *allowance) enter(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -162,8 +163,10 @@ func (a *allowance) serve(cfg Config, now time.Time) (isServed bool, others *gra
 		return false, nil, nil
 	case a.left > 0 && now.Before(a.until):
 		a.left--
+		a.waiting--
 		return true, nil, nil
 	case now.Before(a.refusedUntil):
+		a.waiting--
 		return false, nil, statelessLimit(a.refusedUntil.Sub(now))
 	case a.asking != nil:
 		return false, a.asking, nil
@@ -197,6 +200,7 @@ func (a *allowance) serveAlone(cfg Config, now time.Time) error {
 func (a *allowance) answered(cfg Config, more int, err error, sent time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.waiting-- // the asker
 	limit, isLimit := errors.AsType[*LimitError](err)
 	switch {
 	case cfg.Lease == 0:
@@ -215,6 +219,7 @@ func (a *allowance) answered(cfg Config, more int, err error, sent time.Time) {
 func (a *allowance) abandoned(cfg Config) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.waiting-- // the asker
 	if cfg.Lease != 0 {
 		a.doneAsking(nil)
 	}
