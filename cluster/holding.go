@@ -43,11 +43,12 @@ type holding struct {
 	streams   int
 	abandoned int // in flight, too, and nobody waits for the answer
 	watchers  int
-	waiting   int               // of inFlight, those that expect an answer
-	pending   map[string]*Lease // of those, the latest of each key
-	finished  []string          // reported as pending, over since; none is a key of pending
-	telling   int               // how many of those the report on its way to the store tells
-	elsewhere int               // how many the store has of others, as it last said
+	waiting   int                  // of inFlight, those that expect an answer
+	pending   map[*flight]struct{} // those
+	told      map[string]*flight   // of those, the ones that the store knows of, or may know, by name
+	finished  []string             // names of those that are over since
+	telling   int                  // how many of those the report on its way to the store tells
+	elsewhere int                  // how many the store has of others, as it last said
 
 	ended      chan struct{} // closed when the session is known to be over
 	streamsEnd chan struct{} // closed then, or when its streams must not go on
@@ -206,16 +207,16 @@ func (h *holding) renewed(m *Manager, endsIn time.Duration, at, sent time.Time) 
 
 // open registers a request or stream. The caller holds h.mu.
 func (h *holding) open(use Use, now time.Time) *Lease {
-	l := &Lease{h: h, session: h.session, ended: h.ended, pendingKey: use.PendingKey, pending: use.pending(), since: now}
+	l := &Lease{h: h, session: h.session, ended: h.ended, since: now}
 	if use.Stream {
 		l.kind, l.ended = forStream, h.streamsEnd
 		h.streams++
 		return l
 	}
 	h.inFlight++
-	if use.PendingKey != "" {
-		h.waiting += l.pending
-		h.name(l)
+	if n := use.pending(); n > 0 {
+		h.waiting += n
+		h.takeOff(l, use.PendingKey, n)
 	}
 	return l
 }
@@ -237,16 +238,8 @@ func (h *holding) close(l *Lease) {
 	case forRequest:
 		h.inFlight--
 	}
-	if l.pendingKey != "" {
-		h.waiting -= l.pending
-	}
-	// The key may belong to a later request: see name.
-	if l.pendingKey != "" && h.pending[l.pendingKey] == l {
-		delete(h.pending, l.pendingKey)
-		if l.reported {
-			h.finished = append(h.finished, l.pendingKey)
-		}
-	}
+	h.waiting -= len(l.flights)
+	h.land(l)
 }
 
 func (h *holding) touch(now time.Time) {

@@ -19,11 +19,11 @@ type Use struct {
 	// Requests is how many requests are to be admitted at once: more than one for a JSON-RPC batch. Default 1. All are
 	// admitted or none, and more than Config.RequestBurst never are.
 	Requests int
-	// PendingKey names the request in flight within its session: its direction and typed JSON-RPC id, at most 64 bytes.
-	// Empty: the message expects no answer.
+	// PendingKey tells operators which request it is: its direction and typed JSON-RPC id, at most 64 bytes. A client may use an id
+	// again: each request counts as one. Empty: the message expects no answer.
 	PendingKey string
-	// Pending is how many requests in flight that key stands for: more than one for a batch. This replica counts all of them, the store
-	// one. Default 1, with a key. All are admitted or none, and more than Config.MaxPending never are.
+	// Pending is how many requests in flight that key stands for: more than one for a batch. Default 1, with a key. All are admitted
+	// or none, and more than Config.MaxPending never are.
 	Pending int
 }
 
@@ -37,18 +37,15 @@ func (u Use) pending() int {
 
 // Lease is the right to serve one request, or to hold one stream, of a session. It must be released.
 type Lease struct {
-	h          *holding
-	session    Session
-	kind       leaseKind // guarded by h.mu
-	ended      <-chan struct{}
-	isAlone    bool // granted without the store; set before anybody else sees it
-	isHit      bool // granted from memory; likewise
-	pendingKey string
-	pending    int // how many requests that is
-	since      time.Time
-	reported   bool // the store knows of it as pending, or may know; guarded by h.mu
-	isNews     bool // the report on its way to the store is the first to tell it; guarded by h.mu
-	retell     bool // it is to be told again: what the store knows is uncertain, or of an earlier request; guarded by h.mu
+	h       *holding
+	session Session
+	kind    leaseKind // guarded by h.mu
+	ended   <-chan struct{}
+	isAlone bool // granted without the store; set before anybody else sees it
+	isHit   bool // granted from memory; likewise
+	since   time.Time
+	flights []flight  // what of it is in flight; none for a stream, or a message that expects no answer
+	one     [1]flight // the memory of flights, for all but a batch
 
 	released bool // guarded by h.mu
 

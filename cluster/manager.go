@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,8 @@ type Manager struct {
 	streams openStreams
 
 	allowances allowances
+
+	told atomic.Int64 // how many requests in flight have got a name
 
 	mu   sync.Mutex
 	held map[ID]*holding // what this replica holds leases of; at most one entry a live session

@@ -33,6 +33,16 @@ func (w *world) open(m *cluster.Manager, token cluster.Token, key string, n int)
 	return leases
 }
 
+func (w *world) mustLease(m *cluster.Manager, token cluster.Token, use cluster.Use) *cluster.Lease {
+	w.t.Helper()
+	l, err := m.Lease(w.t.Context(), token, use)
+	if err != nil {
+		w.t.Fatalf("request %s: %v", use.PendingKey, err)
+	}
+	w.t.Cleanup(l.Release)
+	return l
+}
+
 func (w *world) wantPendingLimited(m *cluster.Manager, token cluster.Token, when string) {
 	w.t.Helper()
 	l, err := m.Lease(w.t.Context(), token, pendingUse("one more"))
@@ -321,6 +331,51 @@ func TestEachRequestOfABatchCountsAsPending(t *testing.T) {
 					t.Fatalf("three alone: %v", err)
 				}
 				three.Release()
+			})
+		})
+	}
+}
+
+// A client that uses an id again, at whatever replica, and one that sends batches, has as many requests in flight as it has sent.
+func TestEachRequestInFlightCountsAtOtherReplicas(t *testing.T) {
+	for name, open := range map[string]func(w *world, m *cluster.Manager, token cluster.Token) []*cluster.Lease{
+		"with one id": func(w *world, m *cluster.Manager, token cluster.Token) []*cluster.Lease {
+			one := func() *cluster.Lease { return w.mustLease(m, token, pendingUse("c:1")) }
+			return []*cluster.Lease{one(), one(), one()}
+		},
+		"in a batch": func(w *world, m *cluster.Manager, token cluster.Token) []*cluster.Lease {
+			return []*cluster.Lease{w.mustLease(m, token, cluster.Use{Upstream: "u", Requests: 3, Pending: 3, PendingKey: "b:1"})}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, capped(7), func(t *testing.T, w *world) {
+				a, _ := w.replica()
+				b, _ := w.replica()
+				c, _ := w.replica()
+				s, token := w.session(a)
+				leases := append(open(w, a, token), open(w, b, token)...)
+				w.pass(2 * w.cfg.ReportInterval)
+				w.wantStored(s.ID, 6, "three at each of two replicas")
+				all, err := w.store.ReadPending(t.Context(), s.ID)
+				if err != nil || len(all) != 6 {
+					t.Fatalf("operators are told of %d, %v", len(all), err)
+				}
+				for _, p := range all {
+					if got := p.Request(); got != "c:1" && got != "b:1" {
+						t.Errorf("operators are told of the request %q", got)
+					}
+				}
+				for _, m := range []*cluster.Manager{a, b, c} {
+					seventh := w.mustLease(m, token, pendingUse("c:7"))
+					w.wantPendingLimited(m, token, "the eighth")
+					seventh.Release()
+				}
+				release(leases[:1])
+				w.pass(2 * w.cfg.ReportInterval)
+				w.wantStored(s.ID, 6-len(leases[:1])*6/len(leases), "when some are over")
+				release(leases)
+				w.pass(2 * w.cfg.ReportInterval)
+				w.wantStored(s.ID, 0, "at the end")
 			})
 		})
 	}

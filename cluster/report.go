@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -227,7 +226,7 @@ func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool
 	if !last && m.cfg.Lease > 0 && m.cfg.RequestRate > 0 {
 		r.Want = max(min(2*h.spent, m.cfg.RequestBurst)-h.aging.n, 0)
 	}
-	r.Started = h.newlyPending(m.incarnation, now, m.cfg.ReportInterval)
+	r.Started = h.newlyPending(m, now)
 	some := len(h.finished)
 	if !last { // the last report has no next one
 		some = min(some, pendingBatch)
@@ -236,23 +235,6 @@ func (h *holding) takeReport(m *Manager, now time.Time, last bool) (Report, bool
 	h.requests, h.spent = 0, 0
 
 	return r, news || keep || r.Requests > 0 || r.Unspent > 0 || len(r.Started) > 0 || len(r.Finished) > 0
-}
-
-// newlyPending lists requests that have outlived one report interval and that the store does not know of. The caller
-// holds h.mu.
-func (h *holding) newlyPending(owner string, now time.Time, interval time.Duration) []PendingRequest {
-	var started []PendingRequest
-	for key, l := range h.pending {
-		if len(started) == pendingBatch {
-			break
-		}
-		if age := now.Sub(l.since); (!l.reported || l.retell) && age >= interval {
-			l.isNews = !l.reported
-			l.reported, l.retell = true, false
-			started = append(started, PendingRequest{Key: key, Owner: owner, Age: age})
-		}
-	}
-	return started
 }
 
 // reported takes in the store's answer to a report sent at the moment sent.
@@ -286,26 +268,6 @@ func (h *holding) unsent(r Report) {
 	defer h.mu.Unlock()
 	h.requests += r.Requests
 	h.takeBack(r, true)
-}
-
-// takeBack makes a report's requests in flight, and those over, be told again. The caller holds h.mu.
-func (h *holding) takeBack(r Report, isUnsent bool) {
-	h.telling = 0
-	keys := r.Finished
-	for _, p := range r.Started {
-		if l := h.pending[p.Key]; isUnsent && l != nil && l.isNews {
-			l.reported = false
-			continue
-		}
-		keys = append(keys, p.Key)
-	}
-	for _, key := range keys {
-		if l := h.pending[key]; l != nil {
-			l.reported, l.retell = true, true
-		} else if !slices.Contains(h.finished, key) {
-			h.finished = append(h.finished, key) // over, but the store may not know, or may have been told that it is not
-		}
-	}
 }
 
 // needsCheck reports whether somebody waits for the session and the store has not confirmed it for that long.

@@ -143,7 +143,8 @@ type Report struct {
 
 // PendingRequest is a request in flight.
 type PendingRequest struct {
-	Key   string        // direction and typed JSON-RPC id, at most 64 bytes, unique in its session
+	// Key names this request and no other of its session: a PendingKey, a space and what makes it unique, 96 bytes at most.
+	Key   string
 	Owner string        // the incarnation that holds it
 	Age   time.Duration // since it came in
 }

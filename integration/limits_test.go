@@ -125,9 +125,21 @@ func TestTheCapOfSessionsHoldsUnderThreeReplicas(t *testing.T) {
 	}
 }
 
-// The cap of requests in flight is exact at each replica, and over all once the others have reported.
+// The cap of requests in flight is exact at each replica, and over all once the others have reported. Ids that are used again do not
+// get round it.
 func TestTheCapOfRequestsInFlightHoldsUnderThreeReplicas(t *testing.T) {
 	t.Parallel()
+	for name, id := range map[string]string{"each with its own id": "call-NUMBER", "all with one id": "call"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			capInFlight(t, `{"jsonrpc":"2.0","id":"`+id+`","method":"tools/call","params":{"name":"x"}}`)
+		})
+	}
+}
+
+// capInFlight reaches the cap with messages like that one.
+func capInFlight(t *testing.T, message string) {
+	t.Helper()
 	const most = 3
 	u := newSlowUpstream(t)
 	d := limited(t, u.url, "--max-pending", strconv.Itoa(most))
@@ -135,7 +147,7 @@ func TestTheCapOfRequestsInFlightHoldsUnderThreeReplicas(t *testing.T) {
 	done := make(chan rawAnswer, most)
 	for n := range most {
 		go func() {
-			got, err := post(d.URL(), session, fmt.Sprintf(`{"jsonrpc":"2.0","id":"call-%d","method":"tools/call","params":{"name":"x"}}`, n)).send(context.WithoutCancel(t.Context()))
+			got, err := post(d.URL(), session, strings.ReplaceAll(message, "NUMBER", strconv.Itoa(n))).send(context.WithoutCancel(t.Context()))
 			if err != nil {
 				got.body = err.Error()
 			}

@@ -112,7 +112,7 @@ func (d detail) pendingTable(most int) string {
 	}
 	t := newTable("IN FLIGHT", "FOR", "AT")
 	for _, p := range d.pending[:min(len(d.pending), most)] {
-		t.AppendRow(table.Row{visible(requestName(p.Key)), took(p.Age), visible(p.Owner)})
+		t.AppendRow(table.Row{visible(requestName(p.Request())), took(p.Age), visible(p.Owner)})
 	}
 	shown := render(t)
 	if more := len(d.pending) - most; more > 0 {
@@ -127,7 +127,7 @@ func requestName(key string) string {
 		return "request " + id
 	}
 	if strings.HasPrefix(key, "b:") {
-		return "batch"
+		return "request of a batch"
 	}
 	return "request with a long id"
 }
@@ -157,7 +157,7 @@ func detailTables(d detail) string {
 
 // pendingView is the JSON of a request in flight.
 type pendingView struct {
-	Key   string `json:"key"` // c: and its JSON-RPC id, c# and a digest of a long one, b: and a name for a batch
+	Key   string `json:"key"` // c: and its JSON-RPC id, c# and a digest of a long one, b: and a name for each of a batch
 	Owner string `json:"owner"`
 	AgeMS int64  `json:"age_ms"`
 }
@@ -185,7 +185,7 @@ func newDetailView(d detail) detailView {
 		Frames:      recordedView{Total: d.recorded.total, Kept: d.recorded.kept},
 	}
 	for _, p := range d.pending {
-		view.InFlight = append(view.InFlight, pendingView{Key: p.Key, Owner: p.Owner, AgeMS: p.Age.Milliseconds()})
+		view.InFlight = append(view.InFlight, pendingView{Key: p.Request(), Owner: p.Owner, AgeMS: p.Age.Milliseconds()})
 	}
 	for _, o := range d.timeline() {
 		line := occasionView{What: o.what}

@@ -156,7 +156,7 @@ func inFlight(ts *testscript.TestScript, _ bool, args []string) {
 	defer func() { ts.Check(store.Close()) }()
 	id, err := cluster.ParseID(ts.Getenv(args[0]))
 	ts.Check(err)
-	started := []cluster.PendingRequest{{Key: args[1], Owner: "replica-7/ABCDEFGH", Age: time.Minute}}
+	started := []cluster.PendingRequest{{Key: args[1] + " 1.ABCDEFGH", Owner: "replica-7/ABCDEFGH", Age: time.Minute}}
 	renewals := store.Report(context.Background(), []cluster.Report{{ID: id, Started: started}}) // the store's own timeouts bound it
 	ts.Check(renewals[0].Err)
 }

@@ -240,7 +240,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "max_pending", Kind: KindCount, Default: "64", Zero: "no cap", set: count(clusterMaxPending),
-		Meaning: "Cap on the requests of one session in flight: exact at each replica; what the others have in flight counts once it has lasted for a report_interval. Each request of a batch counts at its own replica, so one that holds more is never let through; the others count it as one.",
+		Meaning: "Cap on the requests of one session in flight: exact at each replica; what the others have in flight counts once it has lasted for a report_interval. Each request of a batch counts, so one that holds more is never let through.",
 	},
 	{
 		Name: "max_streams", Kind: KindCount, Default: "8", Zero: "no cap", set: count(clusterMaxStreams),
