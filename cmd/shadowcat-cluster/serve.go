@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,8 @@ func newServeCommand() *cobra.Command {
 		Long: `Runs one replica of the proxy until SIGTERM or SIGINT. Then it drains, within --drain-timeout: /readyz says
 no while it serves on for --drain-delay; then streams are told to come back, requests in flight are finished, and
 those that take too long are told that they may have run. Exit status 0. A second signal ends it at once, by that
-signal. A store that is away at start is waited for: /readyz says so.
+signal, unless it comes within half a second, as a repetition of the first. A store that is away at start is
+waited for: /readyz says so.
 
 Each setting is a flag, an environment variable and a YAML key: --max-sessions, SHADOWCAT_MAX_SESSIONS,
 max_sessions. The flag wins over the environment, the environment over the file, the file over the default.`,
@@ -123,13 +125,17 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 	return nil
 }
 
-// untilSignal returns a context that ends at the first signal or with ctx, after announce has returned. From then on
+// signalRepeats is for how long after the first signal others are taken for the same one. Terminals, shells and supervisors that
+// signal a process as well as its group send two within milliseconds; a person who has had enough takes longer than that.
+const signalRepeats = 500 * time.Millisecond
+
+// untilSignal returns a context that ends at the first signal or with ctx, after announce has returned. From signalRepeats later on
 // signals do what they do by default, so that a second one ends the process at once. release undoes it all.
 func untilSignal(ctx context.Context, announce func()) (running context.Context, release func()) {
 	signalled, restore := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	unhook := context.AfterFunc(signalled, func() {
-		restore()
+		time.AfterFunc(signalRepeats, restore) // once more after release does no harm
 		announce()
 		stop()
 	})

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -122,11 +123,54 @@ func TestASecondSignalEndsServeAtOnce(t *testing.T) {
 	up.waitEntered(t)
 	s.signal()
 	s.waitLog("stopping")
-	s.signal()
-	if _, killed := errors.AsType[*exec.ExitError](s.waitEnd(5 * time.Second)); !killed {
-		t.Error("the second signal did not end it by force")
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	timeout := time.After(5 * time.Second)
+	for {
+		select {
+		case <-again.C:
+			_ = s.command.Process.Signal(syscall.SIGTERM) // fails when it has ended
+			continue
+		case err := <-s.ended:
+			if _, killed := errors.AsType[*exec.ExitError](err); !killed {
+				t.Errorf("the second signal did not end it by force: %v", err)
+			}
+		case <-timeout:
+			t.Error("the second signal did not end it")
+		}
+		break
 	}
+	close(up.release)
 	<-done
+}
+
+func TestASignalThatIsRepeatedAtOnceIsOne(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t)
+	s := startServe(t, "--redis", newStore(t), "--upstream", up.url)
+	token := s.initialize()
+	answered := make(chan int, 1)
+	go func() {
+		response, err := send(t, http.MethodPost, s.address+"/mcp", token, slowBody)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		response.Body.Close()
+		answered <- response.StatusCode
+	}()
+	up.waitEntered(t)
+	s.signal()
+	s.waitLog("stopping")
+	s.signal()
+	s.waitReady(http.StatusServiceUnavailable) // it lives
+	close(up.release)
+	if status := <-answered; status != http.StatusOK {
+		t.Errorf("the request in flight was answered with %d", status)
+	}
+	if err := s.waitEnd(patienceOfTests); err != nil {
+		t.Errorf("SIGTERM twice: %v", err)
+	}
 }
 
 func TestAStoreThatIsAwayAtStartIsWaitedFor(t *testing.T) {
