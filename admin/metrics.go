@@ -17,6 +17,8 @@ type Metrics struct {
 	store    storeMetrics
 	cleanup  cleanupMetrics
 	frames   frameMetrics
+
+	disagreeing prometheus.Gauge
 }
 
 // Build says which program runs.
@@ -30,6 +32,12 @@ var buildFamily = Family{
 	Help:   "Always 1; the labels say which program runs.",
 	Labels: []Label{{Name: "version"}, {Name: "commit"}, {Name: "goversion", Meaning: "The version of Go that made it."}},
 	Worry:  "Replicas have different versions for longer than a rollout takes.",
+}
+
+var disagreeingFamily = Family{
+	Name: "replicas_disagreeing", Kind: KindGauge,
+	Help:  "Other live replicas whose limits are not those of this one, as it saw them last, within 5 s; `shadowcat-cluster replicas` names them.",
+	Worry: "More than 0 for longer than a rollout of changed settings takes: a session may be held to the strictest of them, and be ended by it.",
 }
 
 // NewMetrics returns metrics at zero.
@@ -46,8 +54,13 @@ func NewMetrics(build Build) *Metrics {
 		store:    newStoreMetrics(r),
 		cleanup:  newCleanupMetrics(r),
 		frames:   newFrameMetrics(r),
+
+		disagreeing: disagreeingFamily.gauge(r),
 	}
 }
+
+// ReplicasDisagree says how many other live replicas have other limits than this one.
+func (m *Metrics) ReplicasDisagree(n int) { m.disagreeing.Set(float64(n)) }
 
 // constant is a collector of one metric that never changes.
 type constant struct{ prometheus.Metric }
@@ -84,7 +97,7 @@ func sections() []section {
 			sweepFailedFamily, removedFamily, fencedFamily, repairsFamily, panicsFamily,
 		}},
 		{"Recording", []Family{recordedFamily, droppedFamily}},
-		{"The program", []Family{buildFamily}},
+		{"The program", []Family{buildFamily, disagreeingFamily}},
 	}
 }
 

@@ -32,6 +32,10 @@ func epochKey(prefix string) string      { return prefix + ":epoch" }    // STRI
 func replicasKey(prefix string) string   { return prefix + ":replicas" } // ZSET: incarnations by their last sign of life, ms
 func auditKey(prefix string) string      { return prefix + ":audit" }    // STREAM: what has happened to sessions
 func createRateKey(prefix string) string { return prefix + ":rate:{*}" } // STRING: arrival time of creations, us; no principal is called *
+func replicaKey(prefix, incarnation string) string { // STRING: what a replica tells of itself, JSON
+	return prefix + ":replica:" + incarnation
+}
+
 func principalKey(prefix string, p cluster.Principal) string { // ZSET: its live sessions by creation, ms
 	return prefix + ":principal:{" + string(p) + "}"
 }

@@ -43,14 +43,15 @@ func (l leakChecked) Run() int {
 	return code
 }
 
-// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and five commands
-// more:
+// TestScripts runs the command lines of testdata/script. Each has an empty store of its own at $REDIS, and more
+// commands:
 //
 //	exits CODE PROGRAM ARGS...       runs a program that must end with this status
 //	session NAME STATUS              makes a session, whose ID is $NAME from then on
 //	records NAME PAYLOAD             records a short conversation of it, with a secret; PAYLOAD is yes or no
 //	inflight NAME KEY                reports a request of it that has been in flight for a minute
 //	leads INCARNATION EPOCH          makes a replica the leader for a minute, under the epoch that follows
+//	tells INCARNATION [VERSION CAP]  gives a sign of life of a replica, and has it tell of itself, of the limit max_sessions, too
 //	claim PREFIX PARTITIONS          lays out the store under a prefix, as a replica does
 //	audited COUNT PATTERN            the audit stream in the store holds so many records, one of which matches
 //
@@ -72,7 +73,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", quickExit)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "records": records, "inflight": inFlight, "leads": leads, "claim": claim, "audited": audited},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "session": makeSession, "records": records, "inflight": inFlight, "leads": leads, "tells": tells, "claim": claim, "audited": audited},
 	})
 }
 
@@ -192,6 +193,17 @@ func audited(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if len(entries) != count || !matches {
 		ts.Fatalf("%d records, want %d, one that matches %s; they are:\n%s", len(entries), count, pattern, strings.Join(lines, "\n"))
+	}
+}
+
+func tells(ts *testscript.TestScript, _ bool, args []string) {
+	store := openStore(ts)
+	defer func() { ts.Check(store.Close()) }()
+	ctx := context.Background() // the store's own timeouts bound it
+	ts.Check(store.Beat(ctx, args[0]))
+	if len(args) > 1 {
+		limits := cluster.SharedLimits{"max_sessions": args[2]}
+		ts.Check(store.Tell(ctx, args[0], redisstore.About{Version: args[1], Limits: limits, Sessions: 7, Streams: 3}))
 	}
 }
 

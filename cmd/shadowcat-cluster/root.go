@@ -89,7 +89,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such session
 	}
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", fmt.Sprintf("Flags.FlagUsagesWrapped %d ", helpColumns)))
 	root.SetVersionTemplate(programName + " {{.Version}}\n")
-	root.AddCommand(newServeCommand(), newDemoCommand(), newSessionCommand(), newStatsCommand(), newLeaderCommand(), newPingCommand(),
+	root.AddCommand(newServeCommand(), newDemoCommand(), newSessionCommand(), newStatsCommand(), newLeaderCommand(), newReplicasCommand(), newPingCommand(),
 		newVersionCommand())
 	return root
 }

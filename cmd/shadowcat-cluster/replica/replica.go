@@ -67,6 +67,7 @@ type Replica struct {
 	metrics      *admin.Metrics
 	proxy        *proxy.Proxy
 	lookout      *lookout // where there is no sweeper
+	roster       *roster
 	gate         *auth.Gate
 	recorder     *record.Recorder        // nil: nothing is recorded
 	sweeper      *sweeper.Sweeper        // nil: this replica never leads
@@ -140,6 +141,7 @@ func New(cfg Config) (*Replica, error) {
 		return nil, err
 	}
 	r.admin = health
+	r.roster = r.newRoster(cfg)
 	r.handler = r.closeWhenStopping(r.proxy)
 	return r, nil
 }
@@ -199,6 +201,7 @@ func (r *Replica) run(ctx context.Context, listener, adminListener net.Listener,
 	loop("store layout", r.keepLayout)
 	loop("memory policy check", r.checkMemoryPolicy)
 	loop("cleanup watch", r.admin.Watch)
+	loop("roster", r.roster.run)
 	loop("upstreams' endpoints", r.proxy.RunEndpoints)
 	loop("streams", r.proxy.RunStreams)
 	loop("farewells to upstreams", r.proxy.RunFarewells)
