@@ -99,8 +99,8 @@ func (h *holding) cut() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.isOver {
-		close(h.streamsEnd)
-		h.streamsEnd = make(chan struct{})
+		h.streamsEnd.come()
+		h.streamsEnd = newEnding()
 	}
 }
 

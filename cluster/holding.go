@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -50,8 +51,8 @@ type holding struct {
 	telling   int                  // how many of those the report on its way to the store tells
 	elsewhere int                  // how many the store has of others, as it last said
 
-	ended      chan struct{} // closed when the session is known to be over
-	streamsEnd chan struct{} // closed then, or when its streams must not go on
+	ended      ending // of the session, as far as it is known
+	streamsEnd ending // then, or when its streams must not go on
 	isOver     bool
 }
 
@@ -89,7 +90,19 @@ func (b *budget) add(n int, at, since time.Time, validity time.Duration) {
 }
 
 func newHolding(id ID) *holding {
-	return &holding{id: id, ended: make(chan struct{}), streamsEnd: make(chan struct{})}
+	return &holding{id: id, ended: newEnding(), streamsEnd: newEnding()}
+}
+
+// ending is a moment that some wait for and others want to be called at, which is cheaper for those who hardly ever are.
+type ending struct {
+	context.Context
+
+	come context.CancelFunc
+}
+
+func newEnding() ending {
+	ctx, cancel := context.WithCancel(context.Background())
+	return ending{Context: ctx, come: cancel}
 }
 
 // serve admits one request from memory, or refuses it. It returns neither when the store must be asked.
@@ -262,8 +275,8 @@ func (h *holding) end() {
 	defer h.mu.Unlock()
 	if !h.isOver {
 		h.isOver = true
-		close(h.ended)
-		close(h.streamsEnd)
+		h.ended.come()
+		h.streamsEnd.come()
 	}
 }
 

@@ -40,7 +40,7 @@ type Lease struct {
 	h       *holding
 	session Session
 	kind    leaseKind // guarded by h.mu
-	ended   <-chan struct{}
+	ended   ending
 	isAlone bool // granted without the store; set before anybody else sees it
 	isHit   bool // granted from memory; likewise
 	since   time.Time
@@ -104,7 +104,11 @@ func (l *Lease) Touch() { l.h.touch(time.Now()) }
 // (in strict mode: two report intervals) when another did, later while the store cannot be asked. Whoever streams for the
 // lease must stop then. Of an open stream (Use.Stream) it is also closed when the store could not be asked about the session
 // for Config.OutageGrace: the session may live, and a later stream be granted.
-func (l *Lease) Ended() <-chan struct{} { return l.ended }
+func (l *Lease) Ended() <-chan struct{} { return l.ended.Done() }
+
+// AfterEnd has f called, in a goroutine of its own, when Ended is closed. stop keeps f from being called if it has not begun yet. It costs
+// less than waiting: use it where the end is unlikely.
+func (l *Lease) AfterEnd(f func()) (stop func() bool) { return context.AfterFunc(l.ended, f) }
 
 // Release says that the request or stream is over. Calling it again does nothing.
 func (l *Lease) Release() {

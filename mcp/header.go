@@ -25,8 +25,15 @@ const (
 // IsMediaType reports whether a Content-Type header names the media type want. Parameters such as charset do not matter,
 // nor does case.
 func IsMediaType(contentType, want string) bool {
-	mediaType, _, err := mime.ParseMediaType(contentType)
-	return err == nil && mediaType == want
+	mediaType, _, hasParameters := strings.Cut(contentType, ";")
+	if strings.TrimSpace(strings.ToLower(mediaType)) != want {
+		return false
+	}
+	if !hasParameters {
+		return true // as most are; asked several times for each request
+	}
+	_, _, err := mime.ParseMediaType(contentType)
+	return err == nil
 }
 
 // Accepts reports which of the transport's media types a request's Accept header lists. Wildcards count; a weight of zero

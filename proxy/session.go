@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"sync"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
@@ -107,19 +106,10 @@ func (x *exchange) forwardLeased(lease *cluster.Lease) {
 	unlink := context.AfterFunc(x.p.cut, func() { cancel(errDraining) })
 	defer unlink()
 	defer x.hurry(cancel)()
-	// The watcher ends with this function, or when the answer turns out to be a stream, which watches for itself.
-	answering, answered := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watcher.Go(func() {
-		select {
-		case <-lease.Ended():
-			cancel(errSessionEnded)
-		case <-answering.Done():
-		}
-	})
+	// Until this function ends, or the answer turns out to be a stream, which watches for itself.
+	unwatch := lease.AfterEnd(func() { cancel(errSessionEnded) })
 	defer func() {
-		answered()
-		watcher.Wait()
+		unwatch()
 		if !x.streamed {
 			cancel(nil)
 			lease.Release()
@@ -127,7 +117,7 @@ func (x *exchange) forwardLeased(lease *cluster.Lease) {
 	}()
 	x.forward(ctx, x.sendInSession, func(res *http.Response) error {
 		if isEventStream(res) {
-			answered()
+			unwatch()
 			x.answeredByStream(ctx, cancel, res, lease)
 		}
 		return x.answeredInSession(ctx, res, lease)
