@@ -171,7 +171,7 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 		return nil, ErrNotFound
 	}
 	h.isGranted, h.digest = true, digest
-	if g.Session.Version >= h.session.Version {
+	if !g.IsKnown && g.Session.Version >= h.session.Version {
 		h.session = g.Session
 	}
 	h.renewed(m, g.EndsIn, g.At, sent)
@@ -200,6 +200,13 @@ func (h *holding) everGranted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.isGranted
+}
+
+// knownVersion is the version of the record that is held; 0: there is none.
+func (h *holding) knownVersion() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.session.Version
 }
 
 // renewed prolongs trust after the store confirmed the session. The caller holds h.mu.

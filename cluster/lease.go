@@ -63,7 +63,8 @@ const (
 	forAbandoned
 )
 
-// Session returns the record that the lease was granted with.
+// Session returns the record that the lease was granted with. Its moments of activity and counts are those of when this replica
+// was last told the record, which it is when the version has changed.
 func (l *Lease) Session() Session { return l.session }
 
 // Current returns the latest record of the session that this replica holds, which may be newer than Session's. It asks
@@ -162,7 +163,10 @@ func (m *Manager) ask(caller context.Context, id ID, digest Digest, use Use) (*L
 	if m.cfg.Lease > 0 && m.cfg.RequestRate > 0 && others == nil {
 		want = h.wanted(use.Requests, m.cfg.RequestBurst)
 	}
-	call := LeaseCall{ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal, Need: use.Requests, Want: want}
+	call := LeaseCall{
+		ID: id, Digest: digest, Upstream: use.Upstream, Principal: use.Principal,
+		Need: use.Requests, Want: want, KnownVersion: h.knownVersion(),
+	}
 	if use.PendingKey != "" && !h.isOvercounted() {
 		call.Pending = use.pending()
 	}

@@ -49,6 +49,37 @@ func TestStrictModeAsksEveryTime(t *testing.T) {
 	})
 }
 
+func TestARecordIsToldOnlyWhenItHasChanged(t *testing.T) {
+	inWorld(t, func(c *cluster.Config) { c.Lease = 0 }, func(t *testing.T, w *world) {
+		a, _ := w.replica()
+		b, _ := w.replica()
+		s, token := w.session(a)
+		read := func(m *cluster.Manager) cluster.Session {
+			l, err := m.Lease(t.Context(), token, use)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Release()
+			return l.Session()
+		}
+		first := read(a)
+		if again := read(a); again != first {
+			t.Errorf("a record that has not changed: %+v, want %+v", again, first)
+		}
+		if _, err := b.Activate(t.Context(), s, cluster.Activation{UpstreamSession: "moved"}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got := read(a).UpstreamSession; got != "moved" {
+				t.Errorf("upstream session %q, want the changed one", got)
+			}
+		}
+		if w.store.told != 2 {
+			t.Errorf("4 leases were told the record %d times, want once and once more when it had changed", w.store.told)
+		}
+	})
+}
+
 func TestSessionEndedElsewhereStopsWithinOneLease(t *testing.T) {
 	inWorld(t, nil, func(t *testing.T, w *world) {
 		a, _ := w.replica()

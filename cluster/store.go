@@ -104,11 +104,15 @@ type LeaseCall struct {
 	// Pending is how many of the requests in hand would be in flight if they were granted. They are not recorded: a
 	// Report does that, of those that last.
 	Pending int
+	// KnownVersion is the version of the record that the caller has, which need not be told again; 0: none.
+	KnownVersion int64
 }
 
 // Grant is a store's answer to a LeaseCall.
 type Grant struct {
+	// Session is the record. Where its version still is LeaseCall.KnownVersion it is empty, and IsKnown is set.
 	Session Session
+	IsKnown bool
 	// Budget is how many requests were granted, those in hand included.
 	Budget int
 	// Left is how many are left for others after that; 0 without a limit.

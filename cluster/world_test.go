@@ -68,6 +68,7 @@ type faultyStore struct {
 	kept    []cluster.Report
 	delay   time.Duration // of a lease, each way, and of a grant
 	leases  int
+	told    int // of the leases, those that were told the record
 	grants  int
 	reports []cluster.Report
 	checks  int
@@ -110,6 +111,11 @@ func (f *faultyStore) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.G
 	<-time.After(f.delay)
 	grant, err := f.Store.Lease(ctx, c)
 	<-time.After(f.delay)
+	if err == nil && !grant.IsKnown {
+		f.mu.Lock()
+		f.told++
+		f.mu.Unlock()
+	}
 	return grant, err
 }
 

@@ -25,7 +25,7 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 			c.ID.String(), c.Digest[:], c.Upstream, string(c.Principal),
 			s.idleMillis(), s.cfg.MaxAge.Milliseconds(), s.lifetimeMillis(), never,
 			intervalMicros(s.cfg.RequestRate), s.cfg.RequestBurst, max(c.Want, c.Need, 1), max(c.Need, 1),
-			s.cfg.MaxPending, c.Pending, s.leewayMillis(),
+			s.cfg.MaxPending, c.Pending, s.leewayMillis(), c.KnownVersion,
 		},
 	})
 	if err != nil {
@@ -34,7 +34,7 @@ func (s *Store) Lease(ctx context.Context, c cluster.LeaseCall) (cluster.Grant, 
 	return decodeGrant(c.ID, reply)
 }
 
-// decodeGrant reads the reply of session_lease.
+// decodeGrant reads the reply of session_lease: of a record that the caller knows only the number of requests in flight is told.
 func decodeGrant(id cluster.ID, reply []any) (cluster.Grant, error) {
 	if len(reply) < 4 {
 		return cluster.Grant{}, unavailable(errMalformedReply)
@@ -43,11 +43,16 @@ func decodeGrant(id cluster.ID, reply []any) (cluster.Grant, error) {
 	grant := cluster.Grant{
 		Budget: int(d.number(reply[0])), Left: int(d.number(reply[1])), EndsIn: d.millis(reply[2]), At: time.UnixMicro(d.number(reply[3])).UTC(),
 	}
-	session, _, err := decodeAnswer(id, reply[4:])
+	var err error
+	if grant.IsKnown = len(reply) == 5; grant.IsKnown {
+		grant.Pending = int(d.number(reply[4]))
+	} else {
+		grant.Session, _, err = decodeAnswer(id, reply[4:])
+		grant.Pending = grant.Session.Pending
+	}
 	if err = errors.Join(err, d.err); err != nil {
 		return cluster.Grant{}, unavailable(err)
 	}
-	grant.Session, grant.Pending = session, session.Pending
 	return grant, nil
 }
 

@@ -1,15 +1,16 @@
 package rows
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/tapwire/shadowcat-cluster/bench/measure"
 	"github.com/tapwire/shadowcat-cluster/bench/world"
+	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
@@ -25,9 +26,9 @@ func leaseScript(p Plan) measure.Experiment {
 		batches = 10
 	}
 	var store *world.Store
-	var calls [][]any
+	var first, again [][]any
 	var digests [2]string
-	replay := func(digest string) measure.Arm {
+	replay := func(calls [][]any, digest string) measure.Arm {
 		return func(ctx context.Context) (float64, error) {
 			before, err := world.CPU(ctx, store.Client)
 			if err != nil {
@@ -45,12 +46,13 @@ func leaseScript(p Plan) measure.Experiment {
 	return measure.Experiment{
 		Rows: []measure.Row{
 			{Name: "lease-script", What: "server CPU of one session_lease, over an empty script with the same keys and arguments", Unit: "x", Goal: 6},
+			{Name: "lease-script-first", What: "the same where the replica does not know the session's record yet", Unit: "x"},
 		},
 		Prepare: func(ctx context.Context) (err error) {
 			if store, err = world.StartStore(ctx, world.Limits(), storeCallers); err != nil {
 				return err
 			}
-			if calls, err = captureLeases(ctx, store); err != nil {
+			if first, again, err = captureLeases(ctx, store); err != nil {
 				return err
 			}
 			for i, text := range []string{"return 0", "return 1"} {
@@ -61,8 +63,12 @@ func leaseScript(p Plan) measure.Experiment {
 			return nil
 		},
 		Pair: func(ctx context.Context, turn int) ([]measure.Sample, error) {
-			sample, err := measure.Pair(ctx, turn, replay(digests[0]), replay(""), replay(digests[1]))
-			return []measure.Sample{sample}, err
+			known, err := measure.Pair(ctx, turn, replay(again, digests[0]), replay(again, ""), replay(again, digests[1]))
+			if err != nil {
+				return nil, err
+			}
+			unknown, err := measure.Pair(ctx, turn, replay(first, digests[0]), replay(first, ""), replay(first, digests[1]))
+			return []measure.Sample{known, unknown}, err
 		},
 		Close: func() error {
 			if store == nil {
@@ -87,12 +93,12 @@ func replayBatch(ctx context.Context, client *redis.Client, calls [][]any, first
 	return err
 }
 
-// captureLeases fills a store and returns the commands that lease each of its sessions, as the store sends them. Requests are limited, as
-// they are by default, but not so that any is refused.
-func captureLeases(ctx context.Context, store *world.Store) ([][]any, error) {
+// captureLeases fills a store and returns the commands that lease each of its sessions, as the store sends them for a replica that does
+// not know the session, and for one that does. Requests are limited, as they are by default, but not so that any is refused.
+func captureLeases(ctx context.Context, store *world.Store) (first, again [][]any, err error) {
 	population, err := store.Fill(ctx, scriptSessions, world.Initialize)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cfg := world.Limits()
 	cfg.RequestRate = 100_000
@@ -102,17 +108,29 @@ func captureLeases(ctx context.Context, store *world.Store) ([][]any, error) {
 	client.AddHook(seen)
 	watched, err := redisstore.New(client, redisstore.Options{Config: cfg})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, watched.Close()) }()
+	capture := func(call cluster.LeaseCall) ([]any, int64, error) {
+		grant, err := watched.Lease(ctx, call)
+		if err != nil || len(seen.evalsha) == 0 {
+			return nil, 0, cmp.Or(err, errors.New("a lease called no script"))
+		}
+		return seen.evalsha[len(seen.evalsha)-1], grant.Session.Version, nil
 	}
 	for i := range population.Len() {
-		if _, err := watched.Lease(ctx, population.Call(i)); err != nil {
-			return nil, errors.Join(err, watched.Close())
+		call := population.Call(i)
+		args, version, err := capture(call)
+		if err != nil {
+			return nil, nil, err
 		}
+		first, call.KnownVersion = append(first, args), version
+		if args, _, err = capture(call); err != nil {
+			return nil, nil, err
+		}
+		again = append(again, args)
 	}
-	if len(seen.evalsha) < population.Len() {
-		return nil, fmt.Errorf("%d leases made %d calls of scripts", population.Len(), len(seen.evalsha))
-	}
-	return seen.evalsha[len(seen.evalsha)-population.Len():], watched.Close()
+	return first, again, nil
 }
 
 // commands remembers the calls of scripts that pass a client. It is not for use by several goroutines at once.

@@ -47,6 +47,31 @@ func leaseVerifies(t *testing.T, s *suite) {
 	}
 }
 
+func leaseOfKnown(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	call := leaseCall(made, 1)
+	call.KnownVersion = s.mustLease(made, 1).Session.Version
+	known, err := s.store.Lease(t.Context(), call)
+	if want := limits().IdleTimeout + limits().ReportSlack; err != nil || !known.IsKnown || known.Session != (cluster.Session{}) ||
+		known.Budget != 1 || known.EndsIn != want {
+		t.Errorf("of a known record: %+v, %v", known, err)
+	}
+	if got := s.get(made.ID).Requests; got != 2 {
+		t.Errorf("%d requests were counted, want 2", got)
+	}
+	for _, other := range []int64{0, call.KnownVersion - 1, call.KnownVersion + 1} {
+		call.KnownVersion = other
+		if told, err := s.store.Lease(t.Context(), call); err != nil || told.IsKnown || told.Session.UpstreamSession != "upstream-session" {
+			t.Errorf("of version %d: %+v, %v", other, told, err)
+		}
+	}
+	call.KnownVersion, call.Digest = s.get(made.ID).Version, s.token().Digest()
+	if _, err := s.store.Lease(t.Context(), call); !errors.Is(err, cluster.ErrNotFound) {
+		t.Errorf("of who knows the version, but not the secret: %v, want ErrNotFound", err)
+	}
+}
+
 func leaseBudget(t *testing.T, s *suite) {
 	// So slow a rate that the time the test takes gives nothing back.
 	s.open(func(c *cluster.Config) { c.RequestRate = 1; c.RequestBurst = 20 })

@@ -132,6 +132,7 @@ func (m *machine) lease() {
 	}
 	c.Want = c.Need + m.number("more", 0, 7)
 	c.Pending = m.number("pending", 0, max(c.Need, 1))
+	c.KnownVersion = int64(m.number("known version", 0, 4))
 	switch m.number("wrong", 0, 9) {
 	case 9:
 		c.Digest[0]++

@@ -55,9 +55,11 @@ func (m *model) grant(c cluster.LeaseCall) (cluster.Grant, error) {
 	}
 	s.Requests += need
 	m.touch(s)
-	return cluster.Grant{
-		Session: s.record(), Budget: int(granted), Left: int(left), EndsIn: m.endsIn(s), At: m.now, Pending: len(s.pending),
-	}, nil
+	grant := cluster.Grant{Budget: int(granted), Left: int(left), EndsIn: m.endsIn(s), At: m.now, Pending: len(s.pending)}
+	if grant.IsKnown = s.Version == c.KnownVersion; !grant.IsKnown {
+		grant.Session = s.record()
+	}
+	return grant, nil
 }
 
 // report is asked once, as lease is.

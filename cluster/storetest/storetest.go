@@ -43,6 +43,7 @@ func Run(t *testing.T, b Backend) {
 		"terminate keeps the first status":                      terminateKeepsFirst,
 		"without retention nothing is left":                     noRetention,
 		"lease needs secret, upstream and principal":            leaseVerifies,
+		"lease does not tell a record that is known":            leaseOfKnown,
 		"lease grants budget up to the burst, then refuses":     leaseBudget,
 		"lease without a rate grants all":                       leaseUnlimited,
 		"report counts, gives back and renews":                  reportRenews,
