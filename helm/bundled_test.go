@@ -14,7 +14,10 @@ import (
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	"helm.sh/helm/v4/pkg/engine"
+	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -88,11 +91,49 @@ func TestARealRedisTakesTheBundledConfiguration(t *testing.T) {
 	}
 }
 
-// secrets is a cluster for Helm's lookup.
-type secrets struct{ client dynamic.Interface }
+// cluster is one for Helm's lookup.
+type cluster struct{ client dynamic.Interface }
 
-func (s secrets) GetClientFor(_, _ string) (dynamic.NamespaceableResourceInterface, bool, error) {
-	return s.client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}), true, nil
+func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
+	resource, _ := meta.UnsafeGuessKindToResource(schema.FromAPIVersionAndKind(apiVersion, kind))
+	return c.client.Resource(resource), true, nil
+}
+
+// installed is what a template renders in a cluster where there are objects.
+func installed(t *testing.T, values map[string]any, template string, existing ...runtime.Object) []object {
+	t.Helper()
+	c := loadChart(t)
+	merged, err := util.ToRenderValues(c, values, common.ReleaseOptions{Name: releaseName, Namespace: namespace}, common.DefaultCapabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rendered, err := engine.RenderWithClientProvider(c, merged, cluster{fake.NewSimpleDynamicClient(kubernetes.Scheme, existing...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := decode(rendered[chartFolder+"/templates/"+template])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A Deployment that no longer says how many replicas it has is given one, until the autoscaler has looked.
+func TestTurningTheAutoscalerOnTakesNoReplicaAway(t *testing.T) {
+	t.Parallel()
+	values := parseValues(t, "upstreams: [{url: http://u/mcp}]\nredis: {external: {addresses: [r:6379]}}\nautoscaling: {enabled: true}")
+	replicas := func(existing ...runtime.Object) *int32 {
+		return only[*apps.Deployment](t, installed(t, values, "deployment.yaml", existing...), "mcp-shadowcat-cluster").Spec.Replicas
+	}
+	if got := replicas(); got != nil {
+		t.Errorf("a new Deployment has %d replicas, which the autoscaler should say", *got)
+	}
+	there := &apps.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "mcp-shadowcat-cluster", Namespace: namespace}}
+	now := int32(7)
+	there.Spec.Replicas = &now
+	if got := replicas(there); got == nil || *got != now {
+		t.Errorf("a Deployment of 7 replicas gets %v", got)
+	}
 }
 
 // A password that nobody has chosen is made once, and kept by upgrades.
@@ -100,20 +141,7 @@ func TestAnUpgradeKeepsTheBundledPassword(t *testing.T) {
 	t.Parallel()
 	values := parseValues(t, "upstreams: [{url: http://u/mcp}]\nredis: {bundled: {enabled: true}}")
 	install := func(existing ...runtime.Object) *core.Secret {
-		c := loadChart(t)
-		merged, err := util.ToRenderValues(c, values, common.ReleaseOptions{Name: releaseName, Namespace: namespace}, common.DefaultCapabilities)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rendered, err := engine.RenderWithClientProvider(c, merged, secrets{fake.NewSimpleDynamicClient(kubernetes.Scheme, existing...)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		all, err := decode(rendered[chartFolder+"/templates/redis.yaml"])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return only[*core.Secret](t, all, bundledName)
+		return only[*core.Secret](t, installed(t, values, "redis.yaml", existing...), bundledName)
 	}
 	first := install()
 	if password := first.Data["redis-password"]; len(password) != 32 {

@@ -210,6 +210,36 @@ func TestGoKnowsTheMemoryLimit(t *testing.T) {
 	}
 }
 
+// The API server merges variables by their names, and refuses two of the same.
+func TestAVariableOfTheUsersWinsOverTheCharts(t *testing.T) {
+	t.Parallel()
+	values := scenarioValues(t, "default")
+	values["extraEnv"] = parseValues(t, "env: [{name: GOMEMLIMIT, value: 1GiB}, {name: SHADOWCAT_CONFIG, value: /mine.yaml}]")["env"]
+	got := map[string][]string{}
+	for _, env := range program(t, objects(t, values)).Env {
+		got[env.Name] = append(got[env.Name], env.Value)
+	}
+	if want := map[string][]string{"GOMEMLIMIT": {"1GiB"}, "SHADOWCAT_CONFIG": {"/mine.yaml"}}; !cmp.Equal(got, want) {
+		t.Errorf("the program's variables are %v, want %v", got, want)
+	}
+}
+
+// helm test, the notes and other pods use the Service by its name, whatever names there are outside.
+func TestTheServiceIsAmongTheAllowedHosts(t *testing.T) {
+	t.Parallel()
+	hosts := func(config map[string]any) []string {
+		values := scenarioValues(t, "default")
+		values["config"] = config
+		return programSettings(t, objects(t, values)).AllowedHosts
+	}
+	if got := hosts(map[string]any{"allowed_hosts": []any{"mcp.example.com"}}); !slices.Equal(got, []string{"mcp.example.com", "mcp-shadowcat-cluster.agents.svc"}) {
+		t.Errorf("with a host of the user's these are allowed: %v", got)
+	}
+	if got := hosts(map[string]any{}); len(got) > 0 {
+		t.Errorf("without any these are allowed: %v", got)
+	}
+}
+
 func TestThePodIsGivenTheTimeThatItsDrainTakes(t *testing.T) {
 	t.Parallel()
 	for timeout, want := range map[string]int64{"25s": 30, "1m30s": 95, "1h": 3605, "4500ms": 10} {

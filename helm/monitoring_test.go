@@ -58,6 +58,10 @@ func TestAlertsAskForWhatThereIsAndAreTested(t *testing.T) {
 			if !slices.Contains([]string{"critical", "warning"}, rule.Labels["severity"]) || rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
 				t.Errorf("%s lacks a severity, a summary or a description", rule.Alert)
 			}
+			// The documentation has descriptions as they are, in a table.
+			if strings.ContainsAny(rule.Annotations["description"], "{|}") {
+				t.Errorf("the description of %s is a template: %s", rule.Alert, rule.Annotations["description"])
+			}
 			// Once where nothing is wrong, and once where it fires.
 			if strings.Count(string(tests), rule.Alert) < 2 {
 				t.Errorf("%s has no unit test", rule.Alert)

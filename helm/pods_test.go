@@ -2,8 +2,12 @@ package helm_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/common/util"
+	"helm.sh/helm/v4/pkg/engine"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	policy "k8s.io/api/policy/v1"
@@ -172,6 +176,56 @@ func TestARolloutLosesNoReplicaAndWaitsForTheDrain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Kubernetes adds to names: a Service's is a label of 63 characters at most, and of a StatefulSet's name and eleven more a label of
+// its pods is made, without which there are none.
+func TestTheLongestNamesAreShortEnough(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("a", 63)
+	for _, override := range []string{"nameOverride: " + long, "fullnameOverride: " + long[:53]} {
+		for _, o := range objects(t, parseValues(t, override+"\nupstreams: [{url: http://u/mcp}]\nredis: {bundled: {enabled: true}}\ngrafanaDashboard: {enabled: true}")) {
+			limit := 63
+			if _, ok := o.Object.(*apps.StatefulSet); ok {
+				limit = 52
+			}
+			if name := o.meta().GetName(); len(name) > limit {
+				t.Errorf("%s has %d characters, of which there may be %d", o.id(), len(name), limit)
+			}
+			for key, value := range o.meta().GetLabels() {
+				if len(value) > 63 {
+					t.Errorf("%s: the label %s is too long: %s", o.id(), key, value)
+				}
+			}
+		}
+	}
+}
+
+// A Service's name is a label of the DNS that begins with a letter; a release's name may have dots, and begin with a digit.
+func TestNamesOfReleasesBecomeNamesOfServices(t *testing.T) {
+	t.Parallel()
+	fullname := func(release string) (string, error) {
+		c := loadChart(t)
+		merged, err := util.ToRenderValues(c, scenarioValues(t, "default"), common.ReleaseOptions{Name: release, Namespace: namespace}, common.DefaultCapabilities)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rendered, err := engine.Render(c, merged)
+		if err != nil {
+			return "", err
+		}
+		all, err := decode(rendered[chartFolder+"/templates/service.yaml"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all[0].meta().GetName(), nil
+	}
+	if got, err := fullname("my.mcp"); err != nil || got != "my-mcp-shadowcat-cluster" {
+		t.Errorf("the Service of my.mcp is %q, %v", got, err)
+	}
+	if got, err := fullname("1mcp"); err == nil || !strings.Contains(err.Error(), "fullnameOverride: not set") {
+		t.Errorf("the Service of 1mcp is %q, %v", got, err)
+	}
 }
 
 func TestSelectorsFindTheirPods(t *testing.T) {

@@ -26,8 +26,11 @@ listen: ":8081"
 admin_listen: ":9081"
 {{- if .Values.upstreams }}
 upstream:
+  {{- $names := list }}
   {{- range .Values.upstreams }}
-  {{- $name := get . "name" }}
+  {{- $name := default "" (get . "name") }}
+  {{- if has $name $names }}{{ fail (printf "upstreams: two have %s" (ternary (printf "the name %s" $name) "no name" (not (empty $name)))) }}{{ end }}
+  {{- $names = append $names $name }}
   - {{ ternary (printf "%s=%s" $name .url) .url (not (empty $name)) | toJson }}
   {{- end }}
 {{- else if not (include "shadowcat-cluster.hasEnv" (dict "root" . "name" "SHADOWCAT_UPSTREAM")) }}
@@ -37,6 +40,10 @@ upstream:
 {{- $config := deepCopy .Values.config }}
 {{- if eq (get $config.auth "upstream_token" | toString) "replace" }}
 {{- $_ := set $config.auth "upstream_token_file" "/etc/shadowcat/credentials/upstream-token" }}
+{{- end }}
+{{- with get $config "allowed_hosts" }}
+{{- /* Pods use the Service's name: helm test, and whoever reads the notes. */}}
+{{- $_ := set $config "allowed_hosts" (append . (printf "%s.%s.svc" (include "shadowcat-cluster.fullname" $) $.Release.Namespace) | uniq) }}
 {{- end }}
 {{- include "shadowcat-cluster.settings" $config }}
 {{- end }}

@@ -4,6 +4,9 @@
 {{- $drain := include "shadowcat-cluster.seconds" $timeout | int64 }}
 {{- $grace := get .Values "terminationGracePeriodSeconds" }}
 {{- if not $grace }}
+{{- if include "shadowcat-cluster.hasEnv" (dict "root" . "name" "SHADOWCAT_DRAIN_TIMEOUT") }}
+{{- fail "extraEnv: SHADOWCAT_DRAIN_TIMEOUT is not known to Kubernetes, which would kill pods before; set config.drain_timeout instead, or terminationGracePeriodSeconds, too" }}
+{{- end }}
 {{- add $drain 5 }}
 {{- else if lt (int64 $grace) $drain }}
 {{- fail (printf "terminationGracePeriodSeconds: %d is shorter than config.drain_timeout (%s): requests in flight would be killed" (int64 $grace) $timeout) }}

@@ -3,6 +3,23 @@
 {{ urlquery . | replace "+" "%20" }}
 {{- end }}
 
+{{/* Fails where something is set that would not be used: whoever names an authority expects TLS. Takes the values of the external Redis. */}}
+{{- define "shadowcat-cluster.checkExternal" -}}
+{{- $external := . }}
+{{- if ne .topology "sentinel" }}
+{{- range list "username" "password" "existingSecret" }}
+{{- if get $external.sentinel . }}{{ fail (printf "redis.external.sentinel.%s: is set, and redis.external.topology is %s" . $external.topology) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- if not .tls.enabled }}
+{{- range list "ca" "existingCASecret" "existingCAConfigMap" "certificate" "key" "existingSecret" }}
+{{- if get $external.tls . }}{{ fail (printf "redis.external.tls.%s: is set, and redis.external.tls.enabled is false: nothing would be encrypted" .) }}{{ end }}
+{{- end }}
+{{- else if and .tls.key (not .tls.certificate) }}
+{{- fail "redis.external.tls.key: is set, and redis.external.tls.certificate is not" }}
+{{- end }}
+{{- end }}
+
 {{/* The lines of the configuration file that say where Redis is. Passwords are in files, never in the URL. */}}
 {{- define "shadowcat-cluster.redisSettings" -}}
 {{- $external := .Values.redis.external }}
@@ -13,6 +30,7 @@
 redis: "redis://shadowcat@{{ include "shadowcat-cluster.redisName" . }}.{{ .Release.Namespace }}.svc:6379"
 redis_password_file: /etc/shadowcat/credentials/redis-password
 {{- else if $external.addresses }}
+{{- include "shadowcat-cluster.checkExternal" $external }}
 redis: {{ include "shadowcat-cluster.redisURL" $external | toJson }}
 {{- if or $external.password $external.existingSecret }}
 redis_password_file: /etc/shadowcat/credentials/redis-password
