@@ -39,7 +39,10 @@ func inWorld(t *testing.T, change func(*cluster.Config), test func(*testing.T, *
 	synctest.Test(t, func(t *testing.T) {
 		server := miniredis.NewMiniRedis()
 		server.ClockTTL(true)
-		t.Cleanup(server.Close)
+		t.Cleanup(func() {
+			synctest.Wait() // the client dials in the background, also when nobody waits for the connection any more
+			server.Close()
+		})
 		client := redis.NewClient(&redis.Options{
 			Dialer:                   func(context.Context, string, string) (net.Conn, error) { return server.Dial() },
 			MaxRetries:               -1,

@@ -45,7 +45,10 @@ func inFlaky(t *testing.T, test func(*testing.T, *flaky)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &flaky{t: t, server: miniredis.NewMiniRedis(), cfg: cluster.DefaultConfig()}
 		f.server.ClockTTL(true)
-		t.Cleanup(f.server.Close)
+		t.Cleanup(func() {
+			synctest.Wait() // for clients that dial in the background
+			f.server.Close()
+		})
 		client := redis.NewClient(&redis.Options{
 			Dialer: func(context.Context, string, string) (net.Conn, error) {
 				if f.refuses.Load() {

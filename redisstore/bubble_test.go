@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
@@ -24,7 +25,10 @@ func bubbleServer(t *testing.T) (*redis.Client, *miniredis.Miniredis) {
 	t.Helper()
 	server := miniredis.NewMiniRedis()
 	server.ClockTTL(true)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		synctest.Wait() // for clients that dial in the background
+		server.Close()
+	})
 	client := redis.NewClient(&redis.Options{
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
 			conn, err := server.Dial()

@@ -69,7 +69,10 @@ func newElectorate(t *testing.T) *electorate {
 	t.Helper()
 	server := miniredis.NewMiniRedis()
 	server.ClockTTL(true)
-	t.Cleanup(server.Close)
+	t.Cleanup(func() {
+		synctest.Wait() // for clients that dial in the background
+		server.Close()
+	})
 	w := &electorate{t: t, server: server}
 	w.keys = w.store(&link{})
 	if err := w.keys.Ping(t.Context()); err != nil { // starts the server
