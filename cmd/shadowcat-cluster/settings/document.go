@@ -38,18 +38,47 @@ YAML values are taken as they are written, quotes aside: ` + "`1_000` and `0x10`
 in a flag.
 
 All replicas of a cluster must have the same limits of sessions.
-
 `
+
+// sections are the headings of the documentation: each begins with a setting, and goes on until the next one does.
+var sections = []struct{ first, title string }{
+	{"listen", "Addresses and upstreams"},
+	{"redis", "Redis"},
+	{"allowed_origins", "What clients may send"},
+	{"replica_max_requests", "What one replica takes at once"},
+	{"follow_interval", "Streams and their resumption"},
+	{"recording", "Recording"},
+	{"drain_delay", "Stopping"},
+	{"max_sessions", "Sessions"},
+	{"request_rate", "Requests and streams of a session"},
+	{"lease", "Leases, and Redis that is away"},
+	{"sweeper", "Cleanup and audit"},
+	{"auth.mode", "Authentication"},
+	{"log_level", "Logs"},
+}
 
 // Document returns docs/configuration.md.
 func Document() string {
 	var b strings.Builder
 	b.WriteString(documentHead)
-	b.WriteString("| setting | value | default | 0 means | meaning |\n|---|---|---|---|---|\n")
+	b.WriteByte('\n')
+	for _, section := range sections {
+		fmt.Fprintf(&b, "- [%s](#%s)\n", section.title, anchor(section.title))
+	}
+	next := sections
 	for _, s := range Table() {
+		if len(next) > 0 && s.Name == next[0].first {
+			fmt.Fprintf(&b, "\n## %s\n\n| setting | value | default | 0 means | meaning |\n|---|---|---|---|---|\n", next[0].title)
+			next = next[1:]
+		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", s.Name, documentKind(s), documentDefault(s), s.Zero, cell(s.Meaning))
 	}
 	return b.String()
+}
+
+// anchor is what GitHub and others make of a heading, to link to it.
+func anchor(title string) string {
+	return strings.NewReplacer(" ", "-", ",", "").Replace(strings.ToLower(title))
 }
 
 func documentKind(s Setting) string {

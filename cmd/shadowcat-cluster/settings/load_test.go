@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -521,6 +522,24 @@ func TestServeNeedsTwoAddresses(t *testing.T) {
 		if err := s.CheckServe(); (err != nil) != c.same || c.same && !strings.HasPrefix(err.Error(), "admin_listen: "+c.admin+" is taken by listen (") {
 			t.Errorf("listen %s, admin_listen %s: %v", c.listen, c.admin, err)
 		}
+	}
+}
+
+// A section whose first setting is renamed or moved would lose its heading, and with it its table's.
+func TestTheDocumentationHasEverySectionItLinksTo(t *testing.T) {
+	t.Parallel()
+	document := settings.Document()
+	links := regexp.MustCompile(`(?m)^- \[(.+)\]\(#([a-z-]+)\)$`).FindAllStringSubmatch(document, -1)
+	if len(links) < 10 {
+		t.Fatalf("there are %d links to sections", len(links))
+	}
+	for _, link := range links {
+		if !strings.Contains(document, "\n\n## "+link[1]+"\n\n| setting |") {
+			t.Errorf("there is no section %q", link[1])
+		}
+	}
+	if first := strings.Index(document, "\n| `"); first < strings.Index(document, "\n## ") {
+		t.Error("a setting comes before the first section")
 	}
 }
 
