@@ -6,9 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 
@@ -121,12 +123,13 @@ func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Exp
 	for _, e := range experiments {
 		turns += e.Turns(r.Pairs)
 	}
-	bar := progressbar.NewOptions(turns,
+	isWatched := isTerminal(stderr)
+	bar := progressbar.NewOptions(turns, progressbar.OptionSetVisibility(isWatched),
 		progressbar.OptionSetWriter(stderr), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
 		progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish())
 	for _, e := range experiments {
 		bar.Describe(fmt.Sprintf("%-24s", e.Name()))
-		done := 0
+		done, begun := 0, time.Now()
 		measured, err := e.Run(ctx, r.Pairs, r.IsQuick, func() {
 			done++
 			_ = bar.Add(1) // only a picture
@@ -135,10 +138,23 @@ func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Exp
 			return err
 		}
 		_ = bar.Add(e.Turns(r.Pairs) - done)
+		if !isWatched {
+			fmt.Fprintf(stderr, "%-24s %4.0f s\n", e.Name(), time.Since(begun).Seconds())
+		}
 		r.Results = append(r.Results, measured...)
 		if e.Curves != nil {
 			r.Curves = append(r.Curves, e.Curves()...)
 		}
 	}
 	return bar.Finish()
+}
+
+// isTerminal reports whether somebody watches. A bar in a log is a mess.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

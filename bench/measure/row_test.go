@@ -27,8 +27,10 @@ func TestJudgeAllowsARatioWhatTheControlIsOff(t *testing.T) {
 		"larger is better":                {atLeast, 5.1, 1, measure.Pass, false},
 		"larger is better, missed":        {atLeast, 4.8, 1, measure.Miss, false},
 		"larger is better, noise":         {atLeast, 4.9, 1.2, measure.Pass, false},
+		"too much noise above":            {atMost, 9, 1.51, measure.Noisy, false},
+		"too much noise below":            {atMost, 1, 0.66, measure.Noisy, false},
 		"larger is better, missed by far": {atLeast, 2.4, 1, measure.Miss, true},
-		"no allowance for bytes":          {measure.Row{Unit: "B", Goal: 700}, 700.1, 0.5, measure.Miss, false},
+		"no allowance for bytes":          {measure.Row{Unit: "B", Goal: 700}, 700.1, 0.8, measure.Miss, false},
 		"no goal":                         {measure.Row{Unit: "x"}, 99, 1, measure.Told, false},
 	} {
 		got := measure.Judge(c.row, []measure.Sample{{Value: c.value, Control: c.control}}, false)
@@ -43,6 +45,36 @@ func TestJudgeTakesMedians(t *testing.T) {
 	got := measure.Judge(measure.Row{Unit: "x", Goal: 2}, []measure.Sample{{1, 3}, {9, 1}, {2, 1}, {2, 1}}, false)
 	if got.Median != 2 || got.Low != 1 || got.High != 9 || got.Control != 1 || got.Verdict != measure.Pass {
 		t.Errorf("judged %+v", got)
+	}
+}
+
+// A busy machine is busy by turns, so that controls of above and below 1 make a median of about 1.
+func TestNoiseIsWhatEachControlIsOff(t *testing.T) {
+	t.Parallel()
+	got := measure.Judge(measure.Row{Unit: "x", Goal: 2}, []measure.Sample{{9, 3}, {9, 0.25}, {9, 1}, {9, 2}, {9, 0.9}}, false)
+	if got.Control != 1 || got.Noise != 2 || got.Verdict != measure.Noisy {
+		t.Errorf("judged %+v", got)
+	}
+}
+
+func TestWhatIsFarOffIsSoInEveryPairWithoutNoise(t *testing.T) {
+	t.Parallel()
+	atMost, atLeast := measure.Row{Unit: "x", Goal: 2}, measure.Row{Unit: "x", Goal: 2, AtLeast: true}
+	for name, c := range map[string]struct {
+		row     measure.Row
+		samples []measure.Sample
+		want    bool
+	}{
+		"all":                          {atMost, []measure.Sample{{5, 1}, {6, 1}, {9, 1}}, true},
+		"all but one":                  {atMost, []measure.Sample{{5, 1}, {6, 1}, {3, 1}}, false},
+		"all but a noisy one":          {atMost, []measure.Sample{{5, 1}, {6, 1}, {3, 1.6}}, true},
+		"all, larger is better":        {atLeast, []measure.Sample{{0.5, 1}, {0.6, 1}, {0.9, 1}}, true},
+		"but one, larger is better":    {atLeast, []measure.Sample{{0.5, 1}, {0.6, 1}, {1.1, 1}}, false},
+		"all, and there is no control": {measure.Row{Unit: "ms", Goal: 2}, []measure.Sample{{5, 0}, {6, 0}}, true},
+	} {
+		if got := measure.Judge(c.row, c.samples, false); got.FarOff() != c.want {
+			t.Errorf("%s: far off: %t, judged %+v", name, got.FarOff(), got)
+		}
 	}
 }
 

@@ -193,7 +193,7 @@ func goal(p *plot.Plot, y float64, m measure.Result) error {
 	switch m.Verdict {
 	case measure.Miss, measure.Failed:
 		median.Color = orange
-	case measure.FullOnly:
+	case measure.FullOnly, measure.Noisy:
 		median.Color = grey
 	case measure.Pass, measure.Told:
 	}

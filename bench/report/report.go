@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,6 +73,9 @@ func release() string {
 	return strings.TrimSpace(string(text))
 }
 
+// figureWidth keeps the printed table readable in a terminal of 150 columns.
+const figureWidth = 40
+
 // Report is one run.
 type Report struct {
 	Machine Machine          `json:"machine"`
@@ -110,9 +114,13 @@ func (r Report) table() table.Writer {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Format.Header = text.FormatDefault
-	t.AppendHeader(table.Row{"row", "figure", "goal", "measured", "spread", "control", "result"})
+	t.AppendHeader(table.Row{"row", "figure", "goal", "measured", "spread", "control", "noise", "result"})
 	t.SetColumnConfigs([]table.ColumnConfig{
-		{Name: "goal", Align: text.AlignRight}, {Name: "measured", Align: text.AlignRight}, {Name: "control", Align: text.AlignRight},
+		{Name: "figure", WidthMax: figureWidth, WidthMaxEnforcer: text.WrapSoft},
+		{Name: "goal", Align: text.AlignRight},
+		{Name: "measured", Align: text.AlignRight},
+		{Name: "control", Align: text.AlignRight},
+		{Name: "noise", Align: text.AlignRight},
 	})
 	for _, result := range r.Results {
 		t.AppendRow(row(result))
@@ -120,8 +128,11 @@ func (r Report) table() table.Writer {
 	return t
 }
 
-// failures tells why figures could not be measured.
+// failures tells why figures could not be measured, or judged.
 func (r Report) failures(w io.Writer) {
+	if slices.ContainsFunc(r.Results, func(m measure.Result) bool { return m.Verdict == measure.Noisy }) {
+		fmt.Fprintf(w, "noisy: in half of all pairs or more the control was off by over %.2fx, so that nothing can be said; measure these rows again on a quieter machine\n", measure.MaxNoise)
+	}
 	for _, result := range r.Results {
 		if result.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", result.Name, result.Error)
@@ -130,7 +141,7 @@ func (r Report) failures(w io.Writer) {
 }
 
 func row(r measure.Result) table.Row {
-	goal, control, measured, spread := "", "", "", ""
+	goal, control, noise, measured, spread := "", "", "", "", ""
 	if r.Goal != 0 {
 		sign := "<= "
 		if r.AtLeast {
@@ -139,13 +150,13 @@ func row(r measure.Result) table.Row {
 		goal = sign + number(r.Goal, r.Unit)
 	}
 	if r.Control != 0 {
-		control = fmt.Sprintf("%.2f", r.Control)
+		control, noise = number(r.Control, ""), number(r.Noise, "x")
 	}
 	if len(r.Samples) > 0 {
 		measured = number(r.Median, r.Unit)
 		spread = number(r.Low, "") + " .. " + number(r.High, "")
 	}
-	return table.Row{r.Name, r.What, goal, measured, spread, control, string(r.Verdict)}
+	return table.Row{r.Name, r.What, goal, measured, spread, control, noise, string(r.Verdict)}
 }
 
 // number writes a figure with about three digits.
@@ -168,11 +179,11 @@ func number(n float64, unit string) string {
 	}
 }
 
-// Missed names the rows that missed their goals; with isGate those alone that missed them by far.
+// Missed names the rows that missed their goals, and those too noisy to tell; with isGate those alone that missed them by far.
 func (r Report) Missed(isGate bool) []string {
 	var names []string
 	for _, result := range r.Results {
-		isMissed := result.Verdict == measure.Miss || result.Verdict == measure.Failed
+		isMissed := result.Verdict == measure.Miss || result.Verdict == measure.Failed || result.Verdict == measure.Noisy
 		if isGate {
 			isMissed = result.FarOff()
 		}

@@ -29,6 +29,7 @@ func sample() report.Report {
 			judge(measure.Row{Name: "later", Unit: "B", Goal: 700, NeedsFull: true}, 900),
 			judge(measure.Row{Name: "peer", Unit: "x"}, 3),
 			judge(measure.Row{Name: "broken", Goal: 1}),
+			measure.Judge(measure.Row{Name: "unclear", Unit: "x", Goal: 1}, []measure.Sample{{Value: 9, Control: 0.25}}, true),
 		},
 		Curves: []measure.Curve{{Row: "kept", Lines: []measure.Line{{Name: "a", Quantiles: []measure.Quantile{{Share: 0, Milliseconds: 1}, {Share: 0.5, Milliseconds: 2}}}}}},
 	}
@@ -36,7 +37,7 @@ func sample() report.Report {
 
 func TestMissedNamesWhatMissedItsGoal(t *testing.T) {
 	t.Parallel()
-	for isGate, want := range map[bool][]string{false: {"missed", "far-off", "broken"}, true: {"far-off", "broken"}} {
+	for isGate, want := range map[bool][]string{false: {"missed", "far-off", "broken", "unclear"}, true: {"far-off", "broken"}} {
 		if got := sample().Missed(isGate); !slices.Equal(got, want) {
 			t.Errorf("missed, gate %t: %q, want %q", isGate, got, want)
 		}
@@ -47,7 +48,7 @@ func TestTheTableHasALineForEachRow(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	sample().Table(&out)
-	for _, want := range []string{"<= 1.05x", "1.01x", "1.00 .. 1.02", "full run only", ">= 5.00x", "900 B", "broken: nothing was measured"} {
+	for _, want := range []string{"<= 1.05x", "1.01x", "1.00 .. 1.02", "full run only", ">= 5.00x", "900 B", "broken: nothing was measured", "4.00x │ noisy", "noisy: in half of all pairs"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, out.String())
 		}
@@ -65,7 +66,7 @@ func TestWriteWritesResultsAndPlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	var read report.Report
-	if err := json.Unmarshal(text, &read); err != nil || len(read.Results) != 6 || read.Results[1].Median != 1.375 || len(read.Results[1].Samples) != 2 {
+	if err := json.Unmarshal(text, &read); err != nil || len(read.Results) != 7 || read.Results[1].Median != 1.375 || len(read.Results[1].Samples) != 2 {
 		t.Errorf("results.json holds %+v, %v", read, err)
 	}
 	for _, name := range []string{"goals.svg", "kept.svg"} {

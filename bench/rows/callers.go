@@ -2,8 +2,6 @@ package rows
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // Redis names scripts by it
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/tapwire/shadowcat-cluster/bench/measure"
 	"github.com/tapwire/shadowcat-cluster/cluster"
-	"github.com/tapwire/shadowcat-cluster/lua"
 	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
 
@@ -56,15 +53,8 @@ func callersWhileSweeping(p Plan) measure.Experiment {
 			if err != nil {
 				return nil, err
 			}
-			scripts, err := s.scripts(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return []measure.Sample{
-				sample,
-				{Value: quantile(scripts, 0.5).Seconds() * 1000},
-				{Value: quantile(scripts, 0.99).Seconds() * 1000},
-			}, nil
+			median, p99, err := s.scripts(ctx)
+			return []measure.Sample{sample, median, p99}, err
 		},
 		Close: func() error {
 			if s == nil {
@@ -120,26 +110,6 @@ func (s *swept) leasesWhileSweeping(ctx context.Context, due int) (float64, erro
 		return 0, errors.New("the sweep was over before a single call: let more sessions come due")
 	}
 	return latencies.Quantile(0.99).Seconds(), nil
-}
-
-// scripts returns what the server says that scripts of cleanup took since it was last asked.
-func (s *swept) scripts(ctx context.Context) ([]time.Duration, error) {
-	entries, err := s.store.Client.SlowLogGet(ctx, -1).Result()
-	if err != nil {
-		return nil, err
-	}
-	sum := sha1.Sum([]byte(lua.SessionsSweep)) //nolint:gosec // what the protocol says
-	digest := hex.EncodeToString(sum[:])
-	var took []time.Duration
-	for _, e := range entries {
-		if len(e.Args) > 1 && e.Args[1] == digest {
-			took = append(took, e.Duration)
-		}
-	}
-	if len(took) == 0 {
-		return nil, errors.New("the server tells of no script of cleanup")
-	}
-	return took, s.store.Client.Do(ctx, "slowlog", "reset").Err()
 }
 
 // progress is told of what a sweeper has done. What else it is told, it does not heed.

@@ -44,7 +44,7 @@ func updates(p Plan) measure.Experiment {
 // countUpdates runs replicas with one session each.
 func countUpdates(ctx context.Context, replicas int, length time.Duration) (rates []float64, err error) {
 	cfg := cluster.DefaultConfig()
-	cfg.CreateRate = 0
+	cfg.CreateRate, cfg.StoreTimeout = 0, world.Patience
 	store, err := world.StartStore(ctx, cfg, replicas)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package rows
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -41,6 +42,19 @@ type sharedProxies struct {
 	users   int
 }
 
+// start starts them, unless they run. When that fails, the next experiment tries anew.
+func (s *sharedProxies) start(ctx context.Context) error {
+	if s.proxies != nil {
+		return nil
+	}
+	started, err := world.StartProxies(ctx)
+	if err != nil {
+		return errors.Join(err, started.Close())
+	}
+	s.proxies = started
+	return nil
+}
+
 // arm is one of the proxies with its sessions.
 type arm struct {
 	name     string
@@ -57,10 +71,8 @@ func (s *sharedProxies) latency(p Plan, row measure.Row, kind world.Kind, subjec
 	return measure.Experiment{
 		Rows: []measure.Row{row},
 		Prepare: func(ctx context.Context) (err error) {
-			if s.proxies == nil {
-				if s.proxies, err = world.StartProxies(ctx); err != nil {
-					return err
-				}
+			if err := s.start(ctx); err != nil {
+				return err
 			}
 			for _, to := range []struct{ name, url string }{
 				{"a bare proxy", s.proxies.Bare}, {"a replica", subject(s.proxies)}, {"the other bare proxy", s.proxies.Like},

@@ -35,7 +35,7 @@ func serverCPU(p Plan) measure.Experiment {
 			loads, ctx = errgroup.WithContext(ctx)
 			for i := range sides {
 				cfg := cluster.DefaultConfig()
-				cfg.CreateRate, cfg.StoreTimeout = 0, 10*time.Second
+				cfg.CreateRate, cfg.StoreTimeout = 0, world.Patience
 				if i != 1 {
 					cfg.Lease = 0
 				}

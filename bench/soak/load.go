@@ -28,7 +28,7 @@ func (l *load) String() string {
 		l.opened.Load(), l.requests.Load(), l.streams.Load(), l.closed.Load(), l.abandoned.Load(), l.lost.Load(), l.refused.Load())
 }
 
-// check complains when more was refused than a machine explains that stands still for a quarter of a second now and then: that is the store's timeout.
+// check complains when more was refused than a machine explains that stands still for two seconds now and then: that is the store's timeout.
 func (l *load) check() error {
 	if all := l.opened.Load() + l.requests.Load(); l.refused.Load() > all/50 {
 		return fmt.Errorf("%d of about %d calls were refused", l.refused.Load(), all)

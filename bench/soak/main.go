@@ -59,7 +59,7 @@ func run(ctx context.Context, out io.Writer, p plan) (err error) {
 		return err
 	}
 	fmt.Fprintf(out, "%d clients for %s, %d replicas, at most %d sessions, idle timeout %s\n", p.clients, p.length, replicas, maxSessions, idleTimeout)
-	before, err := s.look(ctx)
+	before, err := s.settled(ctx)
 	if err != nil {
 		return err
 	}

@@ -4,12 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -25,7 +26,7 @@ import (
 type sample struct {
 	At          float64 `json:"seconds"`
 	Goroutines  float64 `json:"goroutines"`
-	Heap        float64 `json:"heap_bytes"`
+	Heap        float64 `json:"live_heap_bytes"` // what the last collection of each replica left
 	Files       float64 `json:"open_files"`
 	Connections float64 `json:"redis_connections"`
 	Memory      float64 `json:"redis_used_memory_bytes"`
@@ -41,7 +42,7 @@ func (s *stage) look(ctx context.Context) (sample, error) {
 			return now, err
 		}
 		now.Goroutines += metrics["go_goroutines"]
-		now.Heap += metrics["go_memstats_heap_alloc_bytes"]
+		now.Heap += metrics["go_memstats_next_gc_bytes"] / 2 // GOGC is 100: the next is due when there is twice as much
 		now.Files += metrics["process_open_fds"]
 	}
 	memory, err := world.UsedMemory(ctx, s.client)
@@ -56,6 +57,27 @@ func (s *stage) look(ctx context.Context) (sample, error) {
 	now.Memory, now.Connections = float64(memory), float64(connections)
 	now.Sessions = float64(stats.ByStatus[cluster.StatusActive] + stats.ByStatus[cluster.StatusInitializing])
 	return now, err
+}
+
+// settled asks once the replicas have collected what garbage there is. A replica at rest does that every two minutes; here each is asked for
+// its metrics again and again, which makes garbage, until it has collected twice since: the first time leaves what pools hold.
+func (s *stage) settled(ctx context.Context) (sample, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, settleTimeout, fmt.Errorf("a replica has not collected its garbage for %s", settleTimeout))
+	defer stop()
+	for _, r := range s.replicas {
+		first := math.Inf(1)
+		for {
+			metrics, err := scrape(ctx, r.AdminURL("/metrics"))
+			if err != nil {
+				return sample{}, errors.Join(err, context.Cause(ctx))
+			}
+			collections := metrics["go_gc_duration_seconds_count"]
+			if first = min(first, collections); collections >= first+2 {
+				break
+			}
+		}
+	}
+	return s.look(ctx)
 }
 
 // scrape reads metrics without labels.
@@ -89,12 +111,11 @@ type gauge struct {
 	unit  float64
 	read  func(sample) float64
 	slack float64 // in units: what a few more requests in flight make
-	floor bool    // it goes up and down like a saw: the lowest values tell
 }
 
 var gauges = []gauge{
 	{name: "goroutines", unit: 1, read: func(s sample) float64 { return s.Goroutines }, slack: 40},
-	{name: "heap, MiB", unit: 1 << 20, read: func(s sample) float64 { return s.Heap }, slack: 4, floor: true},
+	{name: "live heap, MiB", unit: 1 << 20, read: func(s sample) float64 { return s.Heap }, slack: 4},
 	{name: "open files", unit: 1, read: func(s sample) float64 { return s.Files }, slack: 20},
 	{name: "connections to Redis", unit: 1, read: func(s sample) float64 { return s.Connections }, slack: 10},
 	{name: "Redis memory, MiB", unit: 1 << 20, read: func(s sample) float64 { return s.Memory }, slack: 1},
@@ -113,12 +134,7 @@ func (g gauge) values(samples []sample) []float64 {
 }
 
 // level is where a gauge is in some samples.
-func (g gauge) level(samples []sample) float64 {
-	if g.floor {
-		return slices.Min(g.values(samples))
-	}
-	return measure.Median(g.values(samples))
-}
+func (g gauge) level(samples []sample) float64 { return measure.Median(g.values(samples)) }
 
 // tell prints how each gauge went, and returns what grew.
 func tell(out io.Writer, before sample, seen []sample, left sample) []error {

@@ -20,7 +20,7 @@ func steady(float64) float64 { return 300 }
 
 func TestWhatGrowsIsTold(t *testing.T) {
 	t.Parallel()
-	saw := func(at float64) float64 { return 10 + float64(int(at)%7) }
+	wavy := func(at float64) float64 { return 10 + float64(int(at)%7) }
 	before, left := sample{Goroutines: 60, Heap: 5 << 20, Files: 30, Connections: 10, Memory: 2 << 20}, sample{Goroutines: 65, Heap: 6 << 20, Files: 30, Connections: 20, Memory: 2 << 20}
 	leaking := left
 	leaking.Goroutines = 600
@@ -29,10 +29,10 @@ func TestWhatGrowsIsTold(t *testing.T) {
 		left sample
 		want string // empty: nothing
 	}{
-		"nothing":                 {during(steady, saw), left, ""},
-		"goroutines":              {during(func(at float64) float64 { return 300 + 4*at }, saw), left, "goroutines grew"},
-		"the floor of the heap":   {during(steady, func(at float64) float64 { return saw(at) + at/4 }), left, "heap, MiB grew"},
-		"what is left at the end": {during(steady, saw), leaking, "goroutines: 600.0 are left"},
+		"nothing":                 {during(steady, wavy), left, ""},
+		"goroutines":              {during(func(at float64) float64 { return 300 + 4*at }, wavy), left, "goroutines grew"},
+		"the heap":                {during(steady, func(at float64) float64 { return wavy(at) + at/4 }), left, "live heap, MiB grew"},
+		"what is left at the end": {during(steady, wavy), leaking, "goroutines: 600.0 are left"},
 	} {
 		faults := tell(io.Discard, before, c.seen, c.left)
 		switch {

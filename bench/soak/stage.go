@@ -23,6 +23,8 @@ const (
 	maxSessions = 150
 	idleTimeout = 4 * time.Second
 	retention   = 2 * time.Second
+	// storeTimeout is long enough for a machine that does much else.
+	storeTimeout = 2 * time.Second
 	// settleTimeout is longer than a session that was used a moment ago needs to expire, and its record to be purged.
 	settleTimeout = time.Minute
 )
@@ -54,7 +56,7 @@ func startStage(ctx context.Context) (*stage, error) {
 	}
 	s.client = s.redis.Client()
 	cfg := cluster.DefaultConfig()
-	cfg.MaxSessions, cfg.IdleTimeout, cfg.Retention = maxSessions, idleTimeout, retention
+	cfg.MaxSessions, cfg.IdleTimeout, cfg.Retention, cfg.StoreTimeout = maxSessions, idleTimeout, retention, world.Patience
 	if s.store, err = redisstore.Open(s.redis.URL(), redisstore.Options{Config: cfg}); err != nil {
 		return s, err
 	}
@@ -63,8 +65,9 @@ func startStage(ctx context.Context) (*stage, error) {
 			Executable: executable, ID: fmt.Sprint("r-", i), RedisURL: s.redis.URL(), Upstreams: []string{upstream + "/mcp"},
 			Args: []string{
 				"--max-sessions", strconv.Itoa(maxSessions), "--idle-timeout", idleTimeout.String(), "--retention", retention.String(),
-				"--evict-min-idle", "0", "--create-rate", "0", "--log-level", "error",
+				"--evict-min-idle", "0", "--create-rate", "0", "--store-timeout", storeTimeout.String(), "--log-level", "error",
 			},
+			Env: []string{"GOGC=100"},
 		})
 		if err != nil {
 			return s, err
@@ -123,5 +126,5 @@ func (s *stage) settle(ctx context.Context) (sample, error) {
 	if err := wait(ctx, 3*time.Second); err != nil { // what the last sessions held is let go
 		return sample{}, err
 	}
-	return s.look(ctx)
+	return s.settled(ctx)
 }

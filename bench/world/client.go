@@ -20,9 +20,9 @@ type Client struct {
 	http *http.Client
 }
 
-// NewClient returns a client that keeps as many connections as it is used by callers at once.
+// NewClient returns a client that keeps as many connections as it is used by callers at once. It waits for a server's answer to begin for three times Patience.
 func NewClient(url string, callers int) *Client {
-	return &Client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers, DisableCompression: true}}}
+	return &Client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers, DisableCompression: true, ResponseHeaderTimeout: 3 * Patience}}}
 }
 
 // Close closes its connections.

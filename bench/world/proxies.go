@@ -11,8 +11,8 @@ import (
 	"github.com/tapwire/shadowcat-cluster/integration/replica"
 )
 
-// Proxies are one upstream and what may stand before it, each a process of its own: two bare proxies, and replicas with all defaults
-// but the log level, one of them in strict mode.
+// Proxies are one upstream and what may stand before it, each a process of its own: two bare proxies, and two replicas, one of them in strict
+// mode. The replicas have the defaults, but that they log little, bear a slow store, and let sessions be created as fast as experiments begin.
 type Proxies struct {
 	Bare, Like, Leased, Strict string // URLs
 
@@ -49,7 +49,7 @@ func StartProxies(ctx context.Context) (*Proxies, error) {
 		{&p.Strict, []string{"--prefix", "strict", "--lease", "0"}},
 	} {
 		started, err := replica.New(replica.Options{
-			Executable: executable, RedisURL: server.URL(), Upstreams: []string{upstream + "/mcp"}, Args: append(r.args, "--log-level", "warn"),
+			Executable: executable, RedisURL: server.URL(), Upstreams: []string{upstream + "/mcp"}, Args: append(r.args, "--log-level", "warn", "--create-rate", "0", "--store-timeout", Patience.String()),
 		})
 		if err != nil {
 			return p, err

@@ -55,8 +55,9 @@ func play(role string, args []string) error {
 }
 
 // Bare is the proxy to compare with: the standard library's, with connections to spare. Beyond that it has full duplex switched on: without
-// it net/http's server may close a request's body as soon as the answer begins, at which the transport, which looks whether the body has more
-// than was announced, fails and breaks the answer off. One of some hundred streams that begin at once is lost that way.
+// it net/http's server closes a request's body as soon as the answer begins. On a busy machine the transport has sent the body by then, but has
+// not yet looked whether there is more of it than was announced; it fails to, closes its connection, and an answer that has not ended is broken
+// off. A test does that to one request after the other.
 func Bare(target *url.URL) http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },

@@ -17,8 +17,8 @@ import (
 // Upstream is the upstream that all sessions in a Store belong to.
 const Upstream = "files"
 
-// patience is what a call of the store may take while it is measured: slow is a figure, not an error.
-const patience = 10 * time.Second
+// Patience is what a call of the store may take while it is measured: slow is a figure, not an error.
+const Patience = 10 * time.Second
 
 // Store is a Redis of its own, without persistence, and a store of sessions in it.
 type Store struct {
@@ -33,7 +33,7 @@ type Store struct {
 // and on their requests.
 func Limits() cluster.Config {
 	cfg := cluster.DefaultConfig()
-	cfg.MaxSessions, cfg.CreateRate, cfg.RequestRate, cfg.StoreTimeout = 0, 0, 0, patience
+	cfg.MaxSessions, cfg.CreateRate, cfg.RequestRate, cfg.StoreTimeout = 0, 0, 0, Patience
 	return cfg
 }
 
