@@ -62,7 +62,8 @@ var (
 		Labels: []Label{{Name: "reason", Values: []string{
 			"missing", "ambiguous", "too_large", "malformed", "algorithm", "unknown_key", "signature", "issuer", "audience", "expired",
 			"not_yet_valid", "subject", "bound", "scope", "peer", "identity", "keys_unavailable",
-		}}},
+			"key_not_fetched",
+		}, Meaning: "`unknown_key`: the issuer was asked since and has no such key. `key_not_fetched`: it will be asked, at most once in five seconds."}},
 		Worry: "`keys_unavailable` at all: nobody is let in. `signature`, `issuer`, `audience` or `peer` in numbers: somebody tries, or a client is configured wrongly.",
 	}
 	recoveriesFamily = Family{

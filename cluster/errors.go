@@ -41,6 +41,9 @@ var (
 	// [LimitError] for when to retry.
 	ErrCapacity = errors.New("the cluster is at its session cap")
 
+	// ErrPrincipalCapacity means that a principal has as many live sessions as one may; see [LimitError] for when to look again.
+	ErrPrincipalCapacity = errors.New("the principal is at its session cap")
+
 	// ErrCreationLimited means that too many sessions were created of late; see [LimitError] for when to retry.
 	ErrCreationLimited = errors.New("too many sessions are being created")
 

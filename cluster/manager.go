@@ -87,8 +87,8 @@ const createCalls = 12
 // Create makes an initializing session and the token for its client. The session must be activated within
 // Config.InitializeTimeout.
 //
-// Errors: a [LimitError] that is [ErrCapacity] or [ErrCreationLimited]; [ErrStoreUnavailable], after which a session that nobody has the token of
-// may exist until its initialize timeout.
+// Errors: a [LimitError] that is [ErrCapacity], [ErrPrincipalCapacity] or [ErrCreationLimited]; [ErrStoreUnavailable], after which a
+// session that nobody has the token of may exist until its initialize timeout.
 func (m *Manager) Create(ctx context.Context, n NewSession) (Session, Token, error) {
 	if len(n.Upstream) > maxNameLen {
 		return Session{}, Token{}, fmt.Errorf("creating session: the upstream's name has %d bytes, more than %d", len(n.Upstream), maxNameLen)

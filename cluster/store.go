@@ -25,7 +25,7 @@ type SessionStore interface {
 	// Create makes an initializing session and returns it with its token. Repeated with the same token (after a lost
 	// reply) it returns the stored record, whatever its status, before any limit. At the cap it ends the session that is
 	// past its end or idle the longest, and refuses with ErrCapacity when none has been idle for EvictMinIdle. The
-	// principal's own cap is ErrCapacity, too; the rates of creation are ErrCreationLimited. A token with the id of another
+	// principal's own cap is ErrPrincipalCapacity; the rates of creation are ErrCreationLimited. A token with the id of another
 	// session is ErrTaken.
 	Create(ctx context.Context, c Creation) (Created, error)
 	// Update activates a session, or changes an active one's upstream mapping, if its version is still

@@ -456,10 +456,10 @@ func TestATrustedProxyNamesTheClient(t *testing.T) {
 		want    int
 	}{
 		"somebody else":                       {post(near.url, session, pingBody).with("X-Forwarded-User", "mallory"), 404},
-		"nobody":                              {post(near.url, session, pingBody), 401},
-		"two at once":                         {post(near.url, session, pingBody).with("X-Forwarded-User", "mallory, alice"), 401},
-		"from outside":                        {post(far.url, session, pingBody).with("X-Forwarded-User", "alice"), 401},
-		"from outside, with a way to pretend": {post(far.url, session, pingBody).with("X-Forwarded-User", "alice").with("X-Forwarded-For", "10.0.0.1"), 401},
+		"nobody":                              {post(near.url, session, pingBody), 403},
+		"two at once":                         {post(near.url, session, pingBody).with("X-Forwarded-User", "mallory, alice"), 403},
+		"from outside":                        {post(far.url, session, pingBody).with("X-Forwarded-User", "alice"), 403},
+		"from outside, with a way to pretend": {post(far.url, session, pingBody).with("X-Forwarded-User", "alice").with("X-Forwarded-For", "10.0.0.1"), 403},
 	} {
 		if got := c.request.send(t); got.status != c.want {
 			t.Errorf("%s: %d %s, want %d", name, got.status, got.body, c.want)
@@ -474,6 +474,26 @@ func TestATrustedProxyNamesTheClient(t *testing.T) {
 	for _, got := range k.requests() {
 		if user := got.header.Get("X-Forwarded-User"); user != "alice" {
 			t.Errorf("%s %s names %q to the upstream, want alice", got.method, got.msg.Method, user)
+		}
+	}
+}
+
+// Whoever has as many sessions as one may is told that it is about them: the cluster has room for others.
+func TestACallerAtItsOwnCapOfSessionsIsToldSo(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, newUpstream(t, nil).url, func(c *cluster.Config) { c.MaxSessionsPerPrincipal = 1 })
+	cfg := auth.DefaultConfig()
+	cfg.Mode, cfg.Header, cfg.TrustedProxies = auth.ModeHeader, "X-Forwarded-User", []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	initialize := post(f.replica(gated(t, cfg)).url, "", initializeBody)
+	for _, name := range []string{"alice", "bob"} {
+		if got := initialize.with("X-Forwarded-User", name).send(t); got.status != http.StatusOK {
+			t.Errorf("the first session of %s: %d %s", name, got.status, got.body)
+		}
+		got := initialize.with("X-Forwarded-User", name).send(t)
+		p := got.problem()
+		if got.status != http.StatusTooManyRequests || p.Error.Code != 1429 || p.Error.Data.Reason != "capacity" || p.Error.Data.Limit != "max_sessions_per_principal" ||
+			got.header.Get("Retry-After") == "" {
+			t.Errorf("the second session of %s: %d %s", name, got.status, got.body)
 		}
 	}
 }

@@ -19,17 +19,25 @@ func (x *exchange) authenticate() bool {
 		x.identity = identity
 		return true
 	}
-	x.denied = denialKeys
-	if denied, ok := errors.AsType[*auth.DeniedError](err); ok {
+	denied, isDenied := errors.AsType[*auth.DeniedError](err)
+	switch {
+	case isDenied:
 		x.denied = string(denied.Reason)
+	case errors.Is(err, auth.ErrKeyNotFetched):
+		x.denied = denialKey
+	default:
+		x.denied = denialKeys
 	}
 	f := gate.Refusal(x.upstream.Path(), err)
 	x.refuseFor(err, refusal{status: f.Status, message: f.Message, challenge: f.Challenge, retryAfter: f.RetryAfter})
 	return false
 }
 
-// denialKeys is counted when nobody can be judged, because there are no keys.
-const denialKeys = "keys_unavailable"
+// What is counted when the request cannot be judged.
+const (
+	denialKeys = "keys_unavailable" // nobody can: there are no keys
+	denialKey  = "key_not_fetched"  // the token names a key that may be newer than those that there are
+)
 
 // untilExpiry ends an answer that is a stream of events when the identity that the client has shown must not be believed any longer.
 // Any other answer is finished: it was asked for in time.

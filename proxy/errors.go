@@ -121,6 +121,11 @@ func refusalOf(err error) refusal {
 			status: http.StatusTooManyRequests, reason: mcp.ReasonCreationRate, limit: limit.Limit,
 			message: "sessions are opened too fast", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
 		}
+	case errors.As(err, &limit) && errors.Is(err, cluster.ErrPrincipalCapacity):
+		return refusal{
+			status: http.StatusTooManyRequests, reason: mcp.ReasonCapacity, limit: limit.Limit,
+			message: "you have as many sessions open as one may have here; end some", retryAfter: cmp.Or(limit.RetryAfter, retryAfter),
+		}
 	case errors.As(err, &limit):
 		return refusal{
 			status: http.StatusServiceUnavailable, reason: mcp.ReasonCapacity, limit: limit.Limit,

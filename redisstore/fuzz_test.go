@@ -190,7 +190,7 @@ var decoders = map[string]struct {
 			t.Errorf("%d places out of %d parts", len(settled), len(reply))
 		}
 		return []error{err}
-	}, []error{cluster.ErrCapacity, cluster.ErrCreationLimited, cluster.ErrStoreUnavailable}},
+	}, []error{cluster.ErrPrincipalCapacity, cluster.ErrCreationLimited, cluster.ErrStoreUnavailable}},
 	"events": {func(t *testing.T, reply []any) []error {
 		page := decodeEvents(pipelined{reply: reply})
 		if len(page.Events) > len(reply) {

@@ -53,7 +53,7 @@ func (s *Store) admit(ctx context.Context, c cluster.Creation, instead string) e
 func (s *Store) reserve(ctx context.Context, principal cluster.Principal, id cluster.ID, instead string) error {
 	for round := 0; ; round++ {
 		settled, err := s.reserveOnce(ctx, principal, id, instead)
-		if !errors.Is(err, cluster.ErrCapacity) || round == placeRounds {
+		if !errors.Is(err, cluster.ErrPrincipalCapacity) || round == placeRounds {
 			return err
 		}
 		gone, errClear := s.clearPlaces(ctx, principal, settled)
@@ -66,7 +66,7 @@ func (s *Store) reserve(ctx context.Context, principal cluster.Principal, id clu
 	}
 }
 
-// reserveOnce returns ErrCapacity with the oldest places that are settled.
+// reserveOnce returns ErrPrincipalCapacity with the oldest places that are settled.
 func (s *Store) reserveOnce(ctx context.Context, principal cluster.Principal, id cluster.ID, instead string) ([]cluster.ID, error) {
 	reply, _, err := s.repeat(ctx, call{
 		script: placeReserve,
@@ -116,7 +116,7 @@ func decodeReserved(reply []any) ([]cluster.ID, error) {
 			}
 			settled = append(settled, id)
 		}
-		return settled, &cluster.LimitError{Limit: "max_sessions_per_principal", RetryAfter: placeRetry, Err: cluster.ErrCapacity}
+		return settled, &cluster.LimitError{Limit: "max_sessions_per_principal", RetryAfter: placeRetry, Err: cluster.ErrPrincipalCapacity}
 	default:
 		return nil, unavailable(errMalformedReply)
 	}

@@ -124,8 +124,8 @@ func (p *principals) wantFull(when string) {
 	p.t.Helper()
 	_, err := p.create("p")
 	limit, ok := errors.AsType[*cluster.LimitError](err)
-	if !ok || limit.Limit != "max_sessions_per_principal" || !errors.Is(err, cluster.ErrCapacity) {
-		p.t.Fatalf("%s: %v, want ErrCapacity by max_sessions_per_principal", when, err)
+	if !ok || limit.Limit != "max_sessions_per_principal" || !errors.Is(err, cluster.ErrPrincipalCapacity) {
+		p.t.Fatalf("%s: %v, want ErrPrincipalCapacity by max_sessions_per_principal", when, err)
 	}
 }
 
@@ -256,7 +256,7 @@ func TestPrincipalCapHoldsWhileSessionsComeAndGo(t *testing.T) {
 		wg.Go(func() {
 			for range each {
 				created, err := p.create("p")
-				if errors.Is(err, cluster.ErrCapacity) {
+				if errors.Is(err, cluster.ErrPrincipalCapacity) {
 					continue
 				}
 				if err != nil {

@@ -212,7 +212,7 @@ func endTells(t *testing.T, s *suite) {
 func endGivesPlacesBack(t *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.MaxSessionsPerPrincipal = 1 })
 	made := s.mustCreateFor("ann")
-	if _, err := s.createFor("ann"); !errors.Is(err, cluster.ErrCapacity) {
+	if _, err := s.createFor("ann"); !errors.Is(err, cluster.ErrPrincipalCapacity) {
 		t.Fatalf("a second session of one: %v", err)
 	}
 	s.end(cluster.EndCall{}, known{Session: made})

@@ -81,7 +81,7 @@ func (m *model) reserve(principal cluster.Principal, id cluster.ID) error {
 			return s != nil && !s.EndedAtOrBefore(m.at())
 		})
 		if len(gone) == 0 {
-			return &cluster.LimitError{Limit: "max_sessions_per_principal", RetryAfter: 5 * time.Second, Err: cluster.ErrCapacity}
+			return &cluster.LimitError{Limit: "max_sessions_per_principal", RetryAfter: 5 * time.Second, Err: cluster.ErrPrincipalCapacity}
 		}
 		m.asked() // to give them back
 		for _, id := range gone {

@@ -80,7 +80,7 @@ func principalCapHolds(t *testing.T, s *suite) {
 	made := 0
 	for range creators {
 		if err := <-results; err != nil {
-			s.wantRefusal(err, "max_sessions_per_principal", cluster.ErrCapacity)
+			s.wantRefusal(err, "max_sessions_per_principal", cluster.ErrPrincipalCapacity)
 			continue
 		}
 		made++
@@ -96,7 +96,7 @@ func placeComesBack(t *testing.T, s *suite) {
 	for range 3 {
 		made := s.mustCreateFor("p")
 		_, err := s.createFor("p")
-		s.wantRefusal(err, "max_sessions_per_principal", cluster.ErrCapacity)
+		s.wantRefusal(err, "max_sessions_per_principal", cluster.ErrPrincipalCapacity)
 		s.terminate(made.ID)
 		if _, err := s.store.Terminate(t.Context(), made.ID, cluster.StatusClosed); !errors.Is(err, cluster.ErrIllegalTransition) {
 			t.Errorf("second terminate: %v", err) // and no second place came back
@@ -134,7 +134,7 @@ func principalCapIsItsOwn(_ *testing.T, s *suite) {
 		s.mustCreateFor(cluster.Principal("p-" + strconv.Itoa(i)))
 	}
 	_, err := s.createFor("p-0")
-	s.wantRefusal(err, "max_sessions_per_principal", cluster.ErrCapacity)
+	s.wantRefusal(err, "max_sessions_per_principal", cluster.ErrPrincipalCapacity)
 	s.open(func(c *cluster.Config) { c.MaxSessionsPerPrincipal = 0 })
 	for range 5 {
 		s.mustCreateFor("p")

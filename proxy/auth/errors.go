@@ -11,6 +11,10 @@ import (
 // It says nothing about the token; the request may be tried again.
 var ErrKeysUnavailable = errors.New("the keys that verify tokens are not available")
 
+// ErrKeyNotFetched says that a token cannot be judged yet, because it names a key that the issuer may have published after its keys were
+// last fetched. It says nothing about the token; the request may be tried again when they may be fetched again, within five seconds.
+var ErrKeyNotFetched = errors.New("the key that a token names is not among the issuer's keys as last fetched")
+
 // Reason is why a request was denied. There are few of them, so they may label metrics.
 type Reason string
 
@@ -90,10 +94,10 @@ func (r Reason) text() string {
 
 // Refusal is the answer to a request that Authenticate gave an error for.
 type Refusal struct {
-	// Status is 401; 403 where the token is good but not enough; 400 for a request that contradicts itself; 503 while
-	// nobody can be judged.
+	// Status is 401; 403 where the token is good but not enough, and, in ModeHeader, always: there is nothing that the client could show;
+	// 400 for a request that contradicts itself; 503 while nobody can be judged, or not by this token's key.
 	Status int
-	// Challenge is the value of WWW-Authenticate (RFC 6750, RFC 9728), empty with a 503.
+	// Challenge is the value of WWW-Authenticate (RFC 6750, RFC 9728), empty with a 503, and in ModeHeader.
 	Challenge string
 	// Message says what is wrong and what to do.
 	Message string
@@ -104,7 +108,14 @@ type Refusal struct {
 // Refusal returns how to answer a request to this path, which Authenticate gave the error for.
 func (g *Gate) Refusal(path string, err error) Refusal {
 	var denied *DeniedError
-	if !errors.As(err, &denied) {
+	switch {
+	case errors.Is(err, ErrKeyNotFetched):
+		return Refusal{
+			Status:     http.StatusServiceUnavailable,
+			Message:    "the token is signed with a key that is not known yet, and its issuer was asked for keys a moment ago; retry",
+			RetryAfter: max(g.keys.untilRefetch(time.Now()), time.Second),
+		}
+	case !errors.As(err, &denied):
 		return Refusal{
 			Status:     http.StatusServiceUnavailable,
 			Message:    "tokens cannot be verified now, because their issuer's keys are not available; retry",
@@ -112,20 +123,26 @@ func (g *Gate) Refusal(path string, err error) Refusal {
 		}
 	}
 	f := Refusal{Status: http.StatusUnauthorized, Message: denied.Reason.text()}
+	if g.cfg.Mode == ModeHeader {
+		// A 401 must have a challenge (RFC 9110, section 15.5.2), and there is none that a client could meet: it would look for an
+		// authorization server.
+		f.Status = http.StatusForbidden
+		return f
+	}
 	code := "invalid_token"
 	switch denied.Reason {
 	case ReasonScope:
 		f.Status, code = http.StatusForbidden, "insufficient_scope"
 	case ReasonAmbiguous:
 		f.Status, code = http.StatusBadRequest, "invalid_request"
-	case ReasonMissing, ReasonPeer, ReasonIdentity:
+	case ReasonMissing:
 		code = "" // nothing was shown that could be wrong (RFC 6750, section 3.1)
 	}
 	f.Challenge = g.challenge(path, code, denied.Reason)
 	return f
 }
 
-// challenge writes the value of WWW-Authenticate.
+// challenge writes the value of WWW-Authenticate in ModeJWT.
 func (g *Gate) challenge(path, code string, reason Reason) string {
 	var params []string
 	add := func(name, value string) {
@@ -137,9 +154,7 @@ func (g *Gate) challenge(path, code string, reason Reason) string {
 	if code != "" {
 		add("error_description", reason.text())
 	}
-	if g.cfg.Mode == ModeJWT {
-		add("scope", strings.Join(g.cfg.RequiredScopes, " "))
-		add("resource_metadata", g.metadata.urlFor(path))
-	}
+	add("scope", strings.Join(g.cfg.RequiredScopes, " "))
+	add("resource_metadata", g.metadata.urlFor(path))
 	return strings.TrimSpace("Bearer " + strings.Join(params, ", "))
 }

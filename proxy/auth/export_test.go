@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"strconv"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // ParseKeySet parses a set of keys, and returns how many there are.
@@ -33,4 +35,13 @@ func RememberedAfter(tokens, most int) (remembered int, isUsedOneRemembered bool
 		_, isUsedOneRemembered = v.find(key(0), keys, time.Time{})
 	}
 	return len(v.young) + len(v.old), isUsedOneRemembered
+}
+
+// UnknownAfter is how many unknown keys are remembered after tokens have named so many.
+func UnknownAfter(keys int) int {
+	var u unknownKeys
+	for i := range keys {
+		u.named(&jose.JSONWebSignature{Signatures: []jose.Signature{{Protected: jose.Header{KeyID: strconv.Itoa(i)}}}}, time.Now())
+	}
+	return len(u.since)
 }

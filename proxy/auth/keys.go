@@ -72,8 +72,7 @@ func (c *keyCache) state() (fetchedAt time.Time, failure error) {
 // do.
 func (c *keyCache) refetch(ctx context.Context) {
 	c.mu.Lock()
-	isTooSoon := !c.ended.IsZero() && time.Since(c.ended) < retryFetch
-	if !c.fetching && isTooSoon {
+	if !c.fetching && c.resting(time.Now()) > 0 {
 		c.mu.Unlock()
 		return
 	}
@@ -93,6 +92,21 @@ func (c *keyCache) refetch(ctx context.Context) {
 	case <-patience.C:
 	case <-ctx.Done():
 	}
+}
+
+// untilRefetch returns how long keys may not be fetched again for a token.
+func (c *keyCache) untilRefetch(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.resting(now)
+}
+
+// resting is untilRefetch for callers that hold c.mu.
+func (c *keyCache) resting(now time.Time) time.Duration {
+	if c.ended.IsZero() {
+		return 0
+	}
+	return max(c.ended.Add(retryFetch).Sub(now), 0)
 }
 
 // run fetches keys until ctx is done.

@@ -23,9 +23,15 @@ import (
 // mustWait checks that nobody can be judged, so that nobody is let in.
 func mustWait(t *testing.T, g *auth.Gate, r *http.Request) {
 	t.Helper()
+	mustNotJudge(t, g, r, auth.ErrKeysUnavailable)
+}
+
+// mustNotJudge checks that a token is neither good nor bad yet, for want of keys.
+func mustNotJudge(t *testing.T, g *auth.Gate, r *http.Request, want error) {
+	t.Helper()
 	identity, err := g.Authenticate(r)
-	if identity != (auth.Identity{}) || !errors.Is(err, auth.ErrKeysUnavailable) {
-		t.Fatalf("Authenticate = %+v, %v; want nobody and ErrKeysUnavailable", identity, err)
+	if identity != (auth.Identity{}) || !errors.Is(err, want) {
+		t.Fatalf("Authenticate = %+v, %v; want nobody and %v", identity, err, want)
 	}
 	if f := g.Refusal("/mcp", err); f.Status != http.StatusServiceUnavailable || f.RetryAfter <= 0 || f.Challenge != "" {
 		t.Errorf("the answer is %+v", f)
@@ -155,7 +161,7 @@ func TestNobodyGetsInWhileNothingRuns(t *testing.T) {
 		mustAdmit(t, g, bearing(ecKey().token(nil)))
 		time.Sleep(10 * time.Second) // long enough ago to ask again
 		began = time.Now()
-		mustDeny(t, g, bearing(newKey("new", "ES256").token(nil)), auth.ReasonUnknownKey)
+		mustNotJudge(t, g, bearing(newKey("new", "ES256").token(nil)), auth.ErrKeyNotFetched)
 		if time.Since(began) > 0 {
 			t.Error("a request waited for a fetch that never comes")
 		}
@@ -224,6 +230,47 @@ func TestNewKeyIsFoundAsSoonAsATokenNamesIt(t *testing.T) {
 	})
 }
 
+// Keys may be fetched for a token once in five seconds. Until then a key that is not known is nobody's fault.
+func TestATokenOfAKeyThatIsNewerThanTheLastFetchIsToldToComeAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		first, second, none := newKey("first", "ES256"), newKey("second", "ES256"), newKey("none", "ES256")
+		s := serving(keySet(first))
+		g := running(t, jwtConfig(s))
+		mustAdmit(t, g, bearing(first.token(nil)))
+		time.Sleep(time.Second)
+		s.set(always(keySet(first, second))) // a second after they were fetched
+		rotated, forged := bearing(second.token(nil)), bearing(none.token(nil))
+		for range 3 {
+			mustNotJudge(t, g, rotated, auth.ErrKeyNotFetched)
+			mustNotJudge(t, g, forged, auth.ErrKeyNotFetched)
+			if f := g.Refusal("/mcp", auth.ErrKeyNotFetched); f.RetryAfter != 4*time.Second {
+				t.Errorf("come again in %v, want when keys may be fetched", f.RetryAfter)
+			}
+		}
+		if s.asked() != 1 {
+			t.Errorf("%d requests, want 1", s.asked())
+		}
+		time.Sleep(4 * time.Second)
+		mustAdmit(t, g, rotated)
+		mustDeny(t, g, forged, auth.ReasonUnknownKey) // by the same fetch
+		time.Sleep(time.Second)
+		mustDeny(t, g, forged, auth.ReasonUnknownKey)
+		if s.asked() != 2 {
+			t.Errorf("%d requests, want 2", s.asked())
+		}
+	})
+}
+
+// Whoever makes up keys has them remembered, but not without a bound.
+func TestFewUnknownKeysAreRemembered(t *testing.T) {
+	t.Parallel()
+	const most = 4096
+	if remembered := auth.UnknownAfter(3*most + 1); remembered > most {
+		t.Errorf("%d unknown keys are remembered, want at most %d", remembered, most)
+	}
+}
+
 func TestReplacedKeyUnderTheSameKidVerifiesNothingOld(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -256,7 +303,7 @@ func TestFloodOfUnknownKeysMakesFewFetches(t *testing.T) {
 			token := attacker.token(nil)
 			flood.Go(func() {
 				began := time.Now()
-				mustDeny(t, g, bearing(token), auth.ReasonUnknownKey)
+				mustNotJudge(t, g, bearing(token), auth.ErrKeyNotFetched) // the issuer has not said that it has no such key
 				if took := time.Since(began); took > 6*time.Second {
 					t.Errorf("an attacker waited %v", took)
 				}

@@ -119,8 +119,8 @@ func TestRefusalsTellClientsWhatToDo(t *testing.T) {
 		{jwt, "/mcp", auth.ReasonExpired, 401, `Bearer error="invalid_token", error_description="the token has expired, or never says when it does", scope="tools:read tools:write", ` + where + `/mcp"`},
 		{jwt, "/mcp", auth.ReasonScope, 403, `Bearer error="insufficient_scope", error_description="the token lacks a required scope", scope="tools:read tools:write", ` + where + `/mcp"`},
 		{jwt, "/mcp", auth.ReasonAmbiguous, 400, `Bearer error="invalid_request", error_description="the request has more than one Authorization header", scope="tools:read tools:write", ` + where + `/mcp"`},
-		{header, "/mcp", auth.ReasonPeer, 401, `Bearer`},
-		{header, "/mcp", auth.ReasonIdentity, 401, `Bearer`},
+		{header, "/mcp", auth.ReasonPeer, 403, ``},
+		{header, "/mcp", auth.ReasonIdentity, 403, ``},
 	} {
 		f := c.gate.Refusal(c.path, errors.Join(errors.New("wrapped"), &auth.DeniedError{Reason: c.reason}))
 		if f.Status != c.status || f.Challenge != c.want || f.Message == "" || f.RetryAfter != 0 {

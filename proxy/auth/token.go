@@ -16,6 +16,7 @@ type verifier struct {
 	rules      claimRules
 	keys       *keyCache
 	verified   *verifiedTokens
+	unknown    unknownKeys
 }
 
 func newVerifier(cfg Config, keys *keyCache) *verifier {
@@ -94,19 +95,24 @@ func isAccessTokenType(typ any) bool {
 	return false
 }
 
-// keysFor returns a set of keys that has those that the token needs.
+// keysFor returns a set of keys that has those that the token needs. That the issuer has no such key is said only after a fetch that
+// began when the token was here.
 func (v *verifier) keysFor(r *http.Request, signed *jose.JSONWebSignature) (*keySet, error) {
-	if set := v.keys.usable(time.Now()); set != nil && set.has(signed) {
+	now := time.Now()
+	if set := v.keys.usable(now); set != nil && set.has(signed) {
 		return set, nil
 	}
 	// There are no keys, or the issuer has a new one.
+	named := v.unknown.named(signed, now)
 	v.keys.refetch(r.Context())
 	set := v.keys.usable(time.Now())
 	switch {
 	case set == nil:
 		return nil, ErrKeysUnavailable
-	case !set.has(signed):
-		return nil, &DeniedError{Reason: ReasonUnknownKey}
+	case set.has(signed):
+		return set, nil
+	case set.fetchedAt.Before(named):
+		return nil, ErrKeyNotFetched
 	}
-	return set, nil
+	return nil, &DeniedError{Reason: ReasonUnknownKey}
 }
