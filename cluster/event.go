@@ -28,9 +28,12 @@ type EventAppend struct {
 	// Claim is for OwnStream, and only for it: the number of the writer's claim to read it. With another one than the
 	// session's the call is refused.
 	Claim int64
-	// UpstreamEvent is for OwnStream, too: the upstream's own id of the last of Events, empty when it gave none. At most 256
-	// bytes are kept of it; a longer one counts as none.
+	// UpstreamEvent is for OwnStream, too: the upstream's own id of the last of Events, empty when it gave none or one of more than
+	// [MaxUpstreamEvent] bytes.
 	UpstreamEvent string
+	// Version is for OwnStream, too: that of the session's record whose upstream session said the last of Events. When the record has another
+	// by now, the events are stored, and UpstreamEvent is not.
+	Version int64
 }
 
 // Appended is a store's answer to an EventAppend.
@@ -61,4 +64,6 @@ type EventPage struct {
 	Last int64
 	// Listener is for OwnStream: the number of the latest listener, who is the one to be sent the events.
 	Listener int64
+	// Claim is for OwnStream: the number of the latest claim to read it. Nothing in Events was stored under a later one.
+	Claim int64
 }

@@ -6,6 +6,9 @@ import "context"
 // serve it; its events are numbered without a gap for as long as the session lives, whoever reads them.
 const OwnStream = "g"
 
+// MaxUpstreamEvent is how long an upstream's own id of an event may be, in bytes. A longer one counts as none.
+const MaxUpstreamEvent = 256
+
 // StreamStore says who reads a session's own stream from its upstream, and whose client listens to it; and it counts the streams that
 // are open to clients.
 //
@@ -45,6 +48,19 @@ type StreamClaim struct {
 	// that its holder is dead.
 	Read bool
 	From int64
+	// Sent is the event at After, if a client was sent it. When the store has not come so far, that is because its reader could not
+	// store it: it is the last event from now on, and whoever reads next goes on after it.
+	Sent SentEvent
+}
+
+// SentEvent is an event of a session's own stream as a client knows it. The zero value is none.
+type SentEvent struct {
+	// UpstreamEvent is the upstream's own id of it: 1 to [MaxUpstreamEvent] bytes.
+	UpstreamEvent string
+	// Claim is the one under which it was sent. Under another than the latest, the positions up to it may be of other events.
+	Claim int64
+	// Version is that of the session's record whose upstream session said it. To another upstream session the id means nothing.
+	Version int64
 }
 
 // StreamState tells about a session's own stream.
@@ -63,8 +79,7 @@ type StreamState struct {
 	// Begins is the position that the latest listener began behind: up to there the one before it is to be sent what there is.
 	// ClaimStream leaves it out.
 	Begins int64
-	// Version is that of the session's record: with a later one the session may have another upstream session. ClaimStream leaves it
-	// out.
+	// Version is that of the session's record: with a later one the session may have another upstream session.
 	Version int64
 	// Since is what Last was when the claim was taken: what an earlier reader has sent beyond it was never stored. StreamStates
 	// leaves it out.

@@ -27,7 +27,7 @@ func streamsLossily(t *testing.T, store *redisstore.Store, lose func(func()) boo
 	var appended cluster.Appended
 	lostAppend := lose(func() {
 		appended, err = store.AppendEvents(t.Context(), cluster.EventAppend{
-			ID: k.ID, Stream: cluster.OwnStream, Claim: state.Claim, First: 1, UpstreamEvent: "up-2", Events: [][]byte{{'a'}, {'b'}},
+			ID: k.ID, Stream: cluster.OwnStream, Claim: state.Claim, First: 1, UpstreamEvent: "up-2", Version: state.Version, Events: [][]byte{{'a'}, {'b'}},
 		})
 	})
 	if err != nil || appended.Listener != state.Listener {

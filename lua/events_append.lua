@@ -12,6 +12,7 @@
 -- ARGV[10] lifetime ms        the backstop TTL of a live session
 -- ARGV[11] leeway ms          see leeway.inc.lua
 -- ARGV[12] max_age ms         0: never
+-- ARGV[13] said_by            the version of the record whose upstream session gave that id: to another one it means nothing
 -- then the messages
 --
 -- Returns the number stored, the number of the listener; error NOTFOUND, STALE (another claim). Cost: O(messages stored and
@@ -20,14 +21,15 @@ local session, deadlines, events, heads, more = KEYS[1], KEYS[2], KEYS[3], KEYS[
 local id, stream, first = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local count, bytes, age = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local is_own, claim, upstream_event, lifetime = ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
-local leeway, max_age = tonumber(ARGV[11]), tonumber(ARGV[12])
+local leeway, max_age, said_by = tonumber(ARGV[11]), tonumber(ARGV[12]), ARGV[13]
 
 --include clock
 --include leeway
 --include live
 
 local now = clock()
-if not lives(session, deadlines, id, leeway, max_age, now) then
+local is_live, version = lives(session, deadlines, id, leeway, max_age, now)
+if not is_live then
   return redis.error_reply('NOTFOUND no such live session')
 end
 local own = redis.call('HMGET', more, 'k', 'l', 'c')
@@ -37,8 +39,8 @@ end
 local known = redis.call('HMGET', heads, stream, '')
 local head, total, stored, dropped = tonumber(known[1] or 0), tonumber(known[2] or 0), 0, 0
 if is_own == '1' then head = tonumber(own[2] or 0) end
-for i = 13, #ARGV do
-  local position = first + i - 13
+for i = 14, #ARGV do
+  local position = first + (i - 14)
   if position > head then
     redis.call('XADD', events, '*', 's', stream, 'p', string.format('%.0f', position), 'd', ARGV[i]) -- first: a full server refuses it
     head, total, stored = position, total + #ARGV[i], stored + 1
@@ -46,7 +48,8 @@ for i = 13, #ARGV do
 end
 if stored > 0 then
   redis.call('HSET', heads, stream, string.format('%.0f', head))
-  if is_own == '1' then redis.call('HSET', more, 'l', string.format('%.0f', head), 'j', upstream_event) end
+  if is_own == '1' then redis.call('HSET', more, 'l', string.format('%.0f', head)) end
+  if is_own == '1' and version == said_by then redis.call('HSET', more, 'j', upstream_event) end
 end
 
 while true do

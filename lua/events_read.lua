@@ -4,15 +4,15 @@
 -- KEYS[2] deadlines   ZSET    live sessions by their end
 -- KEYS[3] events      STREAM  of all its streams: s the stream, p the position in it, d the message
 -- KEYS[4] heads       HASH    the last position of each stream in events
--- KEYS[5] more        HASH    of its own stream: l the last position ever, c the listener
+-- KEYS[5] more        HASH    of its own stream: l the last position ever, c the listener, k the claim to read it
 -- ARGV[1] id, ARGV[2] stream, ARGV[3] after: the position behind which to read, ARGV[4] limit
 -- ARGV[5] age ms              older messages are gone, though they may still be there
 -- ARGV[6] is_own: 1 when it is the session's own stream
 -- ARGV[7] leeway ms          see leeway.inc.lua
 -- ARGV[8] max_age ms         0: never
 --
--- Returns the last position stored (0: none), the number of the listener, then the messages; error NOTFOUND, GONE (what
--- follows is not kept). Cost: O(messages kept).
+-- Returns the last position stored (0: none), the number of the listener, that of the claim, then the messages; error NOTFOUND,
+-- GONE (what follows is not kept). Cost: O(messages kept).
 local session, deadlines, events, heads, more = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, stream, after, limit, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local is_own, leeway, max_age = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -25,9 +25,9 @@ local now = clock()
 if not lives(session, deadlines, id, leeway, max_age, now) then
   return redis.error_reply('NOTFOUND no such live session')
 end
-local own = is_own == '1' and redis.call('HMGET', more, 'l', 'c') or { redis.call('HGET', heads, stream) }
-local head, begun = tonumber(own[1] or 0), 2
-local reply = { head, tonumber(own[2] or 0) }
+local own = is_own == '1' and redis.call('HMGET', more, 'l', 'c', 'k') or { redis.call('HGET', heads, stream) }
+local head, begun = tonumber(own[1] or 0), 3
+local reply = { head, tonumber(own[2] or 0), tonumber(own[3] or 0) }
 if head == after then return reply end
 
 local start, oldest = '-', now - age
@@ -37,7 +37,7 @@ while head > after and #reply - begun < limit do
     local position = tonumber(entry[2][4])
     if entry[2][2] == stream and position > after and #reply - begun < limit then
       local is_old = tonumber(string.match(entry[1], '^%d+')) <= oldest
-      if is_old or position ~= after + #reply - begun + 1 then
+      if is_old or position ~= after + (#reply - begun) + 1 then
         if #reply > begun then return reply end
         return redis.error_reply('GONE what follows is not kept')
       end

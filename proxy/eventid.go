@@ -14,24 +14,25 @@ import (
 const maxEventID = 512
 
 // eventID is what a client knows an event by, and names when it resumes: which stream of its session, and where in it. It is no
-// secret and proves nothing; it is only looked up among the events of the client's own session.
+// secret and proves nothing but its origin; it is only looked up among the events of the client's own session.
 //
 //	g.<claim>.<position>                       the session's own stream
-//	g.<claim>.<position>.<version>             the same, of an upstream session that is gone on with by ids of its own
-//	g.<claim>.<position>.<version>.<listener>  no event, but where a stream begins that is opened or resumed
+//	g.<claim>.<position>.<listener>            no event, but where a stream begins that is opened or resumed
+//	g.<claim>.<position>.<listener>.<origin>   either of them (an event has 0 for a listener), where the upstream has ids of its own
 //	p.<owner>.<number>.<position>.<request>    the answer to one request, which the replica <owner> reads
 //	a.<owner>.<number>.<position>.<request>    its last event, the response itself: nothing follows
 //
-// Numbers are to base 36; the request's JSON-RPC id is its JSON text in base64url.
+// Numbers are to base 36; the request's JSON-RPC id is its JSON text in base64url. An <origin> is <version>.<upstream's id>.<seal>: see
+// [sealedOrigin].
 type eventID struct {
 	stream   string // as the store names it
 	position int64
-	claim    int64  // of the own stream: the reader's, under which the event was sent
-	version  int64  // of the own stream: of the record whose upstream session said it, when that has ids of its own; else 0
-	listener int64  // of the own stream: who is told where it begins; no two are told the same. 0: of an event
-	owner    string // of an answer: the random part of the incarnation that reads it from the upstream
-	request  mcp.ID // of an answer
-	last     bool   // of an answer: nothing follows
+	claim    int64        // of the own stream: the reader's, under which the event was sent
+	listener int64        // of the own stream: who is told where it begins; no two are told the same. 0: of an event
+	from     sealedOrigin // of the own stream
+	owner    string       // of an answer: the random part of the incarnation that reads it from the upstream
+	request  mcp.ID       // of an answer
+	last     bool         // of an answer: nothing follows
 }
 
 // answerStreamName names the stream of one answer.
@@ -44,11 +45,11 @@ func (e eventID) String() string {
 	position := strconv.FormatInt(e.position, 36)
 	if e.stream == cluster.OwnStream {
 		text := cluster.OwnStream + "." + strconv.FormatInt(e.claim, 36) + "." + position
-		if e.version != 0 || e.listener != 0 {
-			text += "." + strconv.FormatInt(e.version, 36)
-		}
-		if e.listener != 0 {
+		if e.listener != 0 || e.from.event != "" {
 			text += "." + strconv.FormatInt(e.listener, 36)
+		}
+		if e.from.event != "" {
+			text += "." + strconv.FormatInt(e.from.version, 36) + "." + base64.RawURLEncoding.EncodeToString([]byte(e.from.event)) + "." + e.from.seal
 		}
 		return text
 	}
@@ -69,13 +70,17 @@ func parseEventID(text string) (eventID, bool) {
 	}
 	var e eventID
 	switch parts := strings.Split(text, "."); {
-	case len(parts) >= 3 && len(parts) <= 5 && parts[0] == cluster.OwnStream:
+	case (len(parts) == 3 || len(parts) == 4 || len(parts) == 7) && parts[0] == cluster.OwnStream:
 		e = eventID{stream: cluster.OwnStream, claim: parseNumber(parts[1]), position: parseNumber(parts[2])}
 		if len(parts) > 3 {
-			e.version = parseNumber(parts[3])
+			e.listener = parseNumber(parts[3])
 		}
 		if len(parts) > 4 {
-			e.listener = parseNumber(parts[4])
+			event, err := base64.RawURLEncoding.DecodeString(parts[5])
+			if err != nil || len(parts[6]) != sealLen {
+				return eventID{}, false
+			}
+			e.from = sealedOrigin{event: string(event), version: parseNumber(parts[4]), seal: parts[6]}
 		}
 	case len(parts) == 5 && (parts[0] == "p" || parts[0] == "a") && isOwner(parts[1]):
 		request, err := base64.RawURLEncoding.DecodeString(parts[4])

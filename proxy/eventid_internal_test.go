@@ -9,14 +9,23 @@ import (
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
+// sealed is an id of an event that an upstream has an id for.
+func sealed(e eventID, upstream string) eventID {
+	e.from = origin{event: upstream, version: 1<<53 - 1, session: "upstream-secret"}.sealed(e.position)
+	return e
+}
+
 func TestEventIDsNameTheirStreamAndPlace(t *testing.T) {
 	t.Parallel()
 	const owner = "ABCDEF27"
 	for _, want := range []eventID{
 		{stream: cluster.OwnStream},
 		{stream: cluster.OwnStream, claim: 1, position: 1},
-		{stream: cluster.OwnStream, claim: 1, position: 2, version: 37},
-		{stream: cluster.OwnStream, claim: 1, position: 2, version: 37, listener: 38},
+		{stream: cluster.OwnStream, claim: 1, position: 2, listener: 38},
+		sealed(eventID{stream: cluster.OwnStream, claim: 1, position: 2}, "7"),
+		sealed(eventID{stream: cluster.OwnStream, claim: 1, position: 2, listener: 38}, "a b.c\x00"),
+		sealed(eventID{stream: cluster.OwnStream, claim: 1<<53 - 1, position: 1<<53 - 1, listener: 1<<53 - 1}, strings.Repeat("x", cluster.MaxUpstreamEvent)),
+		sealed(eventID{stream: cluster.OwnStream, claim: 1}, strings.Repeat("x", cluster.MaxUpstreamEvent+1)),
 		{stream: cluster.OwnStream, claim: 1, position: 2, listener: 1},
 		{stream: cluster.OwnStream, claim: 1<<53 - 1, position: 1<<53 - 1},
 		{stream: answerStreamName(owner, 1), owner: owner, position: 1, request: `7`},
@@ -41,8 +50,10 @@ func TestEventIDsNameTheirStreamAndPlace(t *testing.T) {
 
 func TestWhatIsNoEventIDIsNone(t *testing.T) {
 	t.Parallel()
+	seal := strings.Repeat("A", sealLen)
 	for _, text := range []string{
-		"", "g", "g.1", "g.1.2.0", "g.1.2.03", "g.1.2.3.0", "g.1.2.3.4.5", "g..", "g.-1.1", "g.1.+1", "g.1.01", "g.1.G", "g.1.2gosa7pa2gw", "h.1.1", "p.ABCDEF27.1.1", "p.ABCDEF27.1.1.Nw.x",
+		"", "g", "g.1", "g.1.2.0", "g.1.2.03", "g.1.2.3.0", "g.1.2.3.4.5", "g.1.2.3.4.5.6", "g.1.2.0.1.Nw." + seal[1:], "g.1.2.0.1.." + seal, "g.1.2.0.1.Nx." + seal, "g.1.2.0.1.Nw." + seal + ".1",
+		"g..", "g.-1.1", "g.1.+1", "g.1.01", "g.1.G", "g.1.2gosa7pa2gw", "h.1.1", "p.ABCDEF27.1.1", "p.ABCDEF27.1.1.Nw.x",
 		"p.abcdef27.1.1.Nw", "p.ABCDEF2.1.1.Nw", "p.ABCDEF28.1.1.Nw", "p.ABCDEF27.1.1.Nw=", "p.ABCDEF27.1.1.N w", "p.ABCDEF27.1.1.!",
 		"p.ABCDEF27.1.1.e30",  // {} is no JSON-RPC id
 		"p.ABCDEF27.1.1.NyA",  // "7 "
@@ -59,7 +70,7 @@ func TestWhatIsNoEventIDIsNone(t *testing.T) {
 }
 
 func FuzzEventID(f *testing.F) {
-	for _, seed := range []string{"g.0.0", "g.1.zz", "p.ABCDEF27.1.1.Nw", "a.ABCDEF27.zz.10.Ijci", "p.ABCDEF27.1.1.", "g.1.1.1", "g.1.1.0", "g.1.1.0.1", "p....", "p.ABCDEF27.1.0.Nw"} {
+	for _, seed := range []string{"g.0.0", "g.1.zz", "p.ABCDEF27.1.1.Nw", "a.ABCDEF27.zz.10.Ijci", "p.ABCDEF27.1.1.", "g.1.1.1", "g.1.1.0", "g.1.1.0.1.Nw.AAAAAAAAAAAAAAAAAAAAAA", "g.1.1.0.1", "p....", "p.ABCDEF27.1.0.Nw"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -124,11 +124,8 @@ func (f *follower) isBehind(ctx context.Context, l *listener, state cluster.Stre
 		f.handOver(ctx, l, state)
 		return false
 	case state.Reader == f.p.incarnation && f.p.own.of(l.session) != nil:
-	default:
-		l.claimed(state.Claim, 0)
-		if f.isUnread(ctx, state.Reader) {
-			f.takeOver(l, state)
-		}
+	case f.isUnread(ctx, state.Reader):
+		f.takeOver(l, state)
 	}
 	return state.Last > l.at()
 }
@@ -140,7 +137,7 @@ func (f *follower) handOver(ctx context.Context, l *listener, state cluster.Stre
 		page := f.p.sessions.Events(ctx, []cluster.EventQuery{{
 			ID: l.session, Stream: cluster.OwnStream, After: after, Limit: int(min(missing, followPage)),
 		}})[0]
-		l.offer(after+1, page.Events) // none with an error
+		l.offer(after+1, page.Claim, origin{}, page.Events...) // none with an error
 	}
 	l.end()
 }
@@ -186,7 +183,10 @@ func (p *Proxy) takeOver(l *listener, from int64) {
 		return
 	}
 	defer lease.Release()
-	state, err := p.sessions.ClaimStream(p.background, cluster.StreamClaim{ID: l.session, Owner: p.incarnation, Read: true, From: from})
+	has := l.has()
+	state, err := p.sessions.ClaimStream(p.background, cluster.StreamClaim{
+		ID: l.session, Owner: p.incarnation, After: has.position, Read: true, From: from, Sent: has.sent(),
+	})
 	if err != nil {
 		p.own.doubt(l.session)
 		return
@@ -238,7 +238,7 @@ func (f *follower) got(ctx context.Context, l *listener, after int64, page clust
 	case page.Err != nil: // another time
 	case l.isOwn() && page.Listener != l.number: // the next look tells where it ends
 	case len(page.Events) > 0:
-		l.offer(after+1, page.Events)
+		l.offer(after+1, page.Claim, origin{}, page.Events...)
 	case !l.isOwn():
 		f.waitForAnswer(ctx, l)
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -11,14 +10,8 @@ import (
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
-const (
-	// maxIgnoredBody is how much of a body is read, and thrown away, where none belongs.
-	maxIgnoredBody = 64 << 10
-	// aheadWait is how long a client that has more than the store is waited for, looking every aheadPause: the reader stores what it could
-	// not every tendInterval, or has died with it, which is known after five seconds.
-	aheadWait  = 7 * time.Second
-	aheadPause = 100 * time.Millisecond
-)
+// maxIgnoredBody is how much of a body is read, and thrown away, where none belongs.
+const maxIgnoredBody = 64 << 10
 
 // get serves a GET: the client listens to what the server has to say of its own, or resumes any stream of its session by
 // Last-Event-ID. At which replica it does that makes no difference.
@@ -112,125 +105,6 @@ func resumptionOf(res *http.Response, err error) Resumption {
 	default:
 		return ResumptionUnavailable
 	}
-}
-
-// listen makes the client the one that the session's own stream goes to, and this replica its reader unless another one is. after is
-// the last event that the client has; nil: it wants what comes from now on.
-func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *eventID) (res *http.Response, err error) {
-	if err := x.p.sessions.OpenStream(ctx, lease, cluster.StreamListening); err != nil {
-		return nil, refusalOf(err)
-	}
-	defer func() {
-		if err != nil {
-			x.p.own.doubt(x.session)
-		}
-	}()
-	var state cluster.StreamState
-	begin := int64(-1) // from now on
-	if after != nil {
-		begin = after.position
-	}
-	err = x.untilStore(func() (err error) {
-		state, err = x.claimListening(ctx, begin)
-		return err
-	})
-	if err != nil {
-		return nil, refusalOf(err)
-	}
-	l := newListener(x.call, lease, eventID{stream: cluster.OwnStream, claim: state.Claim, position: state.Last})
-	l.number = state.Listener
-	l.onEnded = func() {
-		if r := x.p.own.of(l.session); r != nil {
-			r.stop(errSessionEnded)
-		}
-	}
-	l.onLeave = func() {
-		x.p.follower.remove(l)
-		if r := x.p.own.of(l.session); r != nil {
-			r.left(l)
-		}
-	}
-	if after == nil {
-		l.id.listener = state.Listener
-		l.prime(x.record.Revision, x.p.retry())
-		l.id.listener = 0
-	} else if state, err = x.catchUp(ctx, l, state, *after); err != nil {
-		return nil, err
-	}
-	if state.Reader == x.p.incarnation {
-		r, refused, err := x.p.readOwn(ctx, x.call, lease, state)
-		if err != nil {
-			return nil, streamRefusal(err)
-		}
-		switch {
-		case r != nil:
-			r.attach(l)
-		case refused.StatusCode == http.StatusConflict:
-			discard(refused) // a replica that the store has lost sight of may read it yet; the follower tries again
-		default:
-			return refused, nil
-		}
-	}
-	return x.streamTo(l), nil
-}
-
-// claimListening makes the client the listener to what follows a position, and this replica the reader where nobody reads.
-func (x *exchange) claimListening(ctx context.Context, after int64) (cluster.StreamState, error) {
-	p := x.p
-	claim := cluster.StreamClaim{ID: x.session, Owner: p.incarnation, Listen: true, After: after, Read: !p.isDraining()}
-	state, err := p.sessions.ClaimStream(ctx, claim)
-	if err != nil || state.Reader == p.incarnation || p.isDraining() || !p.follower.isUnread(ctx, state.Reader) {
-		return state, err
-	}
-	taken, err := p.sessions.ClaimStream(ctx, cluster.StreamClaim{ID: x.session, Owner: p.incarnation, Read: true, From: state.Claim})
-	if err != nil {
-		return state, nil //nolint:nilerr // the follower tries again
-	}
-	return taken, nil
-}
-
-// catchUp gives a listener that resumes what it has missed, as far as one look goes; the follower goes on from there. It returns the state
-// that it has come to.
-func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.StreamState, after eventID) (cluster.StreamState, error) {
-	told := after
-	told.listener = state.Listener
-	l.tell(x.record.Revision, told, x.p.retry())
-	var page cluster.EventPage
-	for begun := time.Now(); ; {
-		l.number, l.position = state.Listener, after.position
-		l.claimed(state.Claim, 0)
-		if after.claim < state.Claim && after.position > state.Since {
-			// The reader before had sent it more than it could store.
-			if x.comesAgain(state, after) {
-				return state, nil
-			}
-			l.position = state.Since // of what the store knows nothing was missed
-		}
-		err := x.untilStore(func() error {
-			page = x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.position, Limit: followPage}})[0]
-			return page.Err
-		})
-		isAhead := errors.Is(err, cluster.ErrEventsGone) && after.claim == state.Claim && after.position > state.Last
-		if !isAhead || time.Since(begun) > aheadWait || !pause(ctx, aheadPause) {
-			break
-		}
-		if state, err = x.claimListening(ctx, after.position); err != nil {
-			return state, refusalOf(err)
-		}
-	}
-	switch {
-	case errors.Is(page.Err, cluster.ErrEventsGone):
-		return state, errEventsGone
-	case page.Err != nil:
-		return state, refusalOf(page.Err)
-	}
-	l.offer(l.position+1, page.Events)
-	return state, nil
-}
-
-// comesAgain reports whether what a client has and the store has not will be read from the upstream once more, at the same positions.
-func (x *exchange) comesAgain(state cluster.StreamState, after eventID) bool {
-	return state.UpstreamEvent != "" && after.version != 0 && after.version == x.record.Version
 }
 
 // noMore is the answer to a client that has all of a stream. Clients of server-sent events do not ask again after it, while after a

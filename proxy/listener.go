@@ -18,28 +18,27 @@ const maxQueued = 4 << 20
 // events come from a reader of this replica, or from the follower.
 type listener struct {
 	session cluster.ID
-	id      eventID // of the stream; the position is not used
+	id      eventID // of the last event that was taken in, or of where the stream begins; events have mu
 	number  int64   // of a listener to the own stream: the latest is the one that is sent to
 	call    *upstreamCall
 	lease   *cluster.Lease // the listener's to release
 	news    signal
 
-	mu       sync.Mutex
-	position int64      // of the last event that was taken in
-	queue    []byte     // text for the client
-	over     bool       // nothing follows
-	fed      bool       // a reader of this replica gives it events as they come
-	opened   time.Time  // when it was opened
-	heard    time.Time  // when there last was something
-	looked   time.Time  // when the follower last looked
-	failed   mcp.Reason // why an answer could not be resumed; empty: it could
-	onEnded  func()     // may be nil
-	onLeave  func()
+	mu      sync.Mutex
+	queue   []byte     // text for the client
+	over    bool       // nothing follows
+	fed     bool       // a reader of this replica gives it events as they come
+	opened  time.Time  // when it was opened
+	heard   time.Time  // when there last was something
+	looked  time.Time  // when the follower last looked
+	failed  mcp.Reason // why an answer could not be resumed; empty: it could
+	onEnded func()     // may be nil
+	onLeave func()
 }
 
 func newListener(call *upstreamCall, lease *cluster.Lease, id eventID) *listener {
 	now := time.Now()
-	return &listener{session: call.current().ID, id: id, call: call, lease: lease, position: id.position, news: newSignal(), opened: now, heard: now}
+	return &listener{session: call.current().ID, id: id, call: call, lease: lease, news: newSignal(), opened: now, heard: now}
 }
 
 // isOwn reports whether it is the session's own stream that is listened to.
@@ -49,8 +48,8 @@ func (l *listener) isOwn() bool { return l.id.stream == cluster.OwnStream }
 func (l *listener) prime(revision, retry string) {
 	l.mu.Lock()
 	id := l.id
-	id.position = l.position
 	l.mu.Unlock()
+	id.listener = l.number
 	l.tell(revision, id, retry)
 }
 
@@ -65,13 +64,6 @@ func (l *listener) tell(revision string, id eventID, retry string) {
 	l.write(mcp.Event{ID: id.String(), Retry: retry})
 }
 
-// idAt is the id of the event at a position.
-func (l *listener) idAt(position int64) string {
-	id := l.id
-	id.position = position
-	return id.String()
-}
-
 // write queues an event. The caller holds l.mu.
 func (l *listener) write(e mcp.Event) {
 	if text, err := mcp.AppendEvent(l.queue, e); err == nil { // of what a reader of events has read
@@ -79,20 +71,21 @@ func (l *listener) write(e mcp.Event) {
 	}
 }
 
-// offer gives the listener events, of which the first is at a position. It reports whether they follow on what it has: if not, it
-// must be given those in between first.
-func (l *listener) offer(first int64, events [][]byte) bool {
+// offer gives the listener events from one place, of which the first is at a position; of its session's own stream also a claim that none
+// of them was read before. It reports whether they follow on what it has: if not, it must be given those in between first.
+func (l *listener) offer(first, claim int64, from origin, events ...[]byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if first > l.position+1 {
+	if first > l.id.position+1 {
 		return false
 	}
 	if l.over {
 		return true
 	}
 	for i, text := range events {
-		if position := first + int64(i); position > l.position {
-			l.position = position
+		if position := first + int64(i); position > l.id.position {
+			l.id.position, l.id.claim = position, claim
+			l.id.from = from.sealed(position)
 			l.take1(decodeKept(text))
 		}
 	}
@@ -104,7 +97,7 @@ func (l *listener) offer(first int64, events [][]byte) bool {
 	return true
 }
 
-// take1 takes in the event at l.position. The caller holds l.mu.
+// take1 takes in the event that has l.id. The caller holds l.mu.
 func (l *listener) take1(e keptEvent) {
 	switch e.kind {
 	case keptEnd:
@@ -116,15 +109,8 @@ func (l *listener) take1(e keptEvent) {
 			l.id.last = err == nil && msg.Kind == mcp.KindResponse && msg.ID == l.id.request
 			l.over = l.over || l.id.last
 		}
-		l.write(mcp.Event{ID: l.idAt(l.position), Name: e.name, Data: e.data})
+		l.write(mcp.Event{ID: l.id.String(), Name: e.name, Data: e.data})
 	}
-}
-
-// claimed says under which claim the events that follow were read, and of which version's upstream session if that has ids; else 0.
-func (l *listener) claimed(claim, version int64) {
-	l.mu.Lock()
-	l.id.claim, l.id.version = claim, version
-	l.mu.Unlock()
 }
 
 // fail answers the request whose stream cannot be resumed, and ends the stream. A stream that answers none just ends.
@@ -134,7 +120,8 @@ func (l *listener) fail(reason mcp.Reason, message string) {
 	l.failed = reason
 	if !l.over && l.id.request != "" {
 		l.id.last = true // a client that wants more is told that there is none
-		l.write(mcp.Event{ID: l.idAt(l.position + 1), Data: mcp.EncodeError(l.id.request, mcp.Error{
+		l.id.position++
+		l.write(mcp.Event{ID: l.id.String(), Data: mcp.EncodeError(l.id.request, mcp.Error{
 			Code: mcp.HTTPCode(statusOf(reason)), Message: message, Reason: reason,
 		})})
 	}
@@ -195,10 +182,13 @@ func (l *listener) watch() *cluster.Lease {
 	return l.lease.Watch()
 }
 
-func (l *listener) at() int64 {
+func (l *listener) at() int64 { return l.has().position }
+
+// has is the last event that it has.
+func (l *listener) has() eventID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.position
+	return l.id
 }
 
 // sessionEnded is called when the stream ends because its session has.

@@ -135,6 +135,18 @@ func (f *fleet) alive() []string {
 	return all
 }
 
+// listeners is how many listeners a session's own stream has had.
+func (f *fleet) listeners(token string) int64 {
+	f.t.Helper()
+	parsed, err := cluster.ParseToken(token)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	store := f.direct()
+	defer func() { _ = store.Close() }()
+	return store.StreamStates(f.t.Context(), []cluster.ID{parsed.ID})[0].Listener
+}
+
 // forget lets the time pass after which a replica that gives no sign of life counts as dead.
 func (f *fleet) forget(n *node) {
 	f.t.Helper()
@@ -388,6 +400,7 @@ type talker struct {
 
 	mu        sync.Mutex
 	withIDs   bool // its events have ids, by which it replays
+	startsAt  int  // where who comes without an id begins: startsBehind, startsAnew or startsNow
 	getStatus int  // the answer to GET, when it is not 0
 	postFails int  // the answer to POST of a session, when it is not 0
 	initAs    func(w http.ResponseWriter, got recorded) bool
@@ -421,6 +434,16 @@ func newTalker(t *testing.T, change ...func(*talker)) *talker {
 }
 
 func withIDs(k *talker) { k.withIDs = true }
+
+// Where a stream of a talker begins that is asked for without an id.
+const (
+	startsBehind = iota // what it has sent before
+	startsAnew          // with everything, as servers of the official Go SDK do that keep events
+	startsNow           // with what it says from then on, as those of the TypeScript SDK do
+)
+
+func startsAnewWithIDs(k *talker) { k.withIDs, k.startsAt = true, startsAnew }
+func startsNowWithIDs(k *talker)  { k.withIDs, k.startsAt = true, startsNow }
 
 func (k *talker) handle(w http.ResponseWriter, r *http.Request, got recorded) bool {
 	if got.msg.Initializes {
@@ -494,8 +517,13 @@ func (k *talker) listen(w http.ResponseWriter, r *http.Request, s *talk) {
 		w.WriteHeader(status)
 		return
 	}
-	if last, err := strconv.Atoi(r.Header.Get("Last-Event-ID")); err == nil {
+	switch last, err := strconv.Atoi(r.Header.Get("Last-Event-ID")); {
+	case err == nil:
 		s.sent = last
+	case k.startsAt == startsAnew:
+		s.sent = 0
+	case k.startsAt == startsNow:
+		s.sent = len(s.said)
 	}
 	s.readers++
 	s.opened++

@@ -36,8 +36,7 @@ type ownReader struct {
 	backlog  []unstored // events that the store may not have yet, the last of them at last
 	size     int        // bytes of backlog
 	checked  time.Time  // when the store last said that the claim is still this reader's
-	upstream string     // the upstream's own id of the last event
-	version  int64      // of the record whose upstream session that belongs to
+	from     origin     // the last thing that the upstream has given an id, and the upstream session that is read
 	known    int64      // the latest version of the record that the store has told of
 }
 
@@ -61,7 +60,7 @@ func (r *ownReader) run(ctx context.Context, res *http.Response) {
 		if !pause(ctx, jittered(wait)) {
 			break
 		}
-		r.refresh(ctx)
+		_ = r.refresh(ctx) // without it the upstream is asked in vain, which ends with the same record
 		wait = min(2*wait, maxReopenPause)
 		again, err := r.open(ctx)
 		switch {
@@ -112,7 +111,7 @@ func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
 		if len(event.Data) == 0 {
 			r.mu.Lock()
 			if event.ID != "" {
-				r.upstream = event.ID
+				r.from.event = event.ID
 			}
 			r.mu.Unlock()
 			continue
@@ -125,6 +124,10 @@ func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
 // reads says which body is read now: nobody gives the call another session meanwhile.
 func (r *ownReader) reads(body io.Closer) {
 	r.mu.Lock()
-	r.body, r.asks = body, r.call.current().Recoveries()
+	session := r.call.current() // it may have been recovered on the way
+	r.body, r.asks = body, session.Recoveries()
+	if r.from.version != session.Version {
+		r.from = originOf(session, "")
+	}
 	r.mu.Unlock()
 }

@@ -10,8 +10,8 @@ import (
 
 // unstored is an event that the store may not have yet.
 type unstored struct {
-	text     []byte
-	upstream string // the upstream's own id of it
+	text []byte
+	from origin
 }
 
 // took takes in one message.
@@ -21,11 +21,12 @@ func (r *ownReader) took(ctx context.Context, event mcp.Event) {
 	text := keptEvent{kind: keptMessage, name: event.Name, data: event.Data}.encode()
 	r.mu.Lock()
 	r.last++
-	r.backlog = append(r.backlog, unstored{text, event.ID})
-	r.size += len(text)
 	if event.ID != "" {
-		r.upstream = event.ID
+		r.from.event = event.ID
 	}
+	message := unstored{text, origin{event: event.ID, version: r.from.version, session: r.from.session}}
+	r.backlog = append(r.backlog, message)
+	r.size += len(text)
 	for r.size > maxUnkept && len(r.backlog) > 1 { // a hole, of which whoever resumes is told
 		r.size -= len(r.backlog[0].text)
 		r.backlog = r.backlog[1:]
@@ -34,7 +35,7 @@ func (r *ownReader) took(ctx context.Context, event mcp.Event) {
 	r.mu.Unlock()
 	if err := r.flush(ctx); err != nil && ctx.Err() == nil {
 		// The client that listens here must not wait for the store. That it has the event is told by its id, should it come back.
-		r.feed(position, [][]byte{text})
+		r.feed(position, message)
 	}
 }
 
@@ -44,9 +45,10 @@ func (r *ownReader) flush(ctx context.Context) error {
 	defer r.mu.Unlock() // also orders what is stored
 	for limit := keepBatch; len(r.backlog) > 0; {
 		first := r.last - int64(len(r.backlog)) + 1
-		texts, upstream := r.batch(limit)
+		events, texts := r.batch(limit)
+		from := events[len(events)-1].from
 		appended, err := r.p.sessions.Append(ctx, cluster.EventAppend{
-			ID: r.call.current().ID, Stream: cluster.OwnStream, First: first, Events: texts, Claim: r.claim, UpstreamEvent: upstream,
+			ID: r.call.current().ID, Stream: cluster.OwnStream, First: first, Events: texts, Claim: r.claim, UpstreamEvent: from.event, Version: from.version,
 		})
 		switch {
 		case errors.Is(err, cluster.ErrEventTooLarge) && len(texts) > 1:
@@ -62,7 +64,7 @@ func (r *ownReader) flush(ctx context.Context) error {
 			l.end() // its client has opened another stream since
 			r.detach()
 		}
-		r.offer(first, texts)
+		r.offer(first, events...)
 		for _, text := range texts {
 			r.size -= len(text)
 		}
@@ -71,10 +73,11 @@ func (r *ownReader) flush(ctx context.Context) error {
 	return nil
 }
 
-// batch is what is to be stored next, and the upstream's own id of the last of it. The caller holds r.mu.
-func (r *ownReader) batch(limit int) (texts [][]byte, upstream string) {
-	for _, e := range r.backlog[:min(len(r.backlog), limit)] {
-		texts, upstream = append(texts, e.text), e.upstream
+// batch is what is to be stored next. The caller holds r.mu.
+func (r *ownReader) batch(limit int) (events []unstored, texts [][]byte) {
+	events = r.backlog[:min(len(r.backlog), limit)]
+	for _, e := range events {
+		texts = append(texts, e.text)
 	}
-	return texts, upstream
+	return events, texts
 }

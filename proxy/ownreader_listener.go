@@ -11,8 +11,10 @@ func (r *ownReader) attach(l *listener) {
 	if r.listener != nil {
 		r.listener.end() // l is a later one
 	}
-	l.claimed(r.claim, r.resumable())
-	if l.isOver() { // its client has left, and says so only once
+	if l.at() > r.last { // of what it has, this reader knows nothing: its client is told when it comes back
+		l.end()
+	}
+	if l.isOver() { // its client may have left, and says so only once
 		r.detach()
 		return
 	}
@@ -20,28 +22,21 @@ func (r *ownReader) attach(l *listener) {
 	l.feed(l.at() == r.last)
 }
 
-// feed passes events on to this replica's client.
-func (r *ownReader) feed(first int64, events [][]byte) {
+// feed passes an event on to this replica's client.
+func (r *ownReader) feed(position int64, event unstored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.offer(first, events)
+	r.offer(position, event)
 }
 
 // offer is feed for callers that hold r.mu. A listener that lacks what came before gets it from the store.
-func (r *ownReader) offer(first int64, events [][]byte) {
-	if r.listener != nil {
-		r.listener.claimed(r.claim, r.resumable())
-		r.listener.feed(r.listener.offer(first, events))
+func (r *ownReader) offer(first int64, events ...unstored) {
+	if r.listener == nil {
+		return
 	}
-}
-
-// resumable is the version of the record whose upstream session the latest events are of, when that can be gone on with by an id of its
-// own: a later reader gets the same events at the same positions. Else 0. The caller holds r.mu.
-func (r *ownReader) resumable() int64 {
-	if r.upstream == "" {
-		return 0
+	for i, e := range events {
+		r.listener.feed(r.listener.offer(first+int64(i), r.claim, e.from, e.text))
 	}
-	return r.version
 }
 
 // detach is called when the listener is gone. The caller holds r.mu.

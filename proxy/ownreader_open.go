@@ -28,8 +28,14 @@ func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.
 		return r, nil, nil
 	}
 	r := &ownReader{
-		p: p, call: call.fork(), claim: state.Claim, last: state.Last, upstream: state.UpstreamEvent, version: call.current().Version, unheard: time.Now(),
-		checked: time.Now(),
+		p: p, call: call.fork(), claim: state.Claim, last: state.Last, unheard: time.Now(), checked: time.Now(), known: state.Version,
+	}
+	if err := r.refresh(ctx); err != nil { // the upstream session before would be recovered to this one, and read from its beginning
+		r.release()
+		return nil, nil, refusalOf(err)
+	}
+	if session := r.call.current(); session.Version == state.Version {
+		r.from = originOf(session, state.UpstreamEvent)
 	}
 	background, stop := context.WithCancelCause(p.background)
 	r.stop = stop
@@ -67,7 +73,7 @@ func (r *ownReader) open(ctx context.Context) (*http.Response, error) {
 	wait, isKnown := reopenPause, false
 	for begun := time.Now(); ; {
 		session := r.call.current()
-		res, err := r.call.do(ctx, message{method: http.MethodGet, header: r.call.streamHeader(r.upstreamEvent(session.Version)), repeatable: true})
+		res, err := r.call.do(ctx, message{method: http.MethodGet, header: r.call.streamHeader(r.upstreamEvent(session)), repeatable: true})
 		switch {
 		case err != nil:
 			return nil, err
@@ -92,15 +98,14 @@ func (r *ownReader) open(ctx context.Context) (*http.Response, error) {
 	}
 }
 
-// upstreamEvent is the upstream's id of the last event, of the upstream session that the session's record has in a version; empty when
-// that has given none.
-func (r *ownReader) upstreamEvent(version int64) string {
+// upstreamEvent is the upstream's id of the last event of the upstream session that a session has; empty when that has given none.
+func (r *ownReader) upstreamEvent(session cluster.Session) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if version != r.version {
-		r.version, r.upstream = version, ""
+	if session.Version != r.from.version {
+		r.from = originOf(session, "")
 	}
-	return r.upstream
+	return r.from.event
 }
 
 // boundBody is a body that can be read until it is closed; then its request ends.

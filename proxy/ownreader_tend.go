@@ -70,17 +70,18 @@ func (r *ownReader) move() {
 	}
 }
 
-// refresh reads the session's record when the store has told of a later one: another replica may have recovered the session. Without
-// it the upstream is asked in vain, which ends with the same record.
-func (r *ownReader) refresh(ctx context.Context) {
+// refresh reads the session's record when the store has told of a later one: another replica may have recovered the session.
+func (r *ownReader) refresh(ctx context.Context) error {
 	session := r.call.current()
 	r.mu.Lock()
 	isLatest := r.known <= session.Version
 	r.mu.Unlock()
 	if isLatest {
-		return
+		return nil
 	}
-	if fresh, err := r.p.sessions.Get(ctx, session.ID); err == nil && fresh.Version > session.Version {
+	fresh, err := r.p.sessions.Get(ctx, session.ID)
+	if err == nil && fresh.Version > session.Version {
 		r.call.use(fresh)
 	}
+	return err
 }

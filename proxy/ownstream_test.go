@@ -562,6 +562,23 @@ func TestAnOwnStreamMovesWithASessionRecoveredElsewhere(t *testing.T) {
 	}
 }
 
+// Who takes a stream over may not have heard yet that its session was made anew: it goes on in the new upstream session, not at its
+// beginning.
+func TestAStreamIsTakenOverInTheUpstreamSessionThatItHas(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t, startsAnewWithIDs)
+	_, a, b, token := listening(t, k)
+	listen(t, a, token) // it reads from now on
+	s := listen(t, b, token)
+	k.forget()
+	wantsAnswer(t, post(a.url, token, pingBody).send(t))
+	k.say(newses(1, 2)...)
+	s.wants(newses(1, 2)...)
+	a.kill()
+	k.say(news(3))
+	s.wants(news(3))
+}
+
 // A message that is too large to be kept is gone for who missed it, and holds up none of the others.
 func TestAMessageThatIsTooLargeToBeKeptHoldsUpNoOther(t *testing.T) {
 	t.Parallel()

@@ -1,13 +1,14 @@
 package proxy_test
 
 import (
+	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A client that resumes knows where it is even if that connection breaks before it has brought an event: official clients forget what
@@ -134,49 +135,119 @@ func TestListeningWaitsForTheStore(t *testing.T) {
 	}
 }
 
-// A client whose reader died with what it could not store goes on: with what the upstream says again, except what the client has; or
-// where the upstream says nothing again, with what it says next.
+// A client whose reader died with what it could not store goes on with what it has not, whatever its upstream gives to who asks without an
+// id, and whether or not the store knows of any event of the upstream session.
 func TestAClientGoesOnWhoseReaderDiedBeforeItCouldStore(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
-		name    string
-		change  []func(*talker)
-		isKnown bool // the death, when the client comes back
-	}{
-		{"with an upstream that has ids", []func(*talker){withIDs}, true},
-		{"with an upstream that has ids, before that is known", []func(*talker){withIDs}, false},
-		{"with one that has none", nil, true},
-		{"with one that has none, before that is known", nil, false},
+	for name, change := range map[string]func(*talker){
+		"with an upstream that has ids":                           withIDs,
+		"with one that has ids, and else begins anew":             startsAnewWithIDs,
+		"with one that has ids, and else goes on with what comes": startsNowWithIDs,
+		"with one that has none":                                  func(*talker) {},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			k := newTalker(t, tt.change...)
-			_, a, b, token := listening(t, k)
-			s := listen(t, a, token)
-			k.say(news(1))
-			s.wants(news(1))
-			a.gate.shut()
-			k.say(newses(2, 4)...)
-			s.wants(newses(2, 4)...)
-			s.drop()
-			back := make(chan *stream, 1)
-			resume := func() { back <- s.resume(b.replica, token).stream(t) }
-			if tt.isKnown {
-				a.kill()
-				resume()
-			} else {
-				go resume()
-				<-time.After(300 * time.Millisecond)
-				a.kill()
-			}
-			k.say(news(5))
-			s = receive(t, "the stream", back)
-			s.wants(news(5))
-			k.say(news(6))
-			s.drop()
-			s.resume(b.replica, token).stream(t).wants(news(6))
-		})
+		for _, tt := range []struct {
+			name      string
+			isKnown   bool // the death, when the client comes back
+			isStored  bool // the first message
+			recovered bool // the upstream session, which the replica that the client comes back to has not heard of
+		}{
+			{"", true, true, false},
+			{", before that is known", false, true, false},
+			{", when nothing was stored", true, false, false},
+			{", when nothing was stored, before that is known", false, false, false},
+			{", when nothing was stored of a recovered session", true, false, true},
+		} {
+			t.Run(name+tt.name, func(t *testing.T) {
+				t.Parallel()
+				k := newTalker(t, change)
+				f, a, b, token := listening(t, k)
+				c := f.node()
+				wantsAnswer(t, post(b.url, token, pingBody).send(t)) // b has a lease
+				s := listen(t, a, token)
+				if tt.recovered {
+					k.forget()
+					wantsAnswer(t, post(a.url, token, pingBody).send(t))
+					eventually(t, "the new upstream session to be read", func() bool { now, _, _ := k.readers(); return now == 1 })
+				}
+				if tt.isStored {
+					k.say(news(1))
+					s.wants(news(1))
+				}
+				a.gate.shut()
+				if !tt.isStored {
+					k.say(news(1))
+					s.wants(news(1))
+				}
+				k.say(newses(2, 4)...)
+				s.wants(newses(2, 4)...)
+				s.drop()
+				back := make(chan *stream, 1)
+				resume := func() { back <- s.resume(b.replica, token).stream(t) }
+				if tt.isKnown {
+					a.kill()
+					if k.withIDs {
+						k.say(news(5)) // nobody reads
+					}
+					resume()
+				} else {
+					go resume()
+					eventually(t, "the client to be waited for", func() bool { return f.listeners(token) > 1 })
+					a.kill()
+				}
+				s = receive(t, "the stream", back)
+				if !tt.isKnown || !k.withIDs {
+					eventually(t, "the upstream to be read again", func() bool { now, _, ever := k.readers(); return now == 1 && ever == 2 })
+					k.say(news(5))
+				}
+				s.wants(news(5))
+				s.drop()
+				k.say(news(6))
+				s = s.resume(c.replica, token).stream(t)
+				s.wants(news(6))
+				b.kill()
+				k.say(news(7))
+				s.wants(news(7))
+			})
+		}
 	}
+}
+
+// Nobody can have a replica ask the upstream for an event that it was not sent.
+func TestAnIDThatWasNotMadeHereIsUnknown(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t, withIDs)
+	_, a, b, token := listening(t, k)
+	s := listen(t, a, token)
+	k.say(newses(1, 2)...)
+	s.wants(newses(1, 2)...)
+	s.drop()
+	parts := strings.Split(s.last, ".")
+	if len(parts) != 7 {
+		t.Fatalf("the last id is %s, want one that names the upstream's", s.last)
+	}
+	a.kill()
+	for name, forge := range map[string]func(id []string){
+		"another event":            func(id []string) { id[5] = base64.RawURLEncoding.EncodeToString([]byte("9")) },
+		"another position":         func(id []string) { id[2] = "9" },
+		"another seal":             func(id []string) { id[6] = strings.Repeat("A", len(id[6])) },
+		"a later upstream session": func(id []string) { id[2], id[4] = "9", "9" },
+		"another claim, and event": func(id []string) { id[1], id[5] = "2", "OQ" },
+	} {
+		forged := slices.Clone(parts)
+		forge(forged)
+		got := get(b.url, token).with("Last-Event-ID", strings.Join(forged, ".")).send(t)
+		if got.status != http.StatusGone {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+	}
+	for _, r := range k.requests() {
+		if id := r.header.Get("Last-Event-ID"); id == "9" {
+			t.Errorf("the upstream was asked for what follows its event %s", id)
+		}
+	}
+	s = s.resume(b.replica, token).stream(t)
+	k.say(news(3))
+	s.wants(news(3))
 }
 
 // The header of a stream comes with the stream's first event: a client that had only the one could not go on.

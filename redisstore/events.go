@@ -13,8 +13,6 @@ const (
 	maxPosition = 1<<53 - 1
 	// maxRead bounds how many events or frames one read returns.
 	maxRead = 1000
-	// maxUpstreamEvent is how long an upstream's id of an event may be, in bytes.
-	maxUpstreamEvent = 256
 )
 
 // AppendEvents implements [cluster.EventStore].
@@ -35,7 +33,7 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 		keys:   []string{p.session(a.ID), p.deadlines(), p.events(a.ID), p.heads(a.ID), p.more(a.ID)},
 		args: []any{
 			a.ID.String(), a.Stream, a.First + int64(skip), s.cfg.EventsCount, s.cfg.EventsBytes, s.cfg.EventsAge.Milliseconds(),
-			flag(a.Stream == cluster.OwnStream), a.Claim, upstreamEvent(a), s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(),
+			flag(a.Stream == cluster.OwnStream), a.Claim, keptUpstreamEvent(a.UpstreamEvent), s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(), a.Version,
 		},
 	}
 	for _, event := range a.Events[skip:] {
@@ -48,12 +46,12 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 	return decodeAppended(reply)
 }
 
-// upstreamEvent is what is kept of the upstream's id of the last event.
-func upstreamEvent(a cluster.EventAppend) string {
-	if len(a.UpstreamEvent) > maxUpstreamEvent {
+// keptUpstreamEvent is what is kept of an upstream's id of an event.
+func keptUpstreamEvent(id string) string {
+	if len(id) > cluster.MaxUpstreamEvent {
 		return ""
 	}
-	return a.UpstreamEvent
+	return id
 }
 
 // decodeAppended reads the reply of events_append: how many were stored, and the listener.
@@ -110,15 +108,15 @@ func (s *Store) ReadEvents(ctx context.Context, queries []cluster.EventQuery) []
 
 // decodeEvents reads the reply of events_read.
 func decodeEvents(result pipelined) cluster.EventPage {
-	if result.err == nil && len(result.reply) < 2 {
+	if result.err == nil && len(result.reply) < 3 {
 		result.err = unavailable(errMalformedReply)
 	}
 	if result.err != nil {
 		return cluster.EventPage{Err: result.err}
 	}
 	var d decoder
-	page := cluster.EventPage{Last: d.number(result.reply[0]), Listener: d.number(result.reply[1])}
-	for _, event := range result.reply[2:] {
+	page := cluster.EventPage{Last: d.number(result.reply[0]), Listener: d.number(result.reply[1]), Claim: d.number(result.reply[2])}
+	for _, event := range result.reply[3:] {
 		page.Events = append(page.Events, []byte(d.text(event)))
 	}
 	if d.err != nil {

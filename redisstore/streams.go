@@ -16,7 +16,7 @@ const statesPerScript = 100
 // stateParts is how many parts stream_states answers for each session, claimParts how many stream_claim does.
 const (
 	stateParts = 7
-	claimParts = 6
+	claimParts = 7
 )
 
 // ClaimStream implements [cluster.StreamStore].
@@ -28,7 +28,7 @@ func (s *Store) ClaimStream(ctx context.Context, c cluster.StreamClaim) (cluster
 	reply, _, err := s.acknowledged(ctx, call{
 		script: streamClaim,
 		keys:   []string{p.session(c.ID), p.deadlines(), p.more(c.ID)},
-		args:   []any{c.ID.String(), c.Owner, flag(c.Listen), flag(c.Read), c.From, s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(), c.After},
+		args:   []any{c.ID.String(), c.Owner, flag(c.Listen), flag(c.Read), c.From, s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(), c.After, keptUpstreamEvent(c.Sent.UpstreamEvent), c.Sent.Claim, c.Sent.Version},
 	})
 	if err != nil {
 		return cluster.StreamState{}, err
@@ -52,7 +52,7 @@ func decodeClaimed(reply []any) (cluster.StreamState, error) {
 	var d decoder
 	state := d.streamState(reply)
 	state.UpstreamEvent = d.text(reply[4])
-	state.Since = d.number(reply[5])
+	state.Since, state.Version = d.number(reply[5]), d.number(reply[6])
 	if d.err != nil {
 		return cluster.StreamState{}, unavailable(d.err)
 	}

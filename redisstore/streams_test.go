@@ -32,7 +32,7 @@ func TestAnEndLeavesOnlyTheRecordsLongStrings(t *testing.T) {
 		})
 		state, errClaim := store.ClaimStream(t.Context(), cluster.StreamClaim{ID: id, Owner: "a/1", Read: true, Listen: true})
 		_, errAppend := store.AppendEvents(t.Context(), cluster.EventAppend{
-			ID: id, Stream: cluster.OwnStream, First: 1, Claim: state.Claim, UpstreamEvent: "up", Events: [][]byte{[]byte("one")},
+			ID: id, Stream: cluster.OwnStream, First: 1, Claim: state.Claim, UpstreamEvent: "up", Version: state.Version, Events: [][]byte{[]byte("one")},
 		})
 		_, errRecover := store.ClaimRecovery(t.Context(), cluster.RecoveryClaim{ID: id, ExpectedVersion: made.Version, Writer: "w2", For: time.Minute})
 		errNote := store.Note(t.Context(), cluster.Note{ID: id, Key: "n", Message: []byte("note")})

@@ -11,10 +11,13 @@ import (
 
 // What is stored in a session's own stream, and where.
 
-// appendOwn stores events of a session's own stream. It returns the listener.
+// appendOwn stores events of a session's own stream, as said by its upstream session. It returns the listener.
 func (s *suite) appendOwn(id cluster.ID, claim, first int64, upstreamEvent string, events ...string) (int64, error) {
 	s.t.Helper()
 	a := cluster.EventAppend{ID: id, Stream: cluster.OwnStream, First: first, Claim: claim, UpstreamEvent: upstreamEvent}
+	if session, err := s.store.Get(s.t.Context(), id); err == nil { // it may be unknown
+		a.Version = session.Version
+	}
 	for _, event := range events {
 		a.Events = append(a.Events, []byte(event))
 	}
@@ -71,6 +74,9 @@ func streamTakeover(_ *testing.T, s *suite) {
 	s.mustAppendOwn(made.ID, 2, 3, "not three", "four") // what is there stays
 	s.wantOwn(made.ID, 0, 4, "one", "two", "three", "four")
 	s.wantOwn(made.ID, 4, 4)
+	if page := s.readEvents(made.ID, cluster.OwnStream, 0, 1); page.Claim != 2 {
+		s.t.Errorf("what is read comes with claim %d, want 2", page.Claim)
+	}
 	s.mustAppendOwn(made.ID, 2, 7, "seven")
 	s.wantOwn(made.ID, 3, 7, "four") // up to the hole
 	s.wantGone(made.ID, cluster.OwnStream, 5)
@@ -155,7 +161,50 @@ func streamRemapped(t *testing.T, s *suite) {
 		t.Fatal(err)
 	}
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: 1, Last: 1})
-	s.wantOwn(made.ID, 0, 1, "one")
+	late := cluster.EventAppend{
+		ID: made.ID, Stream: cluster.OwnStream, First: 2, Claim: 1, UpstreamEvent: "up-2", Version: made.Version, Events: [][]byte{[]byte("two")},
+	}
+	if _, err := s.store.AppendEvents(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: 1, Last: 2})
+	s.wantOwn(made.ID, 0, 2, "one", "two")
+}
+
+// streamAhead: what a reader sent and could not store, its client can tell the next one.
+func streamAhead(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	s.read(made.ID, "a/1")
+	if _, err := s.appendOwn(made.ID, 1, 1, "up-1", "one"); err != nil {
+		t.Fatal(err)
+	}
+	// ask claims for a client that was sent an event, and wants the claim to be there then.
+	ask := func(owner string, from, after int64, sent cluster.SentEvent, want cluster.StreamState) {
+		t.Helper()
+		s.claim(cluster.StreamClaim{ID: made.ID, Owner: owner, Read: true, From: from, After: after, Sent: sent}, want)
+	}
+	four := cluster.SentEvent{UpstreamEvent: "up-4", Claim: 1, Version: made.Version}
+	is := cluster.StreamState{Reader: "a/1", Claim: 1, Last: 1, UpstreamEvent: "up-1"}
+	for _, unknown := range []cluster.SentEvent{
+		{},
+		{Claim: 1, Version: made.Version},
+		{UpstreamEvent: "up-4", Claim: 2, Version: made.Version},
+		{UpstreamEvent: "up-4", Claim: 1, Version: made.Version + 1},
+		{UpstreamEvent: strings.Repeat("x", 257), Claim: 1, Version: made.Version},
+	} {
+		ask("b/1", 0, 4, unknown, is)
+	}
+	ask("b/1", 0, 1, four, is) // as far as the store
+	ask("b/1", 1, 4, four, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 4, Since: 4, UpstreamEvent: "up-4"})
+	ask("c/1", 2, 6, four, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 4, Since: 4, UpstreamEvent: "up-4"}) // of an older claim
+	s.wantOwn(made.ID, 4, 4)
+	s.wantGone(made.ID, cluster.OwnStream, 1)
+	// Also of the reader that is there yet: what it stores later begins behind that.
+	six := cluster.SentEvent{UpstreamEvent: "up-6", Claim: 3, Version: made.Version}
+	ask("d/1", 0, 6, six, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 6, Since: 4, UpstreamEvent: "up-6"})
+	s.mustAppendOwn(made.ID, 3, 5, "five", "six", "seven")
+	s.wantOwn(made.ID, 6, 7, "seven")
 }
 
 func streamAged(_ *testing.T, s *suite) {
