@@ -91,7 +91,7 @@ var (
 // refusingLimits are the settings that a refusal may name.
 func refusingLimits() []string {
 	return []string{
-		"request_rate", "request_burst", "max_pending", "max_streams", "max_body", "max_sessions", "max_sessions_per_principal",
+		"request_rate", "request_burst", "max_pending", "max_streams", "max_body", "max_header", "max_sessions", "max_sessions_per_principal",
 		"create_rate", "create_rate_per_principal", "stateless_rate_per_principal", "replica_max_requests", "replica_max_bytes", "replica_max_streams",
 	}
 }

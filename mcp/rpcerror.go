@@ -38,6 +38,7 @@ const (
 	ReasonCapacity            Reason = "capacity"
 	ReasonCreationRate        Reason = "creation_rate"
 	ReasonBodyTooLarge        Reason = "body_too_large"
+	ReasonHeaderTooLarge      Reason = "header_too_large"
 	ReasonStoreUnavailable    Reason = "store_unavailable"
 	ReasonUpstreamUnavailable Reason = "upstream_unavailable"
 	ReasonMayHaveRun          Reason = "may_have_run"
@@ -48,7 +49,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonSessionRequired, ReasonSessionNotFound, ReasonRateLimited, ReasonTooManyPending, ReasonTooManyStreams, ReasonCapacity,
-		ReasonCreationRate, ReasonBodyTooLarge, ReasonStoreUnavailable, ReasonUpstreamUnavailable, ReasonMayHaveRun, ReasonEventsGone,
+		ReasonCreationRate, ReasonBodyTooLarge, ReasonHeaderTooLarge, ReasonStoreUnavailable, ReasonUpstreamUnavailable, ReasonMayHaveRun, ReasonEventsGone,
 	}
 }
 

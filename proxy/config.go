@@ -64,6 +64,8 @@ type Config struct {
 	// MaxBody is the most bytes a request's body may have, and the most that is read of an upstream's answer to
 	// initialize. Default 4 MiB.
 	MaxBody int64
+	// MaxHeader is the most bytes a request's header may have; see [ServerLimits]. Default 128 KiB.
+	MaxHeader int
 	// InitializeTimeout bounds initialize, from the first byte forwarded to the end of the answer, and how long an upstream may take to
 	// accept a message that needs none. Default 30s.
 	InitializeTimeout time.Duration
@@ -115,6 +117,7 @@ type Config struct {
 // withDefaults returns c with defaults for what is zero.
 func (c Config) withDefaults() Config {
 	c.MaxBody = cmp.Or(c.MaxBody, DefaultMaxBody)
+	c.MaxHeader = cmp.Or(c.MaxHeader, DefaultMaxHeader)
 	c.InitializeTimeout = cmp.Or(c.InitializeTimeout, DefaultInitializeTimeout)
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, DefaultBodyTimeout)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
@@ -168,6 +171,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxBody < 0 {
 		errs = append(errs, fmt.Errorf("max_body: %d is negative", c.MaxBody))
+	}
+	if c.MaxHeader < 0 {
+		errs = append(errs, fmt.Errorf("max_header: %d is negative", c.MaxHeader))
 	}
 	for _, d := range []struct {
 		name  string

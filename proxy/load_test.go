@@ -203,14 +203,15 @@ func status(t *testing.T, r io.Reader) int {
 
 func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
-	limits := proxy.ServerLimits{HeaderTimeout: 100 * time.Millisecond, IdleTimeout: 100 * time.Millisecond, MaxHeader: 8 << 10}
+	const most = 8 << 10
+	limits := proxy.ServerLimits{HeaderTimeout: 100 * time.Millisecond, IdleTimeout: 100 * time.Millisecond, MaxHeader: most}
 	r := newFleet(t, newUpstream(t, nil).url).replicaBehind(limits)
 	request := "POST /mcp HTTP/1.1\r\nHost: x\r\n"
 
 	conn := r.dial()
-	_, _ = fmt.Fprintf(conn, "%sX-Large: %s\r\n\r\n", request, strings.Repeat("x", 16<<10))
+	_, _ = fmt.Fprintf(conn, "%sX-Large: %s\r\n\r\n", request, strings.Repeat("x", 32<<10))
 	if got := status(t, conn); got != http.StatusRequestHeaderFieldsTooLarge {
-		t.Errorf("a large header: %d, want 431", got)
+		t.Errorf("a header of four times what it may have: %d, want 431", got)
 	}
 	conn = r.dial()
 	_, _ = fmt.Fprint(conn, request) // and no end of it
@@ -221,6 +222,41 @@ func TestConnectionsAreBounded(t *testing.T) {
 	_, _ = fmt.Fprintf(conn, "%sContent-Length: 0\r\n\r\n", request)
 	if text, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 ") {
 		t.Errorf("a connection without a second request was not closed: %v after %.100q", err, text)
+	}
+}
+
+// A header that is not far too large is refused like everything else: with a reason, and counted.
+func TestALargeHeaderIsRefusedWithAReason(t *testing.T) {
+	t.Parallel()
+	const most = 8 << 10
+	u := newUpstream(t, nil)
+	r := newFleet(t, u.url).replicaBehind(proxy.ServerLimits{MaxHeader: most}, func(c *proxy.Config) { c.MaxHeader = most })
+	send := func(filler int) answer {
+		return post(r.url, "", initializeBody).with("X-Large", strings.Repeat("x", filler)).send(t)
+	}
+	if got := send(most - 1<<10); got.status != http.StatusOK {
+		t.Errorf("a header that fits: %d %s", got.status, got.body)
+	}
+	before := len(u.requests())
+	for _, filler := range []int{most, 2 * most} { // with the rest of the header more than it may have; net/http reads 4 KiB beyond twice
+		got := send(filler)
+		p := got.problem()
+		if got.status != http.StatusRequestHeaderFieldsTooLarge || p.Error.Code != 1431 || p.Error.Data.Reason != "header_too_large" ||
+			p.Error.Data.Limit != "max_header" {
+			t.Errorf("a filler of %d: %d %s", filler, got.status, got.body)
+		}
+	}
+	if n := len(u.requests()); n != before {
+		t.Errorf("the upstream got %d of these requests", n-before)
+	}
+	refused := 0
+	for _, done := range r.requests() {
+		if done.Refused == mcp.ReasonHeaderTooLarge && done.Limit == "max_header" && done.Status == http.StatusRequestHeaderFieldsTooLarge {
+			refused++
+		}
+	}
+	if refused != 2 {
+		t.Errorf("%d refusals were counted, want 2", refused)
 	}
 }
 

@@ -134,6 +134,9 @@ func (x *exchange) serve() {
 		return
 	}
 	x.upstream = upstream
+	if !x.checkHeader() {
+		return
+	}
 	var serve func()
 	switch x.r.Method {
 	case http.MethodPost:

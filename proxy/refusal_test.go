@@ -335,6 +335,7 @@ func TestConfigIsCheckedByName(t *testing.T) {
 		"allowed_origins: \"a.b\"":    {Upstreams: []proxy.Upstream{good}, AllowedOrigins: []string{"a.b"}},
 		"allowed_hosts: \"http://h\"": {Upstreams: []proxy.Upstream{good}, AllowedHosts: []string{"http://h"}},
 		"max_body":                    {Upstreams: []proxy.Upstream{good}, MaxBody: -1},
+		"max_header":                  {Upstreams: []proxy.Upstream{good}, MaxHeader: -1},
 		"write_timeout":               {Upstreams: []proxy.Upstream{good}, WriteTimeout: -1},
 	} {
 		_, err := proxy.New(nil, cfg)

@@ -280,7 +280,7 @@ func TestAScrapeHasAllThatIsDocumentedAndNothingElse(t *testing.T) {
 func TestDocumentedValuesAreThoseThatAreSaid(t *testing.T) {
 	t.Parallel()
 	said := map[string][]string{
-		"auth_refusals_total reason":      append(words(auth.Reasons()), "keys_unavailable"),
+		"auth_refusals_total reason":      append(words(auth.Reasons()), "keys_unavailable", "key_not_fetched"),
 		"recoveries_total outcome":        words(proxy.Recoveries()),
 		"resumptions_total outcome":       words(proxy.Resumptions()),
 		"leader_transitions_total reason": words(sweeper.Reasons()),

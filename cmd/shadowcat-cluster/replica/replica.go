@@ -104,6 +104,7 @@ func New(cfg Config) (*Replica, error) {
 	}
 	proxyConfig := cfg.Proxy
 	proxyConfig.ReplicaID = cfg.ID
+	proxyConfig.MaxHeader = cfg.Server.MaxHeader
 	proxyConfig.Logger = logger // it adds the id itself
 	proxyConfig.Tracing = cfg.Tracing
 	proxyConfig.Observer = proxyObserver{metrics: metrics, requestDone: cfg.RequestDone}

@@ -116,7 +116,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "max_header", Kind: KindSize, Default: "128KiB", set: setSize(minHeader, maxHeader, largestHeader),
-		Meaning: "The largest header of a request, all of its lines together, 8KiB to 16MiB; 4KiB more may pass.",
+		Meaning: "The largest header of a request, all of its lines together, 8KiB to 16MiB. Up to twice of it the refusal says so; beyond that it is a bare 431.",
 	},
 	{
 		Name: "header_timeout", Kind: KindDuration, Default: "10s", set: setDuration(100*time.Millisecond, 10*time.Minute, headerTimeout),
