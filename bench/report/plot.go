@@ -152,6 +152,7 @@ func (r Report) goals(file string) error {
 	}
 	p := newPlot("Measured over goal, medians and all pairs: left of the line the goal is kept")
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, decades{}
+	p.X.Label.Text = "blue: kept    orange: missed    grey: not judged in this run"
 	names := make([]string, len(judged))
 	p.Add(grid())
 	for i, m := range judged {
@@ -169,7 +170,7 @@ func (r Report) goals(file string) error {
 	}
 	line.Color, line.Width = orange, vg.Points(1.5)
 	p.Add(line)
-	return save(p, 20*vg.Centimeter, vg.Length(len(judged)+3)*0.7*vg.Centimeter, file)
+	return save(p, 20*vg.Centimeter, vg.Length(len(judged)+4)*0.7*vg.Centimeter, file)
 }
 
 // goal draws one figure.
