@@ -14,11 +14,18 @@ import (
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
-// sender sends a request to an upstream, or answers it in another way.
-type sender func(*http.Request) (*http.Response, error)
+// sender sends a request to an upstream, or answers it in another way. ctx bounds that.
+type sender func(ctx context.Context, req *http.Request) (*http.Response, error)
+
+// transport is a sender as httputil.ReverseProxy wants it. The context is its own and not the request's: there httputil.ReverseProxy asks
+// to be told of informational answers, which are not passed on, and net/http takes long to join such a wish with another.
+type transport struct {
+	ctx  context.Context //nolint:containedctx // of one request, which it belongs to
+	send sender
+}
 
 // RoundTrip implements http.RoundTripper.
-func (s sender) RoundTrip(req *http.Request) (*http.Response, error) { return s(req) }
+func (t transport) RoundTrip(req *http.Request) (*http.Response, error) { return t.send(t.ctx, req) }
 
 // forward has the request sent and copies the answer to the client. ctx bounds both. answered sees the answer before the client does,
 // and may refuse it.
@@ -29,7 +36,7 @@ func (s sender) RoundTrip(req *http.Request) (*http.Response, error) { return s(
 func (x *exchange) forward(ctx context.Context, send sender, answered func(*http.Response) error) {
 	reverse := httputil.ReverseProxy{
 		Rewrite:   x.rewrite,
-		Transport: send,
+		Transport: transport{ctx, send},
 		ModifyResponse: func(res *http.Response) error {
 			dropCORS(res.Header)
 			x.p.cfg.Auth.Inbound(res.Header)
@@ -61,14 +68,11 @@ const maxEndpointTries = 3
 
 // sendToEndpoint sends a request that belongs to no session to the endpoint that was chosen for it, or to another one when that cannot
 // be reached.
-func (x *exchange) sendToEndpoint(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
+func (x *exchange) sendToEndpoint(ctx context.Context, req *http.Request) (*http.Response, error) {
 	var avoid []string
 	for {
 		out := req.Clone(withTrace(ctx, &x.sent))
-		if req.GetBody != nil {
-			out.Body, _ = req.GetBody() // it reads from memory
-		}
+		setBody(out, x.body)
 		out.URL = x.endpoint.target(req.URL.RawQuery)
 		out.Host = x.endpoint.host // servers on loopback refuse any other
 		res, err := x.endpoint.RoundTrip(out)
@@ -84,27 +88,29 @@ func (x *exchange) sendToEndpoint(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// outbound returns the request with the body that was read instead of the client's.
+// outbound returns the request without its body, which has been read: the sender sends that, once or several times.
 func (x *exchange) outbound(ctx context.Context) *http.Request {
 	req := x.r.WithContext(ctx)
 	req.TransferEncoding, req.Trailer = nil, nil
-	req.ContentLength = int64(len(x.body))
-	req.Body, req.GetBody = http.NoBody, nil
-	if len(x.body) > 0 {
-		// GetBody lets the transport try again on another connection when it could not send anything on the first.
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.body)), nil }
-		req.Body = io.NopCloser(bytes.NewReader(x.body))
-	}
+	setBody(req, nil)
 	return req
+}
+
+// setBody gives a request a body from memory. GetBody lets the transport try again on another connection when it could not send anything on
+// the first.
+func setBody(req *http.Request, body []byte) {
+	req.ContentLength = int64(len(body))
+	req.Body, req.GetBody = http.NoBody, nil
+	if len(body) > 0 {
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
 }
 
 // rewrite makes the client's request the proxy's own. Hop-by-hop headers and what the client claims about forwarding are
 // gone already.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
-	pr.SetXForwarded()
-
 	h := pr.Out.Header
-	h[headerRequestID] = x.w.requestID
 	for _, name := range []string{
 		// No protocol switch: it would tunnel past everything that the proxy checks.
 		"Connection", "Upgrade",
@@ -114,12 +120,14 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		"Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest",
 		mcp.HeaderSessionID,
 	} {
-		h.Del(name)
+		delete(h, name)
 	}
 	if x.era == mcp.EraSession {
 		h.Del("Accept-Encoding") // the answer must be read
 	}
 	unreplayable(h)
+	pr.SetXForwarded()
+	h[headerRequestID] = x.w.requestID
 	x.p.cfg.Auth.Outbound(h)
 }
 

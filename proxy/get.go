@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -36,7 +37,9 @@ func (x *exchange) get() {
 			lease.Release()
 		}
 	}()
-	x.forward(x.r.Context(), func(req *http.Request) (*http.Response, error) { return x.openStream(req, lease) }, func(res *http.Response) error {
+	x.forward(x.r.Context(), func(ctx context.Context, req *http.Request) (*http.Response, error) {
+		return x.openStream(ctx, req, lease)
+	}, func(res *http.Response) error {
 		res.Header.Del(mcp.HeaderSessionID) // it is the upstream's own
 		return nil
 	})
@@ -60,12 +63,12 @@ func (x *exchange) untilStore(do func() error) error {
 }
 
 // openStream opens or resumes the stream that a GET asks for.
-func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Response, error) {
+func (x *exchange) openStream(ctx context.Context, req *http.Request, lease *cluster.Lease) (*http.Response, error) {
 	last := strings.Join(req.Header.Values(mcp.HeaderLastEventID), ", ")
 	req.Header.Del(mcp.HeaderLastEventID)
 	x.call = x.newCall(req)
 	if last == "" {
-		return x.listen(req.Context(), lease, nil)
+		return x.listen(ctx, lease, nil)
 	}
 	id, ok := parseEventID(last)
 	switch {
@@ -76,11 +79,11 @@ func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Re
 		x.p.cfg.Observer.ResumptionDone(ResumptionComplete)
 		return noMore(), nil
 	case id.stream == cluster.OwnStream:
-		res, err := x.listen(req.Context(), lease, &id)
+		res, err := x.listen(ctx, lease, &id)
 		x.p.cfg.Observer.ResumptionDone(resumptionOf(res, err))
 		return res, err
 	default:
-		if err := x.p.sessions.OpenStream(req.Context(), lease, cluster.StreamResumed); err != nil {
+		if err := x.p.sessions.OpenStream(ctx, lease, cluster.StreamResumed); err != nil {
 			x.p.cfg.Observer.ResumptionDone(ResumptionUnavailable)
 			return nil, refusalOf(err)
 		}
@@ -90,7 +93,7 @@ func (x *exchange) openStream(req *http.Request, lease *cluster.Lease) (*http.Re
 			x.p.cfg.Observer.ResumptionDone(l.resumption())
 		}
 		l.prime(x.record.Revision, x.p.retry())
-		x.p.follower.readAll(req.Context(), []*listener{l})
+		x.p.follower.readAll(ctx, []*listener{l})
 		return x.streamTo(l), nil
 	}
 }

@@ -271,11 +271,7 @@ func (r *recovery) sessionHeader(made cluster.Activation) http.Header {
 }
 
 func (r *recovery) post(ctx context.Context, e *endpoint, header http.Header, body []byte) (*http.Response, error) {
-	req, err := r.call.request(ctx, e, cluster.Session{}, message{method: http.MethodPost, body: body, header: header})
-	if err != nil {
-		return nil, err
-	}
-	return e.RoundTrip(req)
+	return e.RoundTrip(r.call.request(ctx, e, cluster.Session{}, message{method: http.MethodPost, body: body, header: header}))
 }
 
 // endLost ends a session that its upstream no longer knows. The client must start anew either way, so it is told even when the

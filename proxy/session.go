@@ -125,7 +125,7 @@ func (x *exchange) forwardLeased(lease *cluster.Lease) {
 }
 
 // sendInSession sends the request to the upstream of its session.
-func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
+func (x *exchange) sendInSession(ctx context.Context, req *http.Request) (*http.Response, error) {
 	answers, onlyAnswers := x.answersQuestions()
 	if answers {
 		if isNeeded, err := x.meetQuestions(); err != nil || !isNeeded {
@@ -134,7 +134,7 @@ func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
 	}
 	x.call = x.newCall(req)
 	x.call.begun = x.started
-	res, err := x.call.do(req.Context(), message{
+	res, err := x.call.do(ctx, message{
 		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
 		bound: onlyAnswers, answers: answers,
 	})
@@ -145,7 +145,7 @@ func (x *exchange) sendInSession(req *http.Request) (*http.Response, error) {
 	if failed, ok := errors.AsType[*unanswered](err); ok {
 		x.sent.Store(failed.sent)
 	}
-	if errors.Is(context.Cause(req.Context()), errDraining) {
+	if errors.Is(context.Cause(ctx), errDraining) {
 		x.sent.Store(true) // it may have been
 	}
 	return res, err

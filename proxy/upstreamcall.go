@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -166,11 +165,7 @@ func (c *upstreamCall) try(ctx context.Context, session cluster.Session, m messa
 		return nil, &fault{gone: true, err: fmt.Errorf("endpoint %s: %w", session.Endpoint, errUnreachable)}
 	}
 	var sent atomic.Bool
-	req, err := c.request(withTrace(ctx, &sent), e, session, m)
-	if err != nil {
-		return nil, &fault{err: err}
-	}
-	res, err := e.RoundTrip(req)
+	res, err := e.RoundTrip(c.request(withTrace(ctx, &sent), e, session, m))
 	if err != nil {
 		return nil, &fault{sent: sent.Load(), err: err}
 	}
@@ -192,17 +187,13 @@ func withTrace(ctx context.Context, sent *atomic.Bool) context.Context {
 }
 
 // request returns the request that carries m to an endpoint.
-func (c *upstreamCall) request(ctx context.Context, e *endpoint, session cluster.Session, m message) (*http.Request, error) {
+func (c *upstreamCall) request(ctx context.Context, e *endpoint, session cluster.Session, m message) *http.Request {
 	body := m.body
 	if m.answers {
 		body = answersFor(body, session.Recoveries())
 	}
-	req, err := http.NewRequestWithContext(ctx, m.method, "/", bytes.NewReader(body)) // sets GetBody, too
-	if err != nil {
-		return nil, fmt.Errorf("making a request for the upstream: %w", err)
-	}
-	req.URL, req.Host = e.target(c.query), e.host
-	req.Header = m.header
+	req := (&http.Request{Method: m.method, URL: e.target(c.query), Host: e.host, Header: m.header}).WithContext(ctx)
+	setBody(req, body)
 	if req.Header == nil {
 		req.Header = c.header.Clone()
 	}
@@ -210,7 +201,7 @@ func (c *upstreamCall) request(ctx context.Context, e *endpoint, session cluster
 		req.Header.Set(mcp.HeaderSessionID, session.UpstreamSession)
 	}
 	c.p.cfg.Auth.Outbound(req.Header) // again: what replaces the client's token may have changed since
-	return req, nil
+	return req
 }
 
 // resume asks the upstream for what follows an event of an answer. errNoSuchStream means that it does not have that, and never will.

@@ -30,7 +30,7 @@ func newResponseWriter(w http.ResponseWriter, timeout time.Duration) *responseWr
 // extend moves the deadline. An error means that the connection has none, or is gone: the write will tell.
 func (w *responseWriter) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
 
-// WriteHeader sends the header, except for an informational status: an upstream's 1xx may carry its session id.
+// WriteHeader has the header sent with the first bytes of the body, or at the end, except for an informational status: an upstream's 1xx may carry its session id.
 func (w *responseWriter) WriteHeader(status int) {
 	if status < http.StatusOK || w.status != 0 {
 		return
@@ -40,7 +40,6 @@ func (w *responseWriter) WriteHeader(status int) {
 	for name, values := range w.cors {
 		w.Header()[name] = append(w.Header()[name], values...)
 	}
-	w.extend()
 	w.ResponseWriter.WriteHeader(status)
 }
 
