@@ -30,6 +30,7 @@ type outage struct {
 	back       time.Time // of the first call after last that was answered; zero: none was yet
 	err        error     // of the first call that failed
 	isDeclared bool
+	isSpent    bool // it has lasted for Config.OutageGrace
 }
 
 // heard takes in the outcome of a call that was made at the moment sent.
@@ -63,11 +64,12 @@ type outageChange int
 const (
 	noChange outageChange = iota
 	outageBegan
+	graceEnded
 	outageEnded
 )
 
-// look declares an outage, or its end, and tells how long it was.
-func (o *outage) look(quiet time.Duration) (change outageChange, told Outage, length time.Duration, err error) {
+// look declares an outage, the end of what is served in spite of it, or its own end, and tells how long it was.
+func (o *outage) look(quiet, grace time.Duration) (change outageChange, told Outage, length time.Duration, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.current.Since.IsZero() {
@@ -83,10 +85,13 @@ func (o *outage) look(quiet time.Duration) (change outageChange, told Outage, le
 		if !o.back.IsZero() {
 			length = o.back.Sub(told.Since)
 		}
-		o.current, o.isDeclared = Outage{}, false
+		o.current, o.isDeclared, o.isSpent = Outage{}, false, false
 	case !o.isDeclared && o.last.Sub(told.Since) >= beatInterval:
 		o.isDeclared = true
 		change = outageBegan
+	case o.isDeclared && !o.isSpent && o.back.IsZero() && now.Sub(told.Since) >= grace:
+		o.isSpent = true
+		change = graceEnded
 	}
 	return change, told, length, err
 }
@@ -99,14 +104,17 @@ func (m *Manager) Outage() (o Outage, isAway bool) {
 	return m.outage.current, m.outage.isDeclared
 }
 
-// lookAtOutage says once that the store is away, and once that it is back.
+// lookAtOutage says once that the store is away, once that this has lasted for too long, and once that it is back.
 func (m *Manager) lookAtOutage() {
-	change, o, length, err := m.outage.look(max(outageQuiet, 2*m.cfg.ReportInterval))
+	change, o, length, err := m.outage.look(max(outageQuiet, 2*m.cfg.ReportInterval), m.cfg.OutageGrace)
 	switch change {
 	case outageBegan:
 		m.log.Warn("the store is away: sessions that this replica knows are served without it, for a time; no new ones",
 			"since", o.Since.UTC(), "outage_grace", text(m.cfg.OutageGrace), "error", err)
 		m.observer.OutageBegan()
+	case graceEnded:
+		m.log.Warn("outage_grace is over: every session is refused until the store answers again",
+			"since", o.Since.UTC(), "outage_grace", text(m.cfg.OutageGrace), "sessions", o.Sessions, "requests", o.Requests)
 	case outageEnded:
 		m.log.Info("the store is back: what was served without it has been reported",
 			"away", length.Round(time.Millisecond).String(), "sessions", o.Sessions, "requests", o.Requests)

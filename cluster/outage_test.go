@@ -395,3 +395,46 @@ func TestAnOutageIsToldOnceAtItsBeginningAndOnceAtItsEnd(t *testing.T) {
 		}
 	})
 }
+
+// logBuffer is a log that can be read while it is written.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// take returns what was logged since the last time.
+func (b *logBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.buf.Reset()
+	return b.buf.String()
+}
+
+func TestTheEndOfTheGraceIsToldOnce(t *testing.T) {
+	inWorld(t, func(c *cluster.Config) { c.OutageGrace = 10 * time.Second }, func(t *testing.T, w *world) {
+		var log logBuffer
+		m, _ := w.replicaWith(cluster.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		_, token := w.session(m)
+		w.serve(m, token)
+		for range 2 { // outages
+			log.take()
+			w.store.set(true, false)
+			w.pass(9 * time.Second)
+			if text := log.take(); strings.Contains(text, "outage_grace is over") {
+				t.Errorf("told too early:\n%s", text)
+			}
+			w.pass(time.Minute)
+			if text := log.take(); strings.Count(text, "level=WARN") != 1 || strings.Count(text, "outage_grace is over") != 1 || !strings.Contains(text, "outage_grace=10s") {
+				t.Errorf("after the grace:\n%s", text)
+			}
+			w.store.set(false, false)
+			w.pass(10 * time.Second)
+		}
+	})
+}

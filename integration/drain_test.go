@@ -238,7 +238,7 @@ func TestADrainingReplicaTellsRequestsThatTakeTooLong(t *testing.T) {
 			result := callSlowly(t, r, openSession(t, r.URL(), "2025-11-25"), up)
 			begun := terminate(t, r)
 			got := receive(t, "the answer", result)
-			if !strings.Contains(got.body, "may_have_run") || !strings.Contains(got.body, `"id":7`) {
+			if !strings.Contains(got.body, "may_have_run") || !strings.Contains(got.body, `"id":7`) || !strings.Contains(got.body, "this replica is stopping") {
 				t.Errorf("the request that takes too long: %s", got)
 			}
 			t.Logf("answered after %v", time.Since(begun).Round(time.Millisecond))

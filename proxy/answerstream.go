@@ -90,7 +90,11 @@ func (s *answerStream) run(ctx context.Context, body io.ReadCloser) {
 		}
 	}
 	if !upstream.answered && s.request.Kind == mcp.KindRequest && !errors.Is(context.Cause(ctx), errSessionEnded) {
-		lost := mayHaveRun(s.request.ID, "the connection to the upstream was lost before it answered")
+		why := "the connection to the upstream was lost before it answered"
+		if errors.Is(context.Cause(ctx), errDraining) {
+			why = cutByDrain
+		}
+		lost := mayHaveRun(s.request.ID, why)
 		s.call.recordEvent(cluster.FromProxy, lost, true)
 		s.put(answerEvent{keptEvent: keptEvent{kind: keptMessage, data: lost}, last: true})
 	}

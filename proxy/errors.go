@@ -24,6 +24,9 @@ var (
 	errDraining          = errors.New("the replica is stopping")
 )
 
+// cutByDrain is what clients are told whose requests the drain has cut: the upstream is not to blame.
+const cutByDrain = "this replica is stopping, and the upstream had not answered in time"
+
 // refusal is an answer of the proxy's own. Its body is a JSON-RPC error: with the code of JSON-RPC where that defines one
 // (the body is no JSON, or no message, or initialize lacks what it needs), else 1000 more than the HTTP status.
 type refusal struct {

@@ -191,6 +191,9 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 		panic(http.ErrAbortHandler) // the client is gone
 	case errors.Is(cause, errDraining) && !x.sent.Load():
 		x.refuse(upstreamUnavailable("this replica is stopping; retry"))
+	case errors.Is(cause, errDraining):
+		x.log().Warn("a request was cut: the replica stops, and its upstream had not answered in time", "upstream", x.upstream.Name, "session", x.sessionText())
+		x.refuse(refusal{status: http.StatusServiceUnavailable, reason: mcp.ReasonMayHaveRun, message: cutByDrain + "; the request may have run"})
 	default:
 		x.log().Warn("upstream did not answer", "upstream", x.upstream.Name, "session", x.sessionText(), "sent", x.sent.Load(), "error", err)
 		x.refuse(x.upstreamFailed())

@@ -94,6 +94,9 @@ func (i *initialization) answered(ctx context.Context, res *http.Response) error
 	if len(ids) == 1 {
 		i.upstreamSession = ids[0]
 	}
+	if isNoServer(res.StatusCode) {
+		i.upstream.sayUnfit(i.log(), res.StatusCode, i.endpoint.name)
+	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		body.ReadCloser = i.recordAnswer(res, body.ReadCloser)
 		i.fail()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -75,6 +76,28 @@ func TestLogNamesSessionsAndHoldsNoSecret(t *testing.T) {
 	for _, want := range []string{"session=" + id, "replica=replica-7", "upstream redirects", "to=http://elsewhere/mcp", "upstream did not answer", "upstream lost a session", "status=503", "rpc=ping", "duration_ms="} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+// A wrong path is a common mistake, and every initialize shows it.
+func TestAnUpstreamWithoutAServerAtItsPathIsLoggedWithItsStatusOnce(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed} {
+		u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, _ recorded) bool {
+			w.WriteHeader(status)
+			return true
+		})
+		var log logBuffer
+		r := newFleet(t, u.url).replica(func(c *proxy.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		for range 3 {
+			if got := post(r.url, "", initializeBody).send(t); got.status != status {
+				t.Errorf("initialize: %d, want %d", got.status, status)
+			}
+		}
+		text := log.String()
+		if strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "is the path of its URL right?") || !strings.Contains(text, "status="+strconv.Itoa(status)) {
+			t.Errorf("%d, the log:\n%s", status, text)
 		}
 	}
 }

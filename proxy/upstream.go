@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // upstream is a configured MCP server with its endpoints: those that were listed, or the addresses that its name has.
@@ -20,6 +22,8 @@ type upstream struct {
 	transport *http.Transport   // its own: connections to different upstreams are not mixed, nor are their TLS names
 	sender    http.RoundTripper // that, traced or not
 	names     *names            // nil: the endpoints are listed
+
+	unfit atomic.Int64 // when it was last logged that initialize finds no MCP server there, ns since 1970; 0: never
 
 	mu     sync.RWMutex
 	listed []*endpoint          // what new sessions may be pinned to; replaced, never changed
@@ -43,6 +47,25 @@ func newUpstream(configured Upstream, cfg Config) *upstream {
 		u.listed, u.known[e.name] = append(u.listed, e), e
 	}
 	return u
+}
+
+// unfitQuiet is the least time between two log lines that say of one upstream that initialize finds no MCP server there.
+const unfitQuiet = time.Minute
+
+// isNoServer reports whether the status of an answer to initialize says that there is no MCP server at that path. Such a request has
+// no session that the upstream could have lost.
+func isNoServer(status int) bool {
+	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusGone
+}
+
+// sayUnfit logs, now and then, that the configured URL seems to be wrong.
+func (u *upstream) sayUnfit(log *slog.Logger, status int, endpoint string) {
+	now, last := time.Now().UnixNano(), u.unfit.Load()
+	if last != 0 && now-last < int64(unfitQuiet) || !u.unfit.CompareAndSwap(last, now) {
+		return
+	}
+	log.Warn("upstream answers initialize as if no MCP server were there: is the path of its URL right?",
+		"upstream", u.Name, "endpoint", endpoint, "status", status)
 }
 
 // newEndpoint makes an endpoint of an address. Its Host header is the configured URL's.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -170,6 +171,40 @@ func TestASignalThatIsRepeatedAtOnceIsOne(t *testing.T) {
 	}
 	if err := s.waitEnd(patienceOfTests); err != nil {
 		t.Errorf("SIGTERM twice: %v", err)
+	}
+}
+
+// The upstream is not to blame for what the drain has cut.
+func TestARequestThatTheDrainCutsIsToldSo(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t)
+	s := startServe(t, "--redis", newStore(t), "--upstream", up.url, "--drain-timeout", "1s")
+	token := s.initialize()
+	answered := make(chan string, 1)
+	go func() {
+		response, err := send(t, http.MethodPost, s.address+"/mcp", token, slowBody)
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		answered <- string(body)
+	}()
+	up.waitEntered(t)
+	s.signal()
+	if got := <-answered; !strings.Contains(got, "may_have_run") || !strings.Contains(got, "this replica is stopping") || strings.Contains(got, "connection") {
+		t.Errorf("the client is told: %s", got)
+	}
+	if err := s.waitEnd(patienceOfTests); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+	if line := s.waitLog("drain_timeout is nearly over"); !strings.Contains(line.text, `"requests":1`) || !strings.Contains(line.text, `"drain_timeout":"1s"`) {
+		t.Errorf("log line %s", line.text)
+	}
+	s.waitLog("a request was cut")
+	if found, _ := s.logged("upstream did not answer"); len(found) > 0 {
+		t.Errorf("the upstream is blamed: %+v", found)
 	}
 }
 
