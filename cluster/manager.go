@@ -45,6 +45,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Observer default: none.
 	Observer Observer
+	// Actor and By are who audit records say it was, where it was not the client. Default: [ActorReplica], and the incarnation.
+	Actor Actor
+	By    string
 	// Auditor is told of every session that this Manager creates, activates or ends, beside the log. Default: none.
 	Auditor Auditor
 	// Ended is told of sessions that were ended to make room for others, so that their upstream sessions may be ended, too.
@@ -69,7 +72,7 @@ func NewManager(store Store, cfg Config, opts Options) (*Manager, error) {
 		allowances:  allowances{all: make(map[Principal]*allowance)},
 		streams:     openStreams{news: make(chan struct{}, 1)},
 	}
-	m.trail = Trail{Log: m.log, Auditor: opts.Auditor, Actor: ActorReplica, By: m.incarnation}
+	m.trail = Trail{Log: m.log, Auditor: opts.Auditor, Actor: cmp.Or(opts.Actor, ActorReplica), By: cmp.Or(opts.By, m.incarnation)}
 	m.ended = opts.Ended
 	if m.observer == nil {
 		m.observer = noObserver{}
@@ -171,7 +174,7 @@ func (m *Manager) Terminate(ctx context.Context, id ID, status Status) (Session,
 		m.drop(id)
 	}
 	if errors.Is(err, ErrExpired) {
-		m.trail.Ended(ActorReplica, reasonPastEnd, s)
+		m.trail.Ended("", reasonPastEnd, s)
 	}
 	if err != nil {
 		return s, fmt.Errorf("terminating session %s: %w", id, err)
@@ -183,7 +186,7 @@ func (m *Manager) Terminate(ctx context.Context, id ID, status Status) (Session,
 
 const reasonPastEnd = "past its end"
 
-// endedBy says who ends a session with a status, and why.
+// endedBy says who ends a session with a status, and why. No actor is who uses the Manager.
 func endedBy(status Status) (Actor, string) {
 	switch status {
 	case StatusClosed:
@@ -191,13 +194,13 @@ func endedBy(status Status) (Actor, string) {
 	case StatusTerminated:
 		return ActorOperator, "an operator has ended it"
 	case StatusFailed:
-		return ActorReplica, "it could not be initialized"
+		return "", "it could not be initialized"
 	case StatusExpired:
-		return ActorReplica, reasonPastEnd
+		return "", reasonPastEnd
 	case StatusEvicted:
-		return ActorReplica, "made room for a new session"
+		return "", "made room for a new session"
 	default:
-		return ActorReplica, ""
+		return "", ""
 	}
 }
 

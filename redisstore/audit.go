@@ -32,9 +32,14 @@ type AuditStream struct {
 	failing bool // the last write did not work; of Run alone
 }
 
-// NewAuditStream returns a stream of at most about so many records. It writes while [AuditStream.Run] runs.
-func (s *Store) NewAuditStream(most int) *AuditStream {
-	return &AuditStream{store: s, most: most, log: s.log, queue: make(chan cluster.Audit, auditQueue)}
+// AuditRecords is how many records the audit stream keeps, about: what Options.AuditStream says, or, after [Store.Adopt], the replicas.
+// 0: there is no stream.
+func (s *Store) AuditRecords() int { return s.auditStream }
+
+// NewAuditStream returns what writes to the stream, of at most about [Store.AuditRecords] records, while [AuditStream.Run] runs. There
+// must be one.
+func (s *Store) NewAuditStream() *AuditStream {
+	return &AuditStream{store: s, most: s.auditStream, log: s.log, queue: make(chan cluster.Audit, auditQueue)}
 }
 
 // Audited implements [cluster.Auditor].

@@ -89,11 +89,11 @@ func inAudit(t *testing.T, most int, test func(*testing.T, *audited)) {
 		client := bubbleClient(t)
 		w := &audited{client: client, log: &syncBuffer{}, away: &awayHook{}}
 		client.AddHook(w.away)
-		store, err := redisstore.New(client, redisstore.Options{Config: cluster.DefaultConfig(), Logger: slog.New(slog.NewTextHandler(w.log, nil))})
+		store, err := redisstore.New(client, redisstore.Options{Config: cluster.DefaultConfig(), AuditStream: most, Logger: slog.New(slog.NewTextHandler(w.log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.stream = store.NewAuditStream(most)
+		w.stream = store.NewAuditStream()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- w.stream.Run(ctx) }()

@@ -35,8 +35,8 @@ func (s *Store) Claim(ctx context.Context) error {
 	return nil
 }
 
-// Adopt takes over the layout that the replicas have given the store, and the limits that matter when a session is ended:
-// max_sessions and retention. Where no replica has said so, the Store's own stay. Commands that look at a running cluster
+// Adopt takes over the layout that the replicas have given the store, and the settings that matter when a session is ended:
+// max_sessions, retention and audit_stream. Where no replica has said so, the Store's own stay. Commands that look at a running cluster
 // call it before anything else: it must not run concurrently with other calls. Errors: as for [Store.Claim].
 func (s *Store) Adopt(ctx context.Context) error {
 	known, err := s.meta(ctx, "", "")
@@ -54,11 +54,17 @@ func (s *Store) Adopt(ctx context.Context) error {
 	}
 	s.cfg.MaxSessions, s.cfg.Retention = maxSessions, time.Duration(retention)*time.Millisecond
 	s.partitions = makePartitions(s.prefix, n, maxSessions)
+	if known.auditStream == "" { // replicas of an earlier version do not say
+		return nil
+	}
+	if s.auditStream, err = strconv.Atoi(known.auditStream); err != nil || s.auditStream < 0 {
+		return fmt.Errorf("%w: its audit_stream makes no sense", ErrLayout)
+	}
 	return nil
 }
 
 // layout is what the store says about itself; all empty when nobody has told it.
-type layout struct{ schema, partitions, maxSessions, retention string }
+type layout struct{ schema, partitions, maxSessions, retention, auditStream string }
 
 func (l layout) check() error {
 	if l.schema != schemaVersion {
@@ -72,7 +78,7 @@ func (s *Store) meta(ctx context.Context, schema, partitions string) (layout, er
 	reply, _, err := s.repeat(ctx, call{
 		script: metaClaim,
 		keys:   []string{metaKey(s.prefix)},
-		args:   []any{schema, partitions, s.cfg.MaxSessions, s.cfg.Retention.Milliseconds()},
+		args:   []any{schema, partitions, s.cfg.MaxSessions, s.cfg.Retention.Milliseconds(), s.auditStream},
 	})
 	if err != nil {
 		return layout{}, err
@@ -82,11 +88,14 @@ func (s *Store) meta(ctx context.Context, schema, partitions string) (layout, er
 
 // decodeLayout reads the reply of meta_claim.
 func decodeLayout(reply []any) (layout, error) {
-	if len(reply) != 4 {
+	if len(reply) != 5 {
 		return layout{}, unavailable(errMalformedReply)
 	}
 	var d decoder
-	known := layout{schema: d.text(reply[0]), partitions: d.text(reply[1]), maxSessions: d.text(reply[2]), retention: d.text(reply[3])}
+	known := layout{
+		schema: d.text(reply[0]), partitions: d.text(reply[1]),
+		maxSessions: d.text(reply[2]), retention: d.text(reply[3]), auditStream: d.text(reply[4]),
+	}
 	if d.err != nil {
 		return layout{}, unavailable(d.err)
 	}

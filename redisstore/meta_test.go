@@ -37,7 +37,7 @@ func TestReplicasOfAnotherLayoutAreRefused(t *testing.T) {
 	}
 	long := cluster.DefaultConfig()
 	long.Retention = 3 * time.Hour
-	last, err := redisstore.New(client, redisstore.Options{Config: long, Partitions: 4})
+	last, err := redisstore.New(client, redisstore.Options{Config: long, Partitions: 4, AuditStream: 70})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,12 +52,22 @@ func TestReplicasOfAnotherLayoutAreRefused(t *testing.T) {
 	if err := operator.Adopt(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if n := operator.AuditRecords(); n != 70 {
+		t.Errorf("an operator keeps %d audit records, want what the replicas say, 70", n)
+	}
 	if _, err := operator.Get(t.Context(), made.ID); err != nil {
 		t.Errorf("an operator does not see the sessions of the layout it adopted: %v", err)
 	}
 	ended, err := operator.Terminate(t.Context(), made.ID, cluster.StatusTerminated)
 	if err != nil || ended.DeadlineAt.Sub(ended.EndedAt) != long.Retention {
 		t.Errorf("an operator keeps an ended record for %v, %v; want what the replicas say, %v", ended.DeadlineAt.Sub(ended.EndedAt), err, long.Retention)
+	}
+	// Replicas of an earlier version say nothing of it.
+	if err := client.HDel(t.Context(), "shadowcat:meta", "audit_stream").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := operator.Adopt(t.Context()); err != nil || operator.AuditRecords() != 70 {
+		t.Errorf("where nothing is said about audit records: %v, %d; want what there was", err, operator.AuditRecords())
 	}
 	if err := client.HSet(t.Context(), "shadowcat:meta", "schema", "99").Err(); err != nil {
 		t.Fatal(err)

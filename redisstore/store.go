@@ -34,6 +34,8 @@ type Options struct {
 	// claims, before they count (what cleanup ends does not wait), 0 to [MaxWaitReplicas]: then a failover to one of them forgets none of these. When fewer confirm in
 	// time, the call is a [cluster.ErrStoreUnavailable]. Default 0: a failover may lose what was not replicated yet.
 	WaitReplicas int
+	// AuditStream is how many records an [AuditStream] keeps, about. Default 0: there is none.
+	AuditStream int
 	// Tracing is given spans of the commands that serve a span of the caller's, under that one. They hold no key and no argument. [New]
 	// traces no commands: the client is the caller's. Default: nothing is traced.
 	Tracing trace.TracerProvider
@@ -55,6 +57,7 @@ type Store struct {
 	tls        bool // connections may be dead without the client's noticing
 	// waitReplicas is Options.WaitReplicas.
 	waitReplicas int
+	auditStream  int                // how many records it keeps, 0: there is none; Adopt changes it
 	onPurge      func([]cluster.ID) // may be nil
 	observer     Observer
 	breakers     breakers
@@ -135,6 +138,7 @@ func New(client redis.UniversalClient, opts Options) (*Store, error) {
 		prefix:       prefix,
 		partitions:   makePartitions(prefix, partitions, opts.Config.MaxSessions),
 		waitReplicas: opts.WaitReplicas,
+		auditStream:  opts.AuditStream,
 		observer:     noObserver{},
 		close:        func() error { return nil },
 	}

@@ -52,7 +52,7 @@ func (l leakChecked) Run() int {
 //	inflight NAME KEY                reports a request of it that has been in flight for a minute
 //	leads INCARNATION EPOCH          makes a replica the leader for a minute, under the epoch that follows
 //	tells INCARNATION [VERSION CAP]  gives a sign of life of a replica, and has it tell of itself, of the limit max_sessions, too
-//	claim PREFIX PARTITIONS          lays out the store under a prefix, as a replica does
+//	claim PREFIX PARTITIONS AUDIT    lays out the store under a prefix, as a replica does, with so many audit records
 //	audited COUNT PATTERN            the audit stream in the store holds so many records, one of which matches
 //
 // UPDATE=1 writes the expected output of cmp anew.
@@ -165,7 +165,11 @@ func inFlight(ts *testscript.TestScript, _ bool, args []string) {
 func claim(ts *testscript.TestScript, _ bool, args []string) {
 	partitions, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{Config: cluster.DefaultConfig(), Prefix: args[0], Partitions: partitions})
+	auditStream, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	store, err := redisstore.Open(ts.Getenv("REDIS"), redisstore.Options{
+		Config: cluster.DefaultConfig(), Prefix: args[0], Partitions: partitions, AuditStream: auditStream,
+	})
 	ts.Check(err)
 	defer func() { ts.Check(store.Close()) }()
 	ts.Check(store.Claim(context.Background())) // the store's own timeouts bound it

@@ -71,7 +71,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 	defer spans.Close()
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
 		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, Passwords: s.RedisPasswords,
-		WaitReplicas: s.WaitReplicas,
+		WaitReplicas: s.WaitReplicas, AuditStream: s.AuditStream,
 		Tracing:      spans.Provider(), Logger: log,
 	})
 	if err != nil {
@@ -92,10 +92,9 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 		},
 		Drain: replica.Drain{Delay: s.DrainDelay, Timeout: s.DrainTimeout},
 
-		LogLevel:    level,
-		Tracing:     spans.Provider(),
-		AuditStream: s.AuditStream,
-		Recording:   replica.Recording{Mode: s.Recording, Redact: s.RecordingRedact, RedactHeaders: s.RecordingRedactHeaders},
+		LogLevel:  level,
+		Tracing:   spans.Provider(),
+		Recording: replica.Recording{Mode: s.Recording, Redact: s.RecordingRedact, RedactHeaders: s.RecordingRedactHeaders},
 	})
 	if err != nil {
 		return usage(err)

@@ -30,7 +30,7 @@ func withStore(ctx context.Context, s settings.Settings, command func(*redisstor
 
 // withAudit opens the store that s names for the length of one command. What the replicas have agreed on in the store counts, not
 // what this command's own settings say. The trail writes audit records to log, which may be nil, and to the stream in the store,
-// if audit_stream is set.
+// if the replicas keep one, or, where none has said so, audit_stream is set.
 func withAudit(
 	ctx context.Context, s settings.Settings, log *slog.Logger, command func(*redisstore.Store, *cluster.Manager, cluster.Trail) error,
 ) (err error) {
@@ -40,15 +40,31 @@ func withAudit(
 	s.Cluster.StoreTimeout = max(s.Cluster.StoreTimeout, patience)
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
 		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, Passwords: s.RedisPasswords,
-		WaitReplicas: s.WaitReplicas, Logger: slog.New(slog.DiscardHandler),
+		WaitReplicas: s.WaitReplicas, AuditStream: s.AuditStream, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return usage(err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := withAdopted(ctx, s, store, log, command); errors.Is(err, cluster.ErrStoreUnavailable) {
+		return fmt.Errorf("%s: %w", redisstore.RedactURL(s.Redis), err)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// withAdopted is withAudit with a store that is open.
+func withAdopted(
+	ctx context.Context, s settings.Settings, store *redisstore.Store, log *slog.Logger,
+	command func(*redisstore.Store, *cluster.Manager, cluster.Trail) error,
+) (err error) {
+	if err := store.Adopt(ctx); err != nil {
+		return err
+	}
 	trail := operatorTrail(log)
-	if s.AuditStream > 0 {
-		stream := store.NewAuditStream(s.AuditStream)
+	if store.AuditRecords() > 0 {
+		stream := store.NewAuditStream()
 		trail.Auditor = stream
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 		written := make(chan error, 1)
@@ -59,18 +75,9 @@ func withAudit(
 		}()
 	}
 	store.OnPurge(func(ids []cluster.ID) { trail.Purged(cluster.ActorOperator, whyOnTheWay, ids...) })
-	manager, err := cluster.NewManager(store, s.Cluster, cluster.Options{ReplicaID: trail.By, Auditor: trail.Auditor, Logger: log})
+	manager, err := cluster.NewManager(store, s.Cluster, cluster.Options{Actor: trail.Actor, By: trail.By, Auditor: trail.Auditor, Logger: log})
 	if err != nil {
 		return usage(err)
 	}
-	if err = store.Adopt(ctx); err == nil {
-		err = command(store, manager, trail)
-	}
-	if err != nil {
-		if errors.Is(err, cluster.ErrStoreUnavailable) {
-			return fmt.Errorf("%s: %w", redisstore.RedactURL(s.Redis), err)
-		}
-		return err
-	}
-	return nil
+	return command(store, manager, trail)
 }

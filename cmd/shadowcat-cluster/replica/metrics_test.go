@@ -17,12 +17,14 @@ import (
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/admin"
+	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
 	"github.com/tapwire/shadowcat-cluster/integration/issuer"
 	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
+	"github.com/tapwire/shadowcat-cluster/redisstore"
 	"github.com/tapwire/shadowcat-cluster/sweeper"
 )
 
@@ -238,12 +240,17 @@ func TestAScrapeHasAllThatIsDocumentedAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	store, err := redisstore.Open(redisstore.EmbeddedURL, redisstore.Options{Config: cluster.DefaultConfig(), AuditStream: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
 	r := newReplicaWith(t, nil, func(c *Config) {
+		c.Store = store
 		c.Proxy.Upstreams = []proxy.Upstream{{Name: "files", URL: target}}
 		c.Auth = auth.DefaultConfig()
 		c.Auth.Mode, c.Auth.Issuer, c.Auth.Audiences, c.Auth.Resource = auth.ModeJWT, tokens.URL(), []string{issuer.Audience}, issuer.Audience
 		c.Recording.Mode = record.Metadata
-		c.AuditStream = 100
 	})
 	listener, adminListener := listen(t), listen(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -45,8 +45,6 @@ type Config struct {
 	LogLevel *slog.LevelVar
 	// Cleanup says whether and how this replica cleans up when it leads.
 	Cleanup Cleanup
-	// AuditStream is how many audit records the store keeps, about; 0: they are only logged.
-	AuditStream int
 	// Recording says what is recorded of the messages of sessions.
 	Recording Recording
 	// RequestDone is told of each finished request, as [proxy.Observer] says. Default: nobody is.
@@ -85,8 +83,8 @@ func New(cfg Config) (*Replica, error) {
 	metrics := admin.NewMetrics(cfg.Build)
 	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, metrics: metrics, limits: cfg.Server, timing: cfg.Drain}
 	options := cluster.Options{ReplicaID: cfg.ID, Logger: log, Observer: metrics, Ended: r.endUpstream}
-	if cfg.AuditStream > 0 {
-		r.audit = cfg.Store.NewAuditStream(cfg.AuditStream)
+	if cfg.Store.AuditRecords() > 0 {
+		r.audit = cfg.Store.NewAuditStream()
 		options.Auditor = r.audit
 	}
 	cfg.Store.Observe(metrics)

@@ -122,7 +122,7 @@ func replicaID(incarnation string) string {
 // newRoster returns what tells of r, and warns of what it sees.
 func (r *Replica) newRoster(cfg Config) *roster {
 	limits := cfg.Cluster.Shared()
-	limits["audit_stream"] = strconv.Itoa(cfg.AuditStream)
+	limits["audit_stream"] = strconv.Itoa(r.store.AuditRecords())
 	return &roster{
 		store: r.store, timeout: r.storeTimeout, log: r.log, incarnation: r.manager.Incarnation(), disagreeing: r.metrics.ReplicasDisagree,
 		about: func() redisstore.About {

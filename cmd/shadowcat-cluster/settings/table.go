@@ -292,7 +292,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "audit_stream", Kind: KindCount, Default: "0", Zero: "none", Scope: ScopeStore, set: setCount(0, 10_000_000, auditStream),
-		Meaning: "How many records of what happened to sessions the store keeps, about, in the stream <prefix>:audit. They are always logged.",
+		Meaning: "How many records of what happened to sessions the store keeps, about, in the stream <prefix>:audit. They are always logged. Commands keep them as the replicas do.",
 	},
 }
 
