@@ -37,6 +37,16 @@ func TargetOf(method string) Target {
 	return TargetNone
 }
 
+// IsTargetless reports whether the revision without sessions itself defines requests of this method, and they name nothing that Mcp-Name
+// could repeat. Of extensions it says nothing: theirs may name something by a key of their own, as tasks/get does by taskId.
+func IsTargetless(method string) bool {
+	switch method {
+	case "completion/complete", "prompts/list", "resources/list", "resources/templates/list", "server/discover", MethodListen, "tools/list":
+		return true
+	}
+	return false
+}
+
 // ReadOnly reports whether a request of this method changes nothing at a server, so that it may be sent twice.
 func ReadOnly(method string) bool {
 	switch method {

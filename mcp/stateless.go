@@ -84,16 +84,15 @@ func checkMethod(h http.Header, m Message) error {
 	return nil
 }
 
-// checkTarget compares what the request is for. What has no target there is the server's to judge, unless a header says otherwise.
+// checkTarget compares what the request is for. What has no target there is the server's to judge, unless a header says otherwise. A
+// header of what names nothing can match nothing; what a message of an extension names is not known here.
 func checkTarget(h http.Header, m Message) error {
-	if m.Kind != KindRequest || TargetOf(m.Method) == TargetNone {
-		return nil
-	}
 	values := h.Values(HeaderName)
+	isKnown := m.Kind == KindRequest && TargetOf(m.Method) != TargetNone
 	switch {
 	case len(values) > 1:
 		return mismatch(HeaderName, isTwice)
-	case len(values) == 0 && m.HasTarget:
+	case len(values) == 0 && isKnown && m.HasTarget:
 		return mismatch(HeaderName, isMissing)
 	case len(values) == 0:
 		return nil
@@ -102,8 +101,11 @@ func checkTarget(h http.Header, m Message) error {
 	if !ok {
 		return mismatch(HeaderName, "is malformed")
 	}
-	if !m.HasTarget || value != m.Target {
+	if isKnown && (!m.HasTarget || value != m.Target) {
 		return mismatch(HeaderName, differs)
+	}
+	if m.Kind == KindRequest && IsTargetless(m.Method) && value != "" {
+		return mismatch(HeaderName, "is there, and nothing in the body that it could match")
 	}
 	return nil
 }

@@ -14,7 +14,8 @@ const redacted = `"[redacted]"`
 const minSecret = 8
 
 // Redact returns a message without the values that the rules select, and without the texts (and keys) that hold one of the secrets;
-// "[redacted]" is in their place, all else is as it was. It returns false when the message is not valid JSON: then nothing of it may be
+// "[redacted]" is in their place, all else is as it was. A text that is itself a JSON object or array is taken for that, up to four texts
+// deep; what is deeper is redacted whole. It returns false when the message is not valid JSON: then nothing of it may be
 // recorded. Secrets of less than 8 bytes are not looked for.
 func (r Rules) Redact(message []byte, secrets ...string) ([]byte, bool) {
 	if !utf8.Valid(message) || !json.Valid(message) {
@@ -35,10 +36,7 @@ func (r Rules) Redact(message []byte, secrets ...string) ([]byte, bool) {
 		w.states = append(w.states, rule.start())
 	}
 	w.value()
-	if w.kept == 0 { // nothing was found
-		return message, true
-	}
-	return append(w.out, w.in[w.kept:]...), true
+	return w.result(), true
 }
 
 // walker goes over a text that is known to be valid JSON, and copies it but for what is redacted.
@@ -51,14 +49,23 @@ type walker struct {
 	states  []state // of the rules for the value at hand; those of the values around it before
 	secrets [][]byte
 	folded  []byte // the key at hand
+	depth   int    // how many texts it is in
 }
 
-// replace redacts what is between start and the position.
-func (w *walker) replace(start int) {
+// result is the text without what was redacted.
+func (w *walker) result() []byte {
+	if w.kept == 0 { // nothing was found
+		return w.in
+	}
+	return append(w.out, w.in[w.kept:]...)
+}
+
+// replace puts something in place of what is between start and the position.
+func (w *walker) replace(start int, by []byte) {
 	if w.out == nil {
 		w.out = make([]byte, 0, len(w.in)+len(redacted))
 	}
-	w.out = append(append(w.out, w.in[w.kept:start]...), redacted...)
+	w.out = append(append(w.out, w.in[w.kept:start]...), by...)
 	w.kept = w.pos
 }
 
@@ -68,7 +75,7 @@ func (w *walker) value() {
 	start := w.pos
 	if w.isSecret() {
 		w.skip()
-		w.replace(start)
+		w.replace(start, []byte(redacted))
 		return
 	}
 	switch w.in[w.pos] {
@@ -77,7 +84,9 @@ func (w *walker) value() {
 	case '[':
 		w.members(']', false)
 	case '"':
-		w.text()
+		if text, isKept := w.text(); isKept {
+			w.nested(start, text)
+		}
 	default:
 		w.word()
 	}
@@ -112,7 +121,8 @@ func (w *walker) members(closing byte, haveKeys bool) {
 // member passes over a value in an object, with its key, or in an array.
 func (w *walker) member(hasKey bool) {
 	if hasKey {
-		w.folded = fold(w.folded[:0], w.text())
+		key, _ := w.text()
+		w.folded = fold(w.folded[:0], key)
 		w.space()
 		w.pos++ // the colon
 	}
@@ -130,17 +140,17 @@ func (w *walker) member(hasKey bool) {
 }
 
 // text passes over a string, redacting it when it holds a secret, and returns what it says.
-func (w *walker) text() []byte {
+func (w *walker) text() (text []byte, isKept bool) {
 	start := w.pos
 	w.quoted()
-	text := unquote(w.in[start:w.pos])
+	text = unquote(w.in[start:w.pos])
 	for _, secret := range w.secrets {
 		if bytes.Contains(text, secret) {
-			w.replace(start)
-			break
+			w.replace(start, []byte(redacted))
+			return text, false
 		}
 	}
-	return text
+	return text, true
 }
 
 func unquote(quoted []byte) []byte {

@@ -60,6 +60,49 @@ func TestWhatRulesSelectIsRedacted(t *testing.T) {
 	}
 }
 
+// Tools often answer with JSON in a text. What rules select there is no less secret.
+func TestJSONInTextsIsRedactedAsIfItStoodThere(t *testing.T) {
+	t.Parallel()
+	quoted := func(v string) string {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	within := func(text string, times int) string { // a text in a text ...
+		for range times {
+			text = `[` + quoted(text) + `]`
+		}
+		return text
+	}
+	const secret, done = `{"user":"u","password":"x"}`, `{"user":"u","password":"[redacted]"}`
+	for _, c := range []struct{ name, paths, in, want string }{
+		{
+			"the text of a tool's answer", "**.password", `{"result":{"content":[{"type":"text","text":` + quoted(secret) + `}]}}`,
+			`{"result":{"content":[{"type":"text","text":` + quoted(done) + `}]}}`,
+		},
+		{"an array, with white space", "**.password", quoted(" [" + secret + "]\n"), quoted(" [" + done + "]\n")},
+		{"a path goes on in it", "result.text.password", `{"result":{"text":` + quoted(secret) + `}}`, `{"result":{"text":` + quoted(done) + `}}`},
+		{"a path that ends elsewhere", "result.password", `{"result":{"text":` + quoted(secret) + `}}`, `{"result":{"text":` + quoted(secret) + `}}`},
+		{"nothing secret stays as it is written", "**.password", `{"a":"{\u0022b\u0022:1}"}`, `{"a":"{\u0022b\u0022:1}"}`},
+		{"no JSON", "**.password", `["{password: x}", "[1, 2", "{} {\"password\":1}"]`, `["{password: x}", "[1, 2", "{} {\"password\":1}"]`},
+		{"a text in a text", "**.password", within(secret, 1), within(done, 1)},
+		{"as deep as is looked", "**.password", within(secret, 4), within(done, 4)},
+		{"deeper", "**.password", within(secret, 5), within(`["[redacted]"]`, 4)},
+		{"a key is none", "**.password", `{` + quoted(secret) + `:1}`, `{` + quoted(secret) + `:1}`},
+	} {
+		got, ok := rules(t, c.paths).Redact([]byte(c.in))
+		if !ok || string(got) != c.want {
+			t.Errorf("%s (%s): %s, %v\nwant %s", c.name, c.paths, got, ok, c.want)
+		}
+	}
+	escaped := `{"a":` + quoted(`{"b":"upstream\/secret"}`) + `}`
+	if got, ok := (record.Rules{}).Redact([]byte(escaped), "upstream/secret"); !ok || string(got) != `{"a":"{\"b\":\"[redacted]\"}"}` {
+		t.Errorf("a secret that is written otherwise in a text: %s", got)
+	}
+}
+
 // What people call their secrets, and what is called nearly so and none.
 func TestTheDefaultRulesGoByTheUsualNames(t *testing.T) {
 	t.Parallel()
@@ -133,6 +176,7 @@ func TestPathsThatMeanNothingAreRefused(t *testing.T) {
 func FuzzRedact(f *testing.F) {
 	for _, seed := range []string{
 		`{"params":{"arguments":{"password":"hunter22-secret"}}}`, `[{"token":{"a":[1]}},{"b":"hunter22-secret"}]`, `{"a":[[],{}, "\\\"",{"to\u006ben":null}]}`,
+		`{"content":[{"text":"{\"token\":1,\"b\":[\"[{\\\"token\\\":2}]\"]}"}]}`, `{"params":{"a":" {\"password\":\"hunter22\"}"}}`,
 		` "hunter22-secret" `, `{"":{"token":1e5,"x":-0.1}}`, `17`, `{"TOKEN":1,"token":{"token":2}}`,
 	} {
 		f.Add([]byte(seed))
@@ -167,10 +211,53 @@ func FuzzRedact(f *testing.F) {
 		if strings.Contains(string(in), "[redacted]") || hasTwins(in) {
 			return
 		}
+		was, fits := opened(was, 0, secret)
+		is, _ = opened(is, 0, secret)
+		if !fits {
+			t.Skip("the same in a text")
+		}
 		if want := expected(was, nil, secret); !reflect.DeepEqual(is, want) {
 			t.Fatalf("%s became %s, want %v", in, out, want)
 		}
 	})
+}
+
+// document is what a text says that is itself a JSON object or array; nil where it is too deep.
+type document struct{ value any }
+
+// opened puts documents in the place of such texts, but for those that hold a secret. It reports false where not all of them can be decoded and written again as they are.
+func opened(v any, depth int, secret string) (any, bool) {
+	fits := true
+	switch v := v.(type) {
+	case string:
+		if strings.Contains(v, secret) || !json.Valid([]byte(v)) || !strings.ContainsAny(strings.TrimLeft(v, " \t\r\n")[:1], "[{") {
+			return v, true
+		}
+		if depth == 4 {
+			return document{}, true
+		}
+		var inner any
+		if hasTwins([]byte(v)) || json.Unmarshal([]byte(v), &inner) != nil {
+			return v, false
+		}
+		inner, fits = opened(inner, depth+1, secret)
+		return document{inner}, fits
+	case map[string]any:
+		for key, member := range v {
+			ok := false
+			if v[key], ok = opened(member, depth, secret); !ok {
+				fits = false
+			}
+		}
+	case []any:
+		for i := range v {
+			ok := false
+			if v[i], ok = opened(v[i], depth, secret); !ok {
+				fits = false
+			}
+		}
+	}
+	return v, fits
 }
 
 // hasTwins reports whether keys may be there twice once some of them are redacted.
@@ -212,6 +299,11 @@ func expected(v any, path []string, secret string) any {
 		return "[redacted]"
 	}
 	switch v := v.(type) {
+	case document:
+		if v.value == nil {
+			return "[redacted]"
+		}
+		return document{expected(v.value, path, secret)}
 	case string:
 		if strings.Contains(v, secret) {
 			return "[redacted]"

@@ -168,7 +168,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "recording_redact", Kind: KindList, DefaultNote: "passwords, tokens and keys by their usual names", set: setRecordingRedact,
-		Meaning: "Values that are replaced before anything is recorded, as keys from the top of a message: params.arguments.password; * is any one key, ** any number of them: **.token, and beside a part of a key * is the rest: **.*_token. Case, hyphens and underscores do not matter. Unset: " + strings.Join(record.DefaultRedact(), ", ") + ". An empty list redacts nothing.",
+		Meaning: "Values that are replaced before anything is recorded, as keys from the top of a message: params.arguments.password; * is any one key, ** any number of them: **.token, and beside a part of a key * is the rest: **.*_token. Case, hyphens and underscores do not matter. A text that is itself JSON is looked into. Unset: " + strings.Join(record.DefaultRedact(), ", ") + ". An empty list redacts nothing.",
 	},
 	{
 		Name: "recording_redact_headers", Kind: KindList, DefaultNote: "tokens, keys and secrets by the ends of their names", set: setRecordingRedactHeaders,

@@ -1,0 +1,43 @@
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// maxNested is how many texts deep JSON within texts is looked into: a tool's answer that quotes another's, and then some. Deeper JSON
+// is not recorded.
+const maxNested = 4
+
+// nested redacts a text that is itself a JSON object or array, as if that stood in its place; tools answer so. start is where the text
+// begins, and the position after it.
+func (w *walker) nested(start int, text []byte) {
+	if !isDocument(text) {
+		return
+	}
+	if w.depth == maxNested {
+		w.replace(start, []byte(redacted))
+		return
+	}
+	inner := walker{in: text, rules: w.rules, secrets: w.secrets, depth: w.depth + 1, folded: make([]byte, 0, cap(w.folded))}
+	inner.states = append(make([]state, 0, cap(w.states)), w.current()...)
+	inner.value()
+	if inner.kept > 0 {
+		w.replace(start, quote(inner.result()))
+	}
+}
+
+// isDocument reports whether a text is a JSON object or array, and nothing else.
+func isDocument(text []byte) bool {
+	text = bytes.TrimLeft(text, " \t\r\n")
+	return len(text) > 0 && (text[0] == '{' || text[0] == '[') && json.Valid(text)
+}
+
+// quote returns the JSON string that says a text.
+func quote(text []byte) []byte {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(string(text)) // a string always can be, and a buffer takes everything
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
+}
