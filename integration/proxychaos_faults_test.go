@@ -2,7 +2,10 @@ package integration_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,6 +22,9 @@ const (
 	replicaKillInterval  = 2 * time.Second
 	upstreamKillInterval = 10 * time.Second
 	upstreamDowntime     = 300 * time.Millisecond
+	// storeRecovery is how long sentinels on a busy machine may take for a failover: those that were themselves held up watch only, for
+	// half a minute.
+	storeRecovery = 2 * time.Minute
 )
 
 var upstreamBinary = sync.OnceValues(func() (string, error) {
@@ -140,7 +146,7 @@ func (p *proxyChaos) killUpstreams(ctx context.Context, endpoints []*chaosUpstre
 	})
 }
 
-// failOver kills the primary of the store after some time.
+// failOver kills the primary of the store after some time, and waits for the next one.
 func (p *proxyChaos) failOver(ctx context.Context, after time.Duration, at aSentinel) {
 	p.faults.Go(func() {
 		select {
@@ -155,7 +161,37 @@ func (p *proxyChaos) failOver(ctx context.Context, after time.Duration, at aSent
 		}
 		primary.Kill()
 		p.tally.event("failovers of the store")
+		waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeRecovery)
+		defer cancel()
+		err = process.Poll(waiting, func(ctx context.Context) error {
+			if next, err := at.Primary(ctx); err != nil || next == primary {
+				return cmp.Or(err, errNotYet)
+			}
+			return nil
+		})
+		if err != nil {
+			p.t.Errorf("the store did not fail over: %v", err)
+		}
 	})
+}
+
+// awaitStore waits until each replica has the store: it opens sessions.
+func (w *proxyChaosWorld) awaitStore(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), storeRecovery)
+	defer cancel()
+	for _, r := range w.replicas {
+		err := process.Poll(ctx, func(ctx context.Context) error {
+			got, err := post("http://"+r.Address()+"/json/mcp", "", initializeBody("2025-11-25")).send(ctx)
+			if err == nil && got.status != http.StatusOK {
+				err = fmt.Errorf("initialize: %s", got)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("the replica at %s has no store: %v", r.Address(), err)
+		}
+	}
 }
 
 // roll restarts one replica after the other, as a rolling update does, without a pause.

@@ -140,6 +140,7 @@ func (w *proxyChaosWorld) run(t *testing.T, duration time.Duration, begin func(c
 	}
 	chaos.faults.Wait()
 	load.Wait()
+	w.awaitStore(t)
 
 	if typescript != nil {
 		if err := typescript.Stop(); err != nil {
