@@ -194,10 +194,20 @@ func TestTheDocumentationNamesEveryAlert(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	runbook, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, group := range readRules(t).Groups {
 		for _, rule := range group.Rules {
 			if row := fmt.Sprintf("| %#q | %s | %s |", rule.Alert, rule.Labels["severity"], rule.Annotations["description"]); !strings.Contains(string(content), row) {
 				t.Errorf("docs/kubernetes.md lacks the line\n%s", row)
+			}
+			if !strings.Contains(string(runbook), "\n### "+rule.Alert+"\n\n**It means**") {
+				t.Errorf("the runbook in docs/operations.md says nothing about %s", rule.Alert)
+			}
+			if url := "https://github.com/tapwire/shadowcat-cluster/blob/main/docs/operations.md#" + strings.ToLower(rule.Alert); rule.Annotations["runbook_url"] != url {
+				t.Errorf("%s leads to %q, want %s", rule.Alert, rule.Annotations["runbook_url"], url)
 			}
 		}
 	}

@@ -7,7 +7,43 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tapwire/shadowcat-cluster/mcp"
 )
+
+// A client's author finds every word of a refusal in the manual: the reasons, and the limits that docs/metrics.md lists from the code.
+func TestOperationsNamesEveryReasonAndLimit(t *testing.T) {
+	t.Parallel()
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join("..", "docs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	_, answers, _ := strings.Cut(read("operations.md"), "## How answers are to be read")
+	answers, _, _ = strings.Cut(answers, "\n## ")
+	words := []string{}
+	for _, reason := range mcp.Reasons() {
+		words = append(words, string(reason))
+	}
+	_, refusals, _ := strings.Cut(read("metrics.md"), "### shadowcat_refusals_total")
+	_, limits, found := strings.Cut(refusals, "- Label `limit`: ")
+	limits, _, _ = strings.Cut(limits, ".")
+	for limit := range strings.SplitSeq(limits, ", ") {
+		if limit = strings.Trim(limit, "`"); limit != "none" && limit != "other" {
+			words = append(words, limit)
+		}
+	}
+	if !found || len(words) < 20 {
+		t.Fatalf("docs/metrics.md is not understood: %q", words)
+	}
+	for _, word := range words {
+		if !strings.Contains(answers, "`"+word+"`") {
+			t.Errorf("docs/operations.md does not explain %s", word)
+		}
+	}
+}
 
 // What the operator's manual says that clients see in a failure is shown by tests, which it names.
 func TestOperationsNamesTestsThatExist(t *testing.T) {
