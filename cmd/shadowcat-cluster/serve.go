@@ -72,7 +72,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 	store, err := redisstore.Open(s.Redis, redisstore.Options{
 		Prefix: s.Prefix, Partitions: s.Partitions, Config: s.Cluster, TLS: s.RedisTLS, Passwords: s.RedisPasswords,
 		WaitReplicas: s.WaitReplicas, AuditStream: s.AuditStream,
-		Tracing:      spans.Provider(), Logger: log,
+		Tracing: spans.Provider(), Logger: log,
 	})
 	if err != nil {
 		return usage(err)
