@@ -96,7 +96,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, o options) (int, error) 
 		return exitFailed, err
 	}
 	r := report.Report{Machine: machine, IsQuick: o.plan.Quick, Pairs: o.pairs}
-	if err := measureAll(ctx, stderr, experiments, &r); err != nil {
+	if err := measureAll(ctx, stderr, experiments, o.plan.Effort(o.pairs), &r); err != nil {
 		return exitFailed, err
 	}
 	r.Table(stdout)
@@ -118,7 +118,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, o options) (int, error) 
 }
 
 // measureAll does all experiments and adds what they show to the report.
-func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Experiment, r *report.Report) error {
+func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Experiment, effort measure.Effort, r *report.Report) error {
 	turns := 0
 	for _, e := range experiments {
 		turns += e.Turns(r.Pairs)
@@ -130,7 +130,7 @@ func measureAll(ctx context.Context, stderr io.Writer, experiments []measure.Exp
 	for _, e := range experiments {
 		bar.Describe(fmt.Sprintf("%-24s", e.Name()))
 		done, begun := 0, time.Now()
-		measured, err := e.Run(ctx, r.Pairs, r.IsQuick, func() {
+		measured, err := e.Run(ctx, effort, func() {
 			done++
 			_ = bar.Add(1) // only a picture
 		})

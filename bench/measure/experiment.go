@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Experiment measures one row, or several at once.
@@ -34,15 +35,29 @@ func (e Experiment) pairs(pairs int) int {
 	return pairs
 }
 
+// Effort is how much a run does.
+type Effort struct {
+	// Pairs is how many are measured, of an experiment that does not want another number.
+	Pairs int
+	// Quick says that there are too few sessions for some goals.
+	Quick bool
+	// Enough is after how long, once all is prepared, an experiment ends with the pairs that it has then, fewestPairs at least; 0: never.
+	Enough time.Duration
+}
+
+// fewestPairs are those that a median is worth something of.
+const fewestPairs = 3
+
 // Run does an experiment and judges its rows. What fails is told in the results; the error is ctx's.
-func (e Experiment) Run(ctx context.Context, pairs int, isQuick bool, progress func()) ([]Result, error) {
-	samples, err := e.measure(ctx, e.pairs(pairs), progress)
+func (e Experiment) Run(ctx context.Context, effort Effort, progress func()) ([]Result, error) {
+	samples, err := e.measure(ctx, effort, progress)
 	if e.Close != nil {
 		err = errors.Join(err, e.Close())
 	}
 	results := make([]Result, len(e.Rows))
 	for i, row := range e.Rows {
-		results[i] = Judge(row, samples[i], isQuick)
+		results[i] = Judge(row, samples[i], effort.Quick)
+		results[i].CutShort = len(samples[i]) < e.pairs(effort.Pairs)
 		if err != nil {
 			results[i].Verdict, results[i].Error = Failed, err.Error()
 		}
@@ -50,7 +65,7 @@ func (e Experiment) Run(ctx context.Context, pairs int, isQuick bool, progress f
 	return results, context.Cause(ctx)
 }
 
-func (e Experiment) measure(ctx context.Context, pairs int, progress func()) ([][]Sample, error) {
+func (e Experiment) measure(ctx context.Context, effort Effort, progress func()) ([][]Sample, error) {
 	samples := make([][]Sample, len(e.Rows))
 	if e.Prepare != nil {
 		if err := e.Prepare(ctx); err != nil {
@@ -58,7 +73,11 @@ func (e Experiment) measure(ctx context.Context, pairs int, progress func()) ([]
 		}
 	}
 	progress()
-	for turn := range pairs + 1 {
+	begun := time.Now()
+	for turn := range e.pairs(effort.Pairs) + 1 {
+		if effort.Enough > 0 && turn > fewestPairs && time.Since(begun) > effort.Enough {
+			break
+		}
 		pair, err := e.Pair(ctx, turn)
 		if err != nil {
 			return samples, fmt.Errorf("measure %s: %w", e.Name(), err)

@@ -56,6 +56,8 @@ type Result struct {
 	// Noise is by what factor the control of half of all pairs is off at least: 1 on a machine without noise, 0 without a control.
 	Noise   float64 `json:"noise,omitempty"`
 	Verdict Verdict `json:"verdict"`
+	// CutShort says that there are fewer pairs than were wanted: the machine was too slow.
+	CutShort bool `json:"cut_short,omitempty"`
 	// Error says why nothing was measured.
 	Error string `json:"error,omitempty"`
 }

@@ -114,7 +114,7 @@ func TestAnExperimentThatFailsSaysSoInEachRow(t *testing.T) {
 		},
 		Close: func() error { isClosed = true; return nil },
 	}
-	results, err := e.Run(t.Context(), 5, false, func() {})
+	results, err := e.Run(t.Context(), measure.Effort{Pairs: 5}, func() {})
 	if err != nil || !isClosed || len(results) != 2 {
 		t.Fatalf("results %v, %v, closed: %t", results, err, isClosed)
 	}
@@ -123,6 +123,24 @@ func TestAnExperimentThatFailsSaysSoInEachRow(t *testing.T) {
 			t.Errorf("row %s: %s, %q", r.Name, r.Verdict, r.Error)
 		}
 	}
+}
+
+func TestASlowExperimentEndsWithThreePairs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := measure.Experiment{
+			Rows: []measure.Row{{Name: "a"}},
+			Pair: func(ctx context.Context, _ int) ([]measure.Sample, error) {
+				return []measure.Sample{{Value: 1}}, measure.Wait(ctx, time.Second)
+			},
+		}
+		for enough, want := range map[time.Duration]int{time.Millisecond: 3, 4500 * time.Millisecond: 4, time.Minute: 9, 0: 9} {
+			results, err := e.Run(t.Context(), measure.Effort{Pairs: 9, Enough: enough}, func() {})
+			if err != nil || len(results[0].Samples) != want || results[0].CutShort != (want < 9) {
+				t.Errorf("%s were enough: %d pairs, want %d, cut short: %t, %v", enough, len(results[0].Samples), want, results[0].CutShort, err)
+			}
+		}
+	})
 }
 
 func TestTheFirstPairOnlyWarmsUp(t *testing.T) {
@@ -134,7 +152,7 @@ func TestTheFirstPairOnlyWarmsUp(t *testing.T) {
 			return []measure.Sample{{Value: float64(turn)}}, nil
 		},
 	}
-	results, err := e.Run(t.Context(), 3, false, func() { told++ })
+	results, err := e.Run(t.Context(), measure.Effort{Pairs: 3}, func() { told++ })
 	if err != nil || results[0].Low != 1 || len(results[0].Samples) != 3 || told != e.Turns(3) {
 		t.Errorf("results %+v, %v, told %d times", results, err, told)
 	}

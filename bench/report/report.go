@@ -134,8 +134,11 @@ func (r Report) failures(w io.Writer) {
 		fmt.Fprintf(w, "noisy: in half of all pairs or more the control was off by over %.2fx, so that nothing can be said; measure these rows again on a quieter machine\n", measure.MaxNoise)
 	}
 	for _, result := range r.Results {
-		if result.Error != "" {
+		switch {
+		case result.Error != "":
 			fmt.Fprintf(w, "%s: %s\n", result.Name, result.Error)
+		case result.CutShort:
+			fmt.Fprintf(w, "%s: %d pairs alone, as they took long\n", result.Name, len(result.Samples))
 		}
 	}
 }

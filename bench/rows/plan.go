@@ -21,6 +21,14 @@ func Full() Plan { return Plan{Many: 1_000_000} }
 // Quick is a coarser one.
 func Quick() Plan { return Plan{Many: 100_000, Quick: true} }
 
+// quickEnough is twice what a quick experiment takes on a quiet machine.
+const quickEnough = 20 * time.Second
+
+// Effort is how much is done of each experiment.
+func (p Plan) Effort(pairs int) measure.Effort {
+	return measure.Effort{Pairs: pairs, Quick: p.Quick, Enough: p.full(0, quickEnough)}
+}
+
 // full returns how long to measure: the first in a full run, the second in a quick one.
 func (p Plan) full(full, quick time.Duration) time.Duration {
 	if p.Quick {
