@@ -17,7 +17,7 @@ local function purge(ids)
       redis.call('UNLINK', unpack(all[n]))
       if status then fewer[status] = (fewer[status] or 0) - 1 end
       purged[#purged + 1] = id
-      note(id, false, {})
+      note(id, false)
     end
   end
   add({ 'c', 'x', 'v', 't', 'f' }, fewer)
@@ -26,6 +26,7 @@ end
 -- Purges, after n sessions have ended, up to two for each of them that are past their retention or over the cap: so ended ones
 -- cannot pile up.
 local function tidy(n, now)
+  if n == 0 then return end
   local old = redis.call('ZRANGEBYSCORE', ended, '-inf', now, 'LIMIT', 0, 2 * n)
   local over = ended_cap > 0 and math.min(redis.call('ZCARD', ended) - ended_cap, 2 * n) or 0
   if over > #old then old = redis.call('ZRANGE', ended, 0, over - 1) end

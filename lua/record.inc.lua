@@ -5,9 +5,10 @@ local function read(session)
   return redis.call('HMGET', session, 's', 'd', 'p', 'v', 'u', 'e', 'x', 'r', 'n', 'w', 'c', 'a', 't', 'q', 'o', 'm', 'z')
 end
 
--- Fills in the strings that are too long for the record and live in the hash `more`. Returns the record, and the long ones.
+-- Fills in the strings that are too long for the record and live in the hash `more`. Returns the record, and the long ones if
+-- there are any.
 local function complete(record, more)
-  local long = {}
+  local long
   if record[16] then
     long = redis.call('HMGET', more, 'e', 'x', 'n', 'w')
     record[6], record[7] = long[1] or record[6], long[2] or record[7]

@@ -41,22 +41,19 @@ if known[1] then
 end
 
 redis.call('HINCRBY', counts, 'created', 0) -- a full server refuses this; ending others below would open it
-local retry = 0
-for _ = 1, 2 do
-  local due = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now - leeway, 'LIMIT', 0, 1)
-  if due[1] then
-    finish(due, 'x', now)
-    tidy(1, now)
-  elseif cap > 0 and redis.call('ZCARD', lru) >= cap then
-    local oldest = redis.call('ZRANGE', lru, 0, 0, 'WITHSCORES')
-    retry = tonumber(oldest[2]) + min_idle - now
-    if retry <= 0 then
-      finish({ oldest[1] }, 'v', now)
-      tidy(1, now)
-    end
-  end
+local due, idle, retry = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now - leeway, 'LIMIT', 0, 2), {}, 0
+finish(due, 'x', now)
+local excess = cap > 0 and redis.call('ZCARD', lru) - cap + 1 or 0
+local most = math.min(excess, 2 - #due)
+local oldest = most > 0 and redis.call('ZRANGE', lru, 0, most - 1, 'WITHSCORES') or {}
+for i = 1, #oldest, 2 do
+  retry = math.max(oldest[i + 1] + min_idle - now, 0)
+  if retry > 0 then break end
+  idle[#idle + 1] = oldest[i]
 end
-if cap > 0 and redis.call('ZCARD', lru) >= cap then
+finish(idle, 'v', now)
+tidy(#due + #idle, now)
+if excess > #idle then
   return { 'FULL', math.max(retry, 1), unpack(gone) }
 end
 

@@ -144,30 +144,34 @@ func decodeAnswerWith(d decoder, id cluster.ID, reply []any) (cluster.Session, t
 	return s, now, nil
 }
 
-// goneFields is how many parts finish.inc.lua tells of a session that is gone: id, purge time, record. Of one that was purged
-// all but the id is nothing.
-const goneFields = 2 + numFields
+const (
+	// purgedFields is how many parts finish.inc.lua tells of a session that was purged: id, nothing.
+	purgedFields = 2
+	// endedFields is the same of one that was ended: id, purge time, record.
+	endedFields = 2 + numFields
+)
 
 // decodeGone reads what finish.inc.lua tells is gone: the sessions that were ended, and those whose records were purged.
 func decodeGone(reply []any) (ended []cluster.Session, purged []cluster.ID, err error) {
-	if len(reply)%goneFields != 0 {
-		return nil, nil, fmt.Errorf("%w: sessions that are gone have %d parts, not %d each", errMalformedReply, len(reply), goneFields)
-	}
 	d := decoder{tolerant: true} // they are gone, whatever else is in them
-	for ; len(reply) > 0; reply = reply[goneFields:] {
+	for len(reply) >= purgedFields {
 		id, err := cluster.ParseID(d.text(reply[0]))
 		if reply[1] == nil {
 			if err == nil { // else somebody has put something else into an index
 				purged = append(purged, id)
 			}
+			reply = reply[purgedFields:]
 			continue
 		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: a session ended has no id", errMalformedReply)
+		if err != nil || len(reply) < endedFields {
+			return nil, nil, fmt.Errorf("%w: a session ended has %d parts, or no id", errMalformedReply, len(reply))
 		}
-		s := d.session(id, reply[2:goneFields])
+		s := d.session(id, reply[purgedFields:endedFields])
 		s.DeadlineAt = d.moment(reply[1])
-		ended = append(ended, s)
+		ended, reply = append(ended, s), reply[endedFields:]
+	}
+	if len(reply) > 0 {
+		return nil, nil, fmt.Errorf("%w: a session that is gone has no more than an id", errMalformedReply)
 	}
 	return ended, purged, d.err
 }

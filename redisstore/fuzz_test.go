@@ -110,7 +110,7 @@ var decoders = map[string]struct {
 	}, []error{cluster.ErrStoreUnavailable}},
 	"ended": {func(t *testing.T, reply []any) []error {
 		ended, purged, err := decodeGone(reply)
-		if (len(ended)+len(purged))*goneFields > len(reply) {
+		if len(ended)*endedFields+len(purged)*purgedFields > len(reply) {
 			t.Errorf("%d sessions out of %d parts", len(ended)+len(purged), len(reply))
 		}
 		return []error{err}
@@ -129,7 +129,7 @@ var decoders = map[string]struct {
 	}, []error{cluster.ErrStoreUnavailable}},
 	"ending": {func(t *testing.T, reply []any) []error {
 		ended, purged, err := decodeEnding(pipelined{reply: reply})
-		if (len(ended)+len(purged))*goneFields > len(reply) {
+		if len(ended)*endedFields+len(purged)*purgedFields > len(reply) {
 			t.Errorf("%d sessions out of %d parts", len(ended)+len(purged), len(reply))
 		}
 		return []error{err}
