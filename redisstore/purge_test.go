@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,4 +58,25 @@ func TestEveryPurgeIsTold(t *testing.T) {
 		t.Errorf("swept %+v, %v; want some purged", swept, err)
 	}
 	expect("a sweep, which returns them")
+}
+
+// Where nothing ever cleans up, Redis does: what an ended session leaves has a TTL of its retention and an hour, not of a live session.
+func TestWhatAnEndedSessionLeavesGoesByItself(t *testing.T) {
+	t.Parallel()
+	w := newDrifted(t, 1, 1)
+	left := func() (keys []string) {
+		for _, key := range w.servers[0].Keys() {
+			if strings.HasSuffix(key, w.ended.ID.String()) {
+				keys = append(keys, key)
+			}
+		}
+		return keys
+	}
+	if got := left(); len(got) != 3 {
+		t.Errorf("of an ended session there are %q, want its record, its long strings and its frames", got)
+	}
+	w.pass(10*time.Minute + time.Hour)
+	if got := left(); len(got) > 0 {
+		t.Errorf("an hour after its retention there are %q", got)
+	}
 }
