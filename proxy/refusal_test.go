@@ -358,26 +358,36 @@ func TestBodyOfUnknownLengthIsLimited(t *testing.T) {
 	}
 }
 
-// That a client leaves while its stream is being opened is no fault of the store's, whatever the store's call ended with.
+// That a client leaves while its stream is being opened is no fault of the store's, whatever the store's call ended with: neither of one
+// that is to say whether there is the session, nor of one that is to open the stream of a session that is served without it.
 func TestAClientThatLeavesWhileItsStreamIsOpenedIsNotRefused(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, newUpstream(t, nil).url)
-	n := f.node()
-	session := n.openSession()
-	_ = f.embedded.Close() // what follows waits for it
-	ctx, leave := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer leave()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header = get(n.url, session).header
-	if res, err := http.DefaultClient.Do(req); err == nil {
-		_ = res.Body.Close()
-		t.Fatalf("answered with %d, want the request to wait", res.StatusCode)
-	}
-	eventually(t, "the request to be done", func() bool { return len(n.requests()) == 2 })
-	if got := n.requests()[1]; got.Status != 499 || got.Refused != "" {
-		t.Errorf("counted as %d, refused for %q, want 499 and nothing", got.Status, got.Refused)
+	for name, isKnown := range map[string]bool{"a session that the replica does not know": false, "a session that it knows": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, newUpstream(t, nil).url)
+			n := f.node()
+			session, done := n.openSession(), 1
+			if isKnown {
+				wantsAnswer(t, post(n.url, session, pingBody).send(t))
+				done++
+			}
+			_ = f.embedded.Close() // what follows waits for it
+			ctx, leave := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer leave()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = get(n.url, session).header
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				_ = res.Body.Close()
+				t.Fatalf("answered with %d, want the request to wait", res.StatusCode)
+			}
+			eventually(t, "the request to be done", func() bool { return len(n.requests()) == done+1 })
+			if got := n.requests()[done]; got.Status != 499 || got.Refused != "" {
+				t.Errorf("counted as %d, refused for %q, want 499 and nothing", got.Status, got.Refused)
+			}
+		})
 	}
 }

@@ -22,6 +22,7 @@ func (s *Store) Relieve(ctx context.Context, c cluster.RelieveCall) (cluster.Rel
 	var err error
 	c.Limit = min(max(c.Limit, 1), cleanupBatch)
 	relieved, err = s.relieve(ctx, c, full)
+	s.traceEvicted(ctx, relieved.Evicted)
 	relieved.Usage = usage
 	if isBroken(err) {
 		relieved.Repairs, err = s.mendBrokenOf(ctx, c.Cleanup, full, relievePages*c.Limit, err)

@@ -9,6 +9,9 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -179,6 +182,29 @@ func TestAFullServerIsRelievedInOrder(t *testing.T) {
 	call.Force = true
 	for step, want := range [][2][]cluster.ID{evict(busy), purge(busy), {}} {
 		wantRelieved(t, store, call, step, want)
+	}
+}
+
+// Who goes because memory runs out leaves a span of the cleanup.
+func TestAnEvictionOfEmergencyCleanupIsASpanOfIt(t *testing.T) {
+	t.Parallel()
+	store, _ := relieved(t, &memory{text: "used_memory:95\r\nmaxmemory:100\r\n"})
+	spans := tracetest.NewSpanRecorder()
+	store.tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer(tracerName)
+	ids := []cluster.ID{addSession(t, store), addSession(t, store)}
+	ctx, cleanup := store.tracer.Start(t.Context(), "emergency cleanup")
+	defer cleanup.End()
+	if done, err := store.Relieve(ctx, cluster.RelieveCall{Above: .9, Limit: 10, Force: true}); err != nil || len(done.Evicted) != len(ids) {
+		t.Fatalf("%+v, %v; want both evicted", done, err)
+	}
+	for _, id := range ids {
+		isOf := func(span sdktrace.ReadOnlySpan) bool {
+			return span.Name() == "evict session" && span.Parent().SpanID() == cleanup.SpanContext().SpanID() &&
+				slices.Contains(span.Attributes(), attribute.String("mcp.session.id", id.String()))
+		}
+		if !slices.ContainsFunc(spans.Ended(), isOf) {
+			t.Errorf("no span under the cleanup tells of %s: %+v", id, tracetest.SpanStubsFromReadOnlySpans(spans.Ended()))
+		}
 	}
 }
 

@@ -94,8 +94,8 @@ func errorType(err error) string {
 	}
 }
 
-// traceEvicted leaves a span for each session that had to make room for another one, under that one's creation: whoever looks for a
-// session that is gone finds what took its place.
+// traceEvicted leaves a span for each session that had to make room: for another one, under that one's creation, or because memory runs
+// out, under the emergency cleanup. Whoever looks for a session that is gone finds what it went for.
 func (s *Store) traceEvicted(ctx context.Context, ended []cluster.Session) {
 	if s.tracer == nil {
 		return

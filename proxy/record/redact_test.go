@@ -244,17 +244,13 @@ func opened(v any, depth int, secret string) (any, bool) {
 		return document{inner}, fits
 	case map[string]any:
 		for key, member := range v {
-			ok := false
-			if v[key], ok = opened(member, depth, secret); !ok {
-				fits = false
-			}
+			inner, ok := opened(member, depth, secret)
+			v[key], fits = inner, fits && ok
 		}
 	case []any:
 		for i := range v {
-			ok := false
-			if v[i], ok = opened(v[i], depth, secret); !ok {
-				fits = false
-			}
+			inner, ok := opened(v[i], depth, secret)
+			v[i], fits = inner, fits && ok
 		}
 	}
 	return v, fits
