@@ -76,6 +76,7 @@ func TestNobodyInventsSeries(t *testing.T) {
 func TestARefusalIsCountedByReasonAndLimit(t *testing.T) {
 	t.Parallel()
 	a, metrics := newAdmin(t, &fakeStore{}, nil)
+	kinds := strings.Count(get(t, a, "/metrics").Body.String(), "\nshadowcat_refusals_total{")
 	metrics.RequestDone(toolCall)
 	metrics.RequestDone(admin.Request{Refused: mcp.ReasonUpstreamUnavailable, Status: 503})
 	metrics.RequestDone(admin.Request{Denied: "expired", Status: 401})
@@ -89,8 +90,12 @@ func TestARefusalIsCountedByReasonAndLimit(t *testing.T) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}
-	if n := strings.Count(body, "\nshadowcat_refusals_total{"); n != 2 {
-		t.Errorf("%d kinds of refusals", n)
+	// Each is there before it happens, so that its first time is an increase.
+	if n := strings.Count(body, "\nshadowcat_refusals_total{"); n != kinds || kinds < len(mcp.Reasons()) {
+		t.Errorf("%d kinds of refusals, %d before there was one", n, kinds)
+	}
+	if want := `shadowcat_refusals_total{limit="max_sessions",reason="capacity"} 0`; !strings.Contains(body, "\n"+want+"\n") {
+		t.Errorf("/metrics lacks %s", want)
 	}
 }
 

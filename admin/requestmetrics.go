@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -88,12 +89,33 @@ var (
 	}
 )
 
-// refusingLimits are the settings that a refusal may name.
-func refusingLimits() []string {
-	return []string{
-		"request_rate", "request_burst", "max_pending", "max_streams", "max_body", "max_header", "max_sessions", "max_sessions_per_principal",
-		"create_rate", "create_rate_per_principal", "stateless_rate_per_principal", "replica_max_requests", "replica_max_bytes", "replica_max_streams",
+// refusalKinds are the reasons for which the proxy refuses, with the settings that each may name; none where it is no limit.
+func refusalKinds() map[mcp.Reason][]string {
+	kinds := make(map[mcp.Reason][]string)
+	for _, reason := range mcp.Reasons() {
+		kinds[reason] = []string{none}
 	}
+	kinds[mcp.ReasonRateLimited] = []string{"request_rate", "request_burst", "stateless_rate_per_principal"}
+	kinds[mcp.ReasonTooManyPending] = []string{"max_pending", "replica_max_requests", "replica_max_bytes"}
+	kinds[mcp.ReasonTooManyStreams] = []string{"max_streams", "max_pending", "replica_max_streams"}
+	kinds[mcp.ReasonCapacity] = []string{"max_sessions", "max_sessions_per_principal", "replica_max_requests", "replica_max_bytes"}
+	kinds[mcp.ReasonCreationRate] = []string{"create_rate", "create_rate_per_principal"}
+	kinds[mcp.ReasonBodyTooLarge] = []string{"max_body"}
+	kinds[mcp.ReasonHeaderTooLarge] = []string{"max_header"}
+	return kinds
+}
+
+// refusingLimits are the settings that a refusal may name.
+func refusingLimits() (limits []string) {
+	kinds := refusalKinds()
+	for _, reason := range mcp.Reasons() {
+		for _, limit := range kinds[reason] {
+			if limit != none && !slices.Contains(limits, limit) {
+				limits = append(limits, limit)
+			}
+		}
+	}
+	return limits
 }
 
 // requestMetrics count what clients ask for.
@@ -125,6 +147,12 @@ func newRequestMetrics(r *prometheus.Registry) requestMetrics {
 		authRefusals: authRefusalsFamily.byValue(r),
 		recoveries:   recoveriesFamily.byValue(r),
 		resumptions:  resumptionsFamily.byValue(r),
+	}
+	// From the start, at zero: the first refusal is an increase, too.
+	for reason, limits := range refusalKinds() {
+		for _, limit := range limits {
+			m.refusals.of([2]string{string(reason), limit})
+		}
 	}
 	return m
 }

@@ -122,20 +122,20 @@ const (
 // Validate reports everything that is wrong with c, by the names of the settings.
 func (c Config) Validate() error {
 	errs := []error{
-		inRange("max_sessions", c.MaxSessions, maxSessionsLimit),
-		inRange("request_rate", c.RequestRate, maxRequestRate),
-		inRange("request_burst", c.RequestBurst, maxRequestBurst),
-		inRange("max_sessions_per_principal", c.MaxSessionsPerPrincipal, maxSessionsLimit),
-		inRange("create_rate", c.CreateRate, maxCreateRate),
-		inRange("create_rate_per_principal", c.CreateRatePerPrincipal, maxCreateRate),
-		inRange("stateless_rate_per_principal", c.StatelessRatePerPrincipal, maxRequestRate),
-		inRange("max_pending", c.MaxPending, maxPendingLimit),
-		inRange("max_streams", c.MaxStreams, maxStreamsLimit),
-		inRange("events.count", c.EventsCount, maxKept),
-		inRange("events.bytes", c.EventsBytes, maxKeptBytes),
+		inRange("max_sessions", c.MaxSessions, maxSessionsLimit, "sessions"),
+		inRange("request_rate", c.RequestRate, maxRequestRate, "a second"),
+		inRange("request_burst", c.RequestBurst, maxRequestBurst, "requests"),
+		inRange("max_sessions_per_principal", c.MaxSessionsPerPrincipal, maxSessionsLimit, "sessions"),
+		inRange("create_rate", c.CreateRate, maxCreateRate, "a second"),
+		inRange("create_rate_per_principal", c.CreateRatePerPrincipal, maxCreateRate, "a second"),
+		inRange("stateless_rate_per_principal", c.StatelessRatePerPrincipal, maxRequestRate, "a second"),
+		inRange("max_pending", c.MaxPending, maxPendingLimit, "requests"),
+		inRange("max_streams", c.MaxStreams, maxStreamsLimit, "streams"),
+		inRange("events.count", c.EventsCount, maxKept, "events"),
+		inRange("events.bytes", c.EventsBytes, maxKeptBytes, "bytes"),
 		durationInRange("events.age", c.EventsAge, 0),
-		inRange("frames.count", c.FramesCount, maxKept),
-		inRange("frames.bytes", c.FramesBytes, maxKeptBytes),
+		inRange("frames.count", c.FramesCount, maxKept, "frames"),
+		inRange("frames.bytes", c.FramesBytes, maxKeptBytes, "bytes"),
 		durationInRange("idle_timeout", c.IdleTimeout, 0),
 		durationInRange("max_age", c.MaxAge, 0),
 		durationInRange("initialize_timeout", c.InitializeTimeout, time.Second),
@@ -181,9 +181,9 @@ func text(d time.Duration) string {
 	return s
 }
 
-func inRange(name string, value, most int) error {
+func inRange(name string, value, most int, unit string) error {
 	if value < 0 || value > most {
-		return fmt.Errorf("%s: %d is not in 0 to %d", name, value, most)
+		return fmt.Errorf("%s: %d is not in 0 to %d %s", name, value, most, unit)
 	}
 	return nil
 }

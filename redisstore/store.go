@@ -152,7 +152,7 @@ func New(client redis.UniversalClient, opts Options) (*Store, error) {
 func checkPartitions(n int, cfg cluster.Config) error {
 	switch {
 	case n < 1 || n > MaxPartitions:
-		return fmt.Errorf("partitions: %d is not in 1 to %d", n, MaxPartitions)
+		return fmt.Errorf("partitions: %d is not in 1 to %d partitions", n, MaxPartitions)
 	case cfg.MaxSessions > 0 && cfg.MaxSessions < n:
 		return fmt.Errorf("max_sessions: %d is less than partitions (%d), so some could hold no session", cfg.MaxSessions, n)
 	}
@@ -161,7 +161,7 @@ func checkPartitions(n int, cfg cluster.Config) error {
 
 func checkWait(client redis.UniversalClient, n int) error {
 	if n < 0 || n > MaxWaitReplicas {
-		return fmt.Errorf("wait_replicas: %d is not in 0 to %d", n, MaxWaitReplicas)
+		return fmt.Errorf("wait_replicas: %d is not in 0 to %d replicas of Redis", n, MaxWaitReplicas)
 	}
 	switch client.(type) {
 	case *redis.Client, *redis.ClusterClient:

@@ -21,9 +21,9 @@ func (s *Sweeper) relieveLoop(ctx context.Context, term *Term) error {
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, cluster.ErrFenced):
-			return fmt.Errorf("emergency cleanup: %w", err)
+			return fmt.Errorf("emergency cleanup failed: %w", err)
 		case err != nil:
-			s.log.Warn("emergency cleanup", "error", err)
+			s.log.Warn("emergency cleanup failed; it is tried again", "error", err)
 		}
 		pause(ctx, jittered(s.cfg.Interval))
 	}

@@ -30,13 +30,13 @@ func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 		switch away := time.Since(lastGood); {
 		case ctx.Err() != nil:
 		case errors.Is(err, cluster.ErrFenced):
-			return fmt.Errorf("sweeping: %w", err)
+			return fmt.Errorf("sweeping failed: %w", err)
 		case wasAway && away > givenUp*s.cfg.Interval:
 			s.observer.SweepFailed()
 			return fmt.Errorf("sweeping has not worked for %s: %w", away.Round(time.Millisecond), err)
 		case err != nil:
 			s.observer.SweepFailed()
-			s.log.Warn("sweeping", "error", err)
+			s.log.Warn("sweeping failed; it is tried again", "error", err)
 		}
 		pause(ctx, jittered(s.cfg.Interval))
 	}

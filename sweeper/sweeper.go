@@ -139,7 +139,7 @@ func (c Config) validate() error {
 		}
 	}
 	fails(c.Interval < 10*time.Millisecond || c.Interval > time.Hour, "sweep_interval: %s is not in 10ms to 1h", c.Interval)
-	fails(c.Batch < 1 || c.Batch > redisstore.MaxSweepBatch, "sweep_batch: %d is not in 1 to %d", c.Batch, redisstore.MaxSweepBatch)
+	fails(c.Batch < 1 || c.Batch > redisstore.MaxSweepBatch, "sweep_batch: %d is not in 1 to %d sessions", c.Batch, redisstore.MaxSweepBatch)
 	return errors.Join(errs...)
 }
 

@@ -48,7 +48,7 @@ evicted and purged, and the fields of session list.`,
   shadowcat-cluster session cleanup --idle-for 2h --yes
   shadowcat-cluster session cleanup --status failed --older-than 1d
   shadowcat-cluster session cleanup --emergency --above 80`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	load := addSettings(command, settings.ScopeStore)
 	output := addOutput(command)
@@ -139,7 +139,7 @@ func (f *cleanupFlags) contradictions(changed func(name string) bool) (errs []er
 		}
 	}
 	if f.above < 1 || f.above > 99 {
-		errs = append(errs, usage(fmt.Errorf("--above: %d is not in 1 to 99", f.above)))
+		errs = append(errs, usage(fmt.Errorf("--above: %d is not in 1 to 99 percent", f.above)))
 	}
 	return errs
 }
@@ -181,11 +181,11 @@ func (f *cleanupFlags) run(command *cobra.Command, c *cleaner, output *output) e
 }
 
 // untilInterrupted cleans up until all is done, a signal comes or ctx ends, which is heeded before the next batch. A second signal ends
-// the process at once.
+// the process at once, unless it repeats the first.
 func (c *cleaner) untilInterrupted(ctx context.Context, plan cleanupPlan) error {
 	ctx, restore := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer restore()
-	defer context.AfterFunc(ctx, restore)()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(signalRepeats, restore) })()
 	err := c.execute(ctx, plan)
 	if ctx.Err() != nil {
 		err = errors.Join(err, errors.New("interrupted: what was done stays done; run it again to go on"))

@@ -116,7 +116,7 @@ func (c *cleaner) sweep(ctx context.Context, total int64) error {
 		// Where one server is away the others are still swept to the end.
 		if err != nil && (!more || c.done.count() == before) {
 			c.done.failed = max(int(total)-c.done.count(), 0)
-			return fmt.Errorf("sweeping: %w", err)
+			return fmt.Errorf("sweeping failed: %w", err)
 		}
 		if !more {
 			return nil
@@ -202,7 +202,7 @@ func (c *cleaner) relieve(ctx context.Context) error {
 		went := c.done.count() - before + len(relieved.Repairs)
 		switch {
 		case err != nil && went == 0:
-			return fmt.Errorf("making room: %w", err)
+			return fmt.Errorf("making room failed: %w", err)
 		case err == nil && relieved.Usage <= c.above:
 			return nil
 		case err == nil && relieved.Spent:

@@ -28,7 +28,7 @@ machine. Ctrl-C stops it.`,
 		Example: `  shadowcat-cluster demo
   shadowcat-cluster demo --replicas 5 --listen 127.0.0.1:9000
   shadowcat-cluster demo --redis redis://127.0.0.1:6379`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			return runDemo(command, config)
 		},

@@ -54,7 +54,7 @@ unless it is an answer), latency_ms (likewise), era, replica, and payload where 
 		s, err := load()
 		var limitErr error
 		if limit < 1 || limit > maxFrames {
-			limitErr = usage(fmt.Errorf("--limit: %d is not in 1 to %d", limit, maxFrames))
+			limitErr = usage(fmt.Errorf("--limit: %d is not in 1 to %d frames", limit, maxFrames))
 		}
 		if err := errors.Join(err, limitErr, output.check()); err != nil {
 			return err

@@ -42,7 +42,7 @@ renews it three times as often), and how far behind the cleanup is. Exit status 
 JSON: {"leader": INCARNATION or null, "epoch", "expires_in_seconds", "lag_seconds", "due"}.`,
 		Example: `  shadowcat-cluster leader
   shadowcat-cluster leader --output json | jq -r .leader`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	load := addSettings(command, settings.ScopeStore)
 	output := addOutput(command)

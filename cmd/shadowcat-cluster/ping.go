@@ -43,11 +43,19 @@ With --expect-refusal it is the other way round: it is well when the server asks
 a failure when a session can be opened without.`,
 		Example: `  shadowcat-cluster ping http://127.0.0.1:8081/mcp
   shadowcat-cluster ping https://mcp.example/files/mcp --count 20 --token-file token`,
-		Args: cobra.ExactArgs(1),
+		Args: func(command *cobra.Command, args []string) error {
+			if err := noSwitchValue(command, args); err != nil {
+				return err
+			}
+			if len(args) != 1 {
+				return fmt.Errorf("%d arguments where one is wanted: %w", len(args), errNoServerURL)
+			}
+			return nil
+		},
 	}
 	flags := command.Flags()
 	addNumber(flags, &count, "count", mostPings, "How many pings")
-	flags.Var(&timeout, "timeout", "How long a step may take")
+	flags.Var(&timeout, "timeout", "How long each step may take")
 	flags.StringVar(&tokenFile, "token-file", "", "A `file` with the token to show, as Authorization: Bearer")
 	flags.BoolVar(&expectRefusal, "expect-refusal", false, "Whether the server is to ask for authentication")
 	command.RunE = func(command *cobra.Command, args []string) error {
@@ -64,6 +72,8 @@ a failure when a session can be opened without.`,
 	return command
 }
 
+var errNoServerURL = errors.New("want the http or https URL of an MCP server, such as http://127.0.0.1:8081/mcp")
+
 // pinger is an MCP client that needs no more than a session.
 type pinger struct {
 	url, token string
@@ -76,13 +86,13 @@ type pinger struct {
 
 func (p *pinger) configure(count int, tokenFile string) error {
 	if u, err := url.Parse(p.url); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return errors.New("want the http or https URL of an MCP server, such as http://127.0.0.1:8081/mcp")
+		return fmt.Errorf("%q: %w", visible(p.url), errNoServerURL)
 	}
 	if count < 1 || count > mostPings {
-		return fmt.Errorf("--count: %d is not in 1 to %d", count, mostPings)
+		return fmt.Errorf("--count: %d is not in 1 to %d pings", count, mostPings)
 	}
 	if p.timeout <= 0 {
-		return fmt.Errorf("--timeout: %s is no time", p.timeout)
+		return fmt.Errorf("--timeout: %s is no time to wait; want more than 0, such as 10s", p.timeout)
 	}
 	if tokenFile != "" {
 		content, err := os.ReadFile(tokenFile)
@@ -229,13 +239,24 @@ func (p *pinger) send(ctx context.Context, method, message string) (*http.Respon
 	if p.token != "" {
 		request.Header.Set("Authorization", "Bearer "+p.token)
 	}
-	return p.client.Do(request)
+	response, err := p.client.Do(request)
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("no answer from the server within %s (--timeout)", p.timeout)
+	}
+	return response, err
 }
 
 // refusal says what a server answered that it should not have.
 func refusal(response *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(response.Body, pingQuote)) // what can be read of it
-	return fmt.Errorf("the server answered %s: %q", response.Status, bytes.TrimSpace(body))
+	hint := ""
+	switch response.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		hint = "; show it a token: --token-file"
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		hint = "; is there an MCP server at this path?"
+	}
+	return fmt.Errorf("the server answered %s: %q%s", response.Status, bytes.TrimSpace(body), hint)
 }
 
 // firstResponse returns the response in a stream of events, which may hold other messages before.

@@ -46,7 +46,7 @@ JSON: {"replicas": [{"incarnation", "alive", "heartbeat_age_seconds", "version",
 not told.`,
 		Example: `  shadowcat-cluster replicas
   shadowcat-cluster replicas --output json | jq .differing_limits`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	load := addSettings(command, settings.ScopeStore)
 	output := addOutput(command)

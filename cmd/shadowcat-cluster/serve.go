@@ -20,6 +20,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/tracing"
 	"github.com/tapwire/shadowcat-cluster/proxy"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
@@ -41,7 +42,7 @@ max_sessions. The flag wins over the environment, the environment over the file,
   shadowcat-cluster serve --upstream http://files-1:8080/mcp,http://files-2:8080/mcp
   shadowcat-cluster serve --upstream dns+http://files.default.svc.cluster.local:8080/mcp
   shadowcat-cluster serve --config shadowcat.yaml --log-level debug`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	load := addSettings(command, settings.ScopeServe)
 	command.RunE = func(command *cobra.Command, _ []string) error {
@@ -114,6 +115,7 @@ func serve(ctx context.Context, s settings.Settings, log *slog.Logger, level *sl
 		defer adminListener.Close()
 	}
 	logStart(log, s, listener, adminListener)
+	warnIfOpen(log, s, listener)
 
 	ctx, release := untilSignal(ctx, func() { log.Info("stopping: finishing requests in flight") })
 	defer release()
@@ -216,6 +218,15 @@ func logStart(log *slog.Logger, s settings.Settings, listener, adminListener net
 		slog.Group("upstreams", upstreams...),
 		"version", version,
 	)
+}
+
+// warnIfOpen warns where whoever reaches this machine is let in.
+func warnIfOpen(log *slog.Logger, s settings.Settings, listener net.Listener) {
+	address, isTCP := listener.Addr().(*net.TCPAddr)
+	if s.Auth.Mode == auth.ModeNone && isTCP && !address.IP.IsLoopback() {
+		log.Warn("whoever reaches this address is let in, because auth.mode is none: set it, or make sure that only those reach it who may",
+			"address", address.String())
+	}
 }
 
 // withoutSecrets is an upstream's URL as it may be logged: a query may hold an API key.

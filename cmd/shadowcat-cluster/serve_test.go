@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 
 	"github.com/tapwire/shadowcat-cluster/cmd/shadowcat-cluster/settings"
+	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 )
 
 func TestASessionServedByOneReplicaIsServedListedAndEndedEverywhere(t *testing.T) {
@@ -307,6 +309,30 @@ func TestUpstreamsAreLoggedWithoutTheirQueries(t *testing.T) {
 	line := s.waitLog("listening")
 	if !strings.Contains(line.text, `"http://127.0.0.1:1/a/mcp,http://127.0.0.1:2/b/mcp"`) || strings.Contains(line.text, "hunter2") {
 		t.Errorf("log line %s", line.text)
+	}
+}
+
+func TestAnOpenDoorIsToldOf(t *testing.T) {
+	t.Parallel()
+	at := func(address string, mode auth.Mode) string {
+		var log bytes.Buffer
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		s := settings.Settings{}
+		s.Auth.Mode = mode
+		warnIfOpen(slog.New(slog.NewTextHandler(&log, nil)), s, listener)
+		return log.String()
+	}
+	if said := at(":0", auth.ModeNone); !strings.Contains(said, "level=WARN") || !strings.Contains(said, "auth.mode is none") {
+		t.Errorf("on all addresses: %q", said)
+	}
+	for address, mode := range map[string]auth.Mode{"127.0.0.1:0": auth.ModeNone, ":0": auth.ModeJWT} {
+		if said := at(address, mode); said != "" {
+			t.Errorf("on %s with %s: %q", address, mode, said)
+		}
 	}
 }
 

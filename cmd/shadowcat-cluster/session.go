@@ -53,7 +53,7 @@ empty.`,
   shadowcat-cluster session list --ended --limit 1000
   shadowcat-cluster session list --status active --idle-for 10m
   shadowcat-cluster session list --output json | jq -r '.sessions[].id'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	load := addSettings(command, settings.ScopeStore)
 	output := addOutput(command)
@@ -67,7 +67,7 @@ empty.`,
 		s, err := load()
 		var limitErr error
 		if q.Limit < 1 || q.Limit > maxLimit {
-			limitErr = usage(fmt.Errorf("--limit: %d is not in 1 to %d", q.Limit, maxLimit))
+			limitErr = usage(fmt.Errorf("--limit: %d is not in 1 to %d sessions", q.Limit, maxLimit))
 		}
 		if err := errors.Join(err, limitErr, conditions.apply(&q), output.check()); err != nil {
 			return err
@@ -205,7 +205,10 @@ func sessionError(id cluster.ID, err error) error {
 // sessionIDs accepts well-formed session ids: exactly n, or at least one when n is negative. A token pasted by mistake is
 // refused without being repeated, since it is a secret.
 func sessionIDs(n int) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+	return func(command *cobra.Command, args []string) error {
+		if err := noSwitchValue(command, args); err != nil {
+			return err
+		}
 		switch {
 		case len(args) == 0:
 			return errors.New("name a session by its ID, as session list shows it")

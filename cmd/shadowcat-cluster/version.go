@@ -10,21 +10,40 @@ import (
 	"github.com/tapwire/shadowcat-cluster/admin"
 )
 
+// versionView is the JSON of version.
+type versionView struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit"` // empty: not known
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
 func newVersionCommand() *cobra.Command {
-	return &cobra.Command{
+	command := &cobra.Command{
 		Use:   "version",
 		Short: "Print which version this is",
-		Args:  cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			b := build()
+		Long: `Prints which version this is, of which commit, made by which Go, for which system.
+
+JSON: {"version", "commit", "go", "os", "arch"}, the commit empty where it is not known.`,
+		Args: noArgs,
+	}
+	output := addOutput(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		if err := output.check(); err != nil {
+			return err
+		}
+		b := build()
+		view := versionView{Version: b.Version, Commit: b.Commit, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+		return output.write(command, view, func() string {
 			lines := programName + " " + b.Version + "\n"
 			if b.Commit != "" {
 				lines += "commit " + b.Commit + "\n"
 			}
-			_, err := fmt.Fprintf(command.OutOrStdout(), "%s%s %s/%s\n", lines, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
+			return fmt.Sprintf("%s%s %s/%s", lines, view.Go, view.OS, view.Arch)
+		})
 	}
+	return command
 }
 
 // build says what this program was built from. A program that `go install module@version` made was given no version by

@@ -68,7 +68,7 @@ type Config struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Replicas < 1 || c.Replicas > MaxReplicas {
-		errs = append(errs, fmt.Errorf("--replicas: %d is not in 1 to %d", c.Replicas, MaxReplicas))
+		errs = append(errs, fmt.Errorf("--replicas: %d is not in 1 to %d replicas", c.Replicas, MaxReplicas))
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("--listen: %q is not host:port, such as 127.0.0.1:8080", c.Listen))

@@ -18,15 +18,15 @@ func setSwitch(field func(*Settings) *bool) func(*Settings, []string) error {
 	}
 }
 
-// setCount makes a setter for a number in a range.
-func setCount(least, most int, field func(*Settings) *int) func(*Settings, []string) error {
+// setCount makes a setter for a number in a range; unit is what it counts.
+func setCount(least, most int, field func(*Settings) *int, unit string) func(*Settings, []string) error {
 	return func(s *Settings, values []string) error {
 		n, err := parseCount(values[0])
 		if err != nil {
 			return err
 		}
 		if n < least || n > most {
-			return fmt.Errorf("%s is not in %d to %d", quote(values[0]), least, most)
+			return fmt.Errorf("%s is not in %d to %d %s", quote(values[0]), least, most, unit)
 		}
 		*field(s) = n
 		return nil

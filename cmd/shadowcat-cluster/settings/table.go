@@ -95,7 +95,7 @@ var mainSettings = []Setting{
 		Meaning: "What all keys in the store start with. Replicas with the same prefix are one cluster.",
 	},
 	{
-		Name: "partitions", Kind: KindCount, DefaultNote: "1, on a Redis Cluster 16", set: setCount(1, redisstore.MaxPartitions, partitions),
+		Name: "partitions", Kind: KindCount, DefaultNote: "1, on a Redis Cluster 16", set: setCount(1, redisstore.MaxPartitions, partitions, "partitions"),
 		Meaning: "Into how many slices the sessions are cut, 1 to 1024; the slices of a Redis Cluster spread over its nodes. Each has a share of max_sessions and an order of eviction of its own. All replicas must use the same.",
 	},
 	{
@@ -131,7 +131,7 @@ var mainSettings = []Setting{
 		Meaning: "How long a client's connection is kept without a request, 1s to 1h. Longer than the balancer in front keeps it, or that may send requests on connections that are just being closed.",
 	},
 	{
-		Name: "replica_max_requests", Kind: KindCount, Default: "2048", Zero: "no cap", set: setCount(0, maxInFlight, replicaRequests),
+		Name: "replica_max_requests", Kind: KindCount, Default: "2048", Zero: "no cap", set: setCount(0, maxInFlight, replicaRequests, "requests"),
 		Meaning: "Cap on the requests and notifications that one replica has with upstreams, of all sessions, and those without one; each request of a batch counts. An answer that is a stream counts here only until it begins. One principal has half of it at most, of replica_max_bytes and replica_max_streams, too.",
 	},
 	{
@@ -139,7 +139,7 @@ var mainSettings = []Setting{
 		Meaning: "Cap on the bytes of request bodies in the memory of one replica, counted as they come. Not less than max_body.",
 	},
 	{
-		Name: "replica_max_streams", Kind: KindCount, Default: "10000", Zero: "no cap", set: setCount(0, maxInFlight, replicaStreams),
+		Name: "replica_max_streams", Kind: KindCount, Default: "10000", Zero: "no cap", set: setCount(0, maxInFlight, replicaStreams, "streams"),
 		Meaning: "Cap on the streams that one replica has open to clients. Answers to requests that are streams count, too, until they have been read to their end, whether or not the client stays; these are only refused when there are replica_max_requests more.",
 	},
 	{
@@ -267,7 +267,7 @@ var mainSettings = []Setting{
 		Meaning: "For how long after the store has last confirmed a session a replica serves it while the store is away, and stays ready. Also the longest a session that was ended elsewhere is still served by a replica that is cut off from the store.",
 	},
 	{
-		Name: "wait_replicas", Kind: KindCount, Default: "0", set: setCount(0, redisstore.MaxWaitReplicas, waitReplicas),
+		Name: "wait_replicas", Kind: KindCount, Default: "0", set: setCount(0, redisstore.MaxWaitReplicas, waitReplicas, "replicas of Redis"),
 		Meaning: "How many Redis replicas must have a session's creation, activation or end before it counts, 0 to 16. With 0 a failover may forget what was not replicated yet; with more, these calls fail while too few replicas answer within store_timeout.",
 	},
 	{
@@ -279,7 +279,7 @@ var mainSettings = []Setting{
 		Meaning: "How often the leader ends and purges what is due, 1s to 1h.",
 	},
 	{
-		Name: "sweep_batch", Kind: KindCount, Default: "100", set: setCount(1, redisstore.MaxSweepBatch, sweepBatch),
+		Name: "sweep_batch", Kind: KindCount, Default: "100", set: setCount(1, redisstore.MaxSweepBatch, sweepBatch, "sessions"),
 		Meaning: "How many sessions of a kind one script cleans up at most, 1 to 1000; fewer, so that a script takes under a fifth of a millisecond.",
 	},
 	{
@@ -287,11 +287,11 @@ var mainSettings = []Setting{
 		Meaning: "How long the lock of the leader lasts without being renewed, 1s to 10m: about so long nobody cleans up after a leader died.",
 	},
 	{
-		Name: "emergency_percent", Kind: KindCount, Default: "90", Zero: "never", set: setCount(0, 100, emergencyPercent),
+		Name: "emergency_percent", Kind: KindCount, Default: "90", Zero: "never", set: setCount(0, 100, emergencyPercent, "percent"),
 		Meaning: "Above how many percent of a Redis server's maxmemory sessions go before their time: records of ended ones first, then live ones that have been idle the longest, at least evict_min_idle.",
 	},
 	{
-		Name: "audit_stream", Kind: KindCount, Default: "0", Zero: "none", Scope: ScopeStore, set: setCount(0, 10_000_000, auditStream),
+		Name: "audit_stream", Kind: KindCount, Default: "0", Zero: "none", Scope: ScopeStore, set: setCount(0, 10_000_000, auditStream, "records"),
 		Meaning: "How many records of what happened to sessions the store keeps, about, in the stream <prefix>:audit. They are always logged. Commands keep them as the replicas do.",
 	},
 }

@@ -28,6 +28,20 @@ func checkEnvironment() (wanted bool, err error) {
 	}
 }
 
+// unheeded names, in order, the variables of OpenTelemetry that somebody has set who has not said whether traces are wanted.
+func unheeded() (names []string) {
+	if value("OTEL_TRACES_EXPORTER") != "" || strings.EqualFold(value("OTEL_SDK_DISABLED"), "true") {
+		return nil
+	}
+	for _, variable := range os.Environ() {
+		if name, set, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "OTEL_") && strings.TrimSpace(set) != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 func value(name string) string { return strings.TrimSpace(os.Getenv(name)) }
 
 // effective is the first of some variables that is set, and its value.

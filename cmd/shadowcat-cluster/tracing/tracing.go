@@ -34,10 +34,15 @@ type Tracing struct {
 }
 
 // Start returns what sends spans, nil when the environment does not ask for it. It does not connect. The error says which variable
-// cannot be followed. The caller closes what it gets. That spans are lost goes to log, for the whole process; what else OpenTelemetry
+// cannot be followed. Where others are set, but neither OTEL_TRACES_EXPORTER nor OTEL_SDK_DISABLED says what is wanted, log is told
+// how to turn traces on. The caller closes what it gets. That spans are lost goes to log, for the whole process; what else OpenTelemetry
 // would log does not, because it quotes what is set.
 func Start(ctx context.Context, service Service, log *slog.Logger) (*Tracing, error) {
 	wanted, err := checkEnvironment()
+	if names := unheeded(); err == nil && !wanted && len(names) > 0 {
+		log.Info("no traces are sent, although variables of OpenTelemetry are set: OTEL_TRACES_EXPORTER=otlp turns them on, none silences this line",
+			"variables", names)
+	}
 	if err != nil || !wanted {
 		return nil, err
 	}

@@ -50,9 +50,16 @@ func TestNothingIsTracedUnlessTheEnvironmentSaysSo(t *testing.T) {
 		"disabled":         {"OTEL_SDK_DISABLED": "True", "OTEL_TRACES_EXPORTER": "otlp"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			spans, _, err := start(t, variables)
+			spans, log, err := start(t, variables)
 			if err != nil || spans != nil || spans.Provider() != nil {
 				t.Errorf("%v, %v", spans, err)
+			}
+			said, isForgotten := log.String(), name == "an endpoint only"
+			if isForgotten != strings.Contains(said, "OTEL_TRACES_EXPORTER=otlp") || isForgotten != strings.Contains(said, `["OTEL_EXPORTER_OTLP_ENDPOINT"]`) {
+				t.Errorf("the log: %s", said)
+			}
+			if strings.Contains(said, "127.0.0.1") {
+				t.Errorf("the log tells what is set: %s", said)
 			}
 			spans.Close()
 		})
