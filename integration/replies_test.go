@@ -225,7 +225,7 @@ func createLossily(t *testing.T, store *redisstore.Store, lose func(func()) bool
 	}
 	// It takes one of the principal's places.
 	creation.Token = cluster.Token{}
-	for i, want := range []error{nil, cluster.ErrCapacity} {
+	for i, want := range []error{nil, cluster.ErrPrincipalCapacity} {
 		if _, err := store.Create(t.Context(), creation); !errors.Is(err, want) {
 			t.Errorf("the principal's session %d: %v, want %v", i+2, err, want)
 		}
