@@ -316,7 +316,15 @@ func TestASecondSignalEndsADrainingReplicaAtOnce(t *testing.T) {
 	result := callSlowly(t, r, openSession(t, r.URL(), "2025-11-25"), up)
 	terminate(t, r)
 	eventually(t, 5*time.Second, answersStatus(r.AdminURL("/readyz"), http.StatusServiceUnavailable))
-	begun := terminate(t, r)
+	begun := time.Now()
+	eventually(t, 5*time.Second, func(context.Context) error { // one that comes at once is taken for the first
+		select {
+		case <-r.Ended():
+			return nil
+		default:
+			return errors.Join(errors.New("the replica still runs"), r.Terminate())
+		}
+	})
 	endsWith(t, r, -1, begun, 2*time.Second) // by the signal: a shell shows 143
 	if got := receive(t, "the end of the call", result); got.status != 0 {
 		t.Errorf("the request in flight: %s", got)

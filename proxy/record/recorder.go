@@ -229,6 +229,9 @@ func (r *Recorder) write(ctx context.Context, b *backlog) {
 	}()
 	for len(rest) > 0 && ctx.Err() == nil {
 		frames := r.batch(rest)
+		for i := range frames { // as late as can be: the store takes them to be as old as this from when it gets them
+			frames[i].Age = time.Since(rest[i].at)
+		}
 		if !r.append(ctx, b.session, frames) {
 			return
 		}
@@ -269,10 +272,10 @@ func (r *Recorder) batch(entries []queued) []cluster.Frame {
 	return frames
 }
 
-// frame makes a frame of an entry.
+// frame makes a frame of an entry, all but its age.
 func (r *Recorder) frame(e queued) cluster.Frame {
 	f := cluster.Frame{
-		Age: time.Since(e.at), Direction: e.Direction, Method: e.Method, MessageID: string(e.MessageID),
+		Direction: e.Direction, Method: e.Method, MessageID: string(e.MessageID),
 		Size: e.Size, Status: e.Status, Latency: e.Latency, Replica: r.cfg.Replica,
 	}
 	if f.Method == "" && f.MessageID == "" && len(e.Payload) > 0 {
