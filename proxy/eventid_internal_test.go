@@ -114,3 +114,17 @@ func FuzzKeptEvent(f *testing.F) {
 		}
 	})
 }
+
+// The id that an upstream has for a session is a secret, also when its ids of events have it in them.
+func TestAnEventIDTellsNoUpstreamSession(t *testing.T) {
+	t.Parallel()
+	tells := func(session, event string) bool {
+		return origin{event: event, version: 1, session: session}.sealed(1).event != ""
+	}
+	if tells("upstream-secret", "upstream-secret:7") {
+		t.Error("the upstream's session is told")
+	}
+	if !tells("upstream-secret", "7") || !tells("7", "17") {
+		t.Error("an event's id is not told, though it has no secret in it")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"strconv"
+	"strings"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -34,9 +35,17 @@ type sealedOrigin struct {
 	seal    string
 }
 
-// sealed is what the id of the event at a position tells of its origin; nothing when the upstream has no id of it, or no sessions.
+// secretLen is from how many characters on an upstream's id of a session is taken for a secret, and not for a number that other ids
+// have in them by chance.
+const secretLen = 8
+
+// sealed is what the id of the event at a position tells of its origin; nothing when the upstream has no id of it, or no sessions, or
+// when the one has the other in it: no client sees the upstream's id of its session.
 func (o origin) sealed(position int64) sealedOrigin {
 	if o.event == "" || len(o.event) > cluster.MaxUpstreamEvent || o.session == "" {
+		return sealedOrigin{}
+	}
+	if len(o.session) >= secretLen && strings.Contains(o.event, o.session) {
 		return sealedOrigin{}
 	}
 	return sealedOrigin{event: o.event, version: o.version, seal: sealOf(o.session, position, o.event)}
