@@ -13,6 +13,9 @@ const (
 	copyBufferSize = 16 << 10
 	// idleBufferSize is the same for streams that clients listen to.
 	idleBufferSize = 1 << 10
+	// idleConnBuffer is what a connection that carries such a stream has for reading and for writing; net/http has 4 KiB of each. Ten
+	// thousand of them are to fit in a gigabyte.
+	idleConnBuffer = 1 << 10
 	// maxUpstreamHeader bounds the header of an upstream's answer.
 	maxUpstreamHeader = 128 << 10
 	// idleUpstreamTimeout is shorter than the keep-alive time of common servers (Node's is 5 seconds), so that a request
@@ -20,7 +23,34 @@ const (
 	idleUpstreamTimeout = 4 * time.Second
 )
 
-// newTransport returns the client side of the proxy for one upstream. It has no timeout for answers: a tool may take as
+// transports is the client side of the proxy for one upstream.
+type transports struct {
+	calls   *http.Transport
+	streams *http.Transport // what servers say of their own: the answers to GET, which last and are silent most of the time
+}
+
+func newTransports(cfg Config, u Upstream) transports {
+	calls := newTransport(cfg, u)
+	streams := calls.Clone()
+	streams.ReadBufferSize, streams.WriteBufferSize = idleConnBuffer, idleConnBuffer
+	return transports{calls: calls, streams: streams}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t transports) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodGet {
+		return t.streams.RoundTrip(req)
+	}
+	return t.calls.RoundTrip(req)
+}
+
+// closeIdle closes connections that nothing uses.
+func (t transports) closeIdle() {
+	t.calls.CloseIdleConnections()
+	t.streams.CloseIdleConnections()
+}
+
+// newTransport returns what carries requests to one upstream. It has no timeout for answers: a tool may take as
 // long as it wants. Connections are kept by what is dialled, so those of two endpoints are never mixed.
 func newTransport(cfg Config, u Upstream) *http.Transport {
 	t := &http.Transport{

@@ -18,10 +18,10 @@ import (
 // upstream is a configured MCP server with its endpoints: those that were listed, or the addresses that its name has.
 type upstream struct {
 	Upstream
-	log       *slog.Logger
-	transport *http.Transport   // its own: connections to different upstreams are not mixed, nor are their TLS names
-	sender    http.RoundTripper // that, traced or not
-	names     *names            // nil: the endpoints are listed
+	log        *slog.Logger
+	transports transports        // its own: connections to different upstreams are not mixed, nor are their TLS names
+	sender     http.RoundTripper // that, traced or not
+	names      *names            // nil: the endpoints are listed
 
 	unfit atomic.Int64 // when it was last logged that initialize finds no MCP server there, ns since 1970; 0: never
 
@@ -32,12 +32,12 @@ type upstream struct {
 
 func newUpstream(configured Upstream, cfg Config) *upstream {
 	u := &upstream{
-		Upstream:  configured,
-		log:       cfg.Logger.With("upstream", configured.Name),
-		transport: newTransport(cfg, configured),
-		known:     make(map[string]*endpoint),
+		Upstream:   configured,
+		log:        cfg.Logger.With("upstream", configured.Name),
+		transports: newTransports(cfg, configured),
+		known:      make(map[string]*endpoint),
 	}
-	u.sender = traced(u.transport, cfg.Tracing)
+	u.sender = traced(u.transports, cfg.Tracing)
 	if configured.isNamed() {
 		u.names = newNames(cfg)
 		return u
@@ -164,7 +164,7 @@ func (u *upstream) knownEndpoint(name string) *endpoint {
 }
 
 // close closes connections that nothing uses.
-func (u *upstream) close() { u.transport.CloseIdleConnections() }
+func (u *upstream) close() { u.transports.closeIdle() }
 
 // isNamed reports whether the endpoints are the addresses of a name.
 func (u Upstream) isNamed() bool { return strings.HasPrefix(u.URL.Scheme, schemeDNS) }
