@@ -76,9 +76,9 @@ func (g *Gate) Keys() (fetchedAt time.Time, failure error) {
 	return g.keys.state()
 }
 
-// Authenticate returns who the request is from. The error is a [DeniedError], or [ErrKeysUnavailable]; [Gate.Refusal] turns
-// either into an answer. It waits for the key server only for a token of a key that is not known, or when there are no
-// keys, and then for no longer than Config.JWKSTimeout and a little, or the end of the request's context.
+// Authenticate returns who the request is from. The error is a [DeniedError], [ErrKeysUnavailable] or [ErrKeyNotFetched];
+// [Gate.Refusal] turns each into an answer. It waits for the key server only for a token of a key that is not known, or when
+// there are no keys, and then for no longer than Config.JWKSTimeout and a little, or the end of the request's context.
 //
 // It must be called for every request, before anything else is made of it: a header that must not be believed is removed
 // from the request.

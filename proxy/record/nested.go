@@ -19,9 +19,10 @@ func (w *walker) nested(start int, text []byte) {
 		w.replace(start, []byte(redacted))
 		return
 	}
-	inner := walker{in: text, rules: w.rules, secrets: w.secrets, depth: w.depth + 1, folded: make([]byte, 0, cap(w.folded))}
-	inner.states = append(make([]state, 0, cap(w.states)), w.current()...)
+	// It goes on where w is, above w's states, so that a text costs no more than it is long: a message may be of nothing but texts.
+	inner := walker{in: text, rules: w.rules, secrets: w.secrets, depth: w.depth + 1, states: w.states, folded: w.folded}
 	inner.value()
+	w.states, w.folded = inner.states, inner.folded // as large as they have become
 	if inner.kept > 0 {
 		w.replace(start, quote(inner.result()))
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +101,24 @@ func TestJSONInTextsIsRedactedAsIfItStoodThere(t *testing.T) {
 	escaped := `{"a":` + quoted(`{"b":"upstream\/secret"}`) + `}`
 	if got, ok := (record.Rules{}).Redact([]byte(escaped), "upstream/secret"); !ok || string(got) != `{"a":"{\"b\":\"[redacted]\"}"}` {
 		t.Errorf("a secret that is written otherwise in a text: %s", got)
+	}
+}
+
+// One message may be deep, and have a hundred thousand texts: what is kept for the depth is not made for each of them.
+func TestTextsInADeepMessageCostNoMoreThanTheyAreLong(t *testing.T) { //nolint:paralleltest // what others take would count
+	const depth, texts = 5000, 1000
+	r := rules(t, record.DefaultRedact()...)
+	message := []byte("[" + strings.Repeat("[", depth) + strings.Repeat("]", depth) + strings.Repeat(`,"[]","{\"token\":1}"`, texts) + "]")
+	want := strings.ReplaceAll(string(message), `:1}`, `:\"[redacted]\"}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	got, ok := r.Redact(message)
+	runtime.ReadMemStats(&after)
+	if !ok || string(got) != want {
+		t.Errorf("it became %d bytes, %t, want %d", len(got), ok, len(want))
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 32<<20 {
+		t.Errorf("a message of %d bytes took %d MiB of memory", len(message), took>>20)
 	}
 }
 
