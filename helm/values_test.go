@@ -13,12 +13,13 @@ func TestWrongValuesAreRefusedByTheirPath(t *testing.T) {
 	const redis = "\nredis: {external: {addresses: [r:6379]}}"
 	const upstream = "\nupstreams: [{url: http://u/mcp}]"
 	for values, want := range map[string]string{
-		"":                                 "upstreams: not set",
-		upstream:                           "redis: not set",
-		redis + "\nupstreams: [{name: a}]": "/upstreams/0",
-		redis + "\nupstreams: [{url: u}]":  "/upstreams/0/url",
-		redis + upstream + "\nreplicas: 3": "replicas",
-		redis + upstream + "\nreplicaCount: many":                                               "/replicaCount",
+		"":                                        "upstreams: not set",
+		upstream:                                  "redis: not set",
+		redis + "\nupstreams: [{name: a}]":        "/upstreams/0",
+		redis + "\nupstreams: [{url: u}]":         "/upstreams/0/url",
+		redis + "\nupstreams: [{url: 1}]":         "/upstreams/0/url",
+		redis + upstream + "\nreplicas: 3":        "replicas",
+		redis + upstream + "\nreplicaCount: many": "/replicaCount",
 		redis + upstream + "\nconfig: {max_sesions: 1}":                                         "max_sesions",
 		redis + upstream + "\nconfig: {max_sessions: lots}":                                     "/config/max_sessions",
 		redis + upstream + "\nconfig: {idle_timeout: 30}":                                       "/config/idle_timeout",
@@ -44,6 +45,8 @@ func TestWrongValuesAreRefusedByTheirPath(t *testing.T) {
 		upstream + "\nredis: {external: {addresses: [s:6379], tls: {enabled: true, key: k}}}":   "redis.external.tls.key: is set",
 		redis + "\nupstreams: [{url: 'http://user:secret@u/mcp'}]":                              "/upstreams/0/url",
 		redis + "\nupstreams: [{url: 'http://u/mcp,http://user:secret@u/mcp'}]":                 "/upstreams/0/url",
+		redis + "\nupstreams: [{url: 'http://u,http://user:secret@u/mcp'}]":                     "/upstreams/0/url",
+		redis + "\nupstreams: [{url: 'http://u,v/mcp'}]":                                        "/upstreams/0/url",
 		redis + "\nupstreams: [{url: http://u/mcp}, {url: http://v/mcp}]":                       "upstreams: two have no name",
 		redis + "\nupstreams: [{name: a, url: http://u/mcp}, {name: a, url: http://v/mcp}]":     "upstreams: two have the name a",
 		redis + upstream + "\nnameOverride: My_Proxy":                                           "/nameOverride",
@@ -63,6 +66,25 @@ func TestWrongValuesAreRefusedByTheirPath(t *testing.T) {
 		_, err := render(t, parseValues(t, values))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("values%s\nare refused with %v, want an error that says %q", values, err, want)
+		}
+	}
+}
+
+// What the program takes is not refused before.
+func TestUpstreamsAndNamesThatAreRightAreTaken(t *testing.T) {
+	t.Parallel()
+	const redis = "\nredis: {external: {addresses: [r:6379]}}"
+	for _, values := range []string{
+		"upstreams: [{url: 'http://u/mcp?tools=a,b'}]",
+		"upstreams: [{url: 'http://u/a,b/mcp'}]",
+		"upstreams: [{url: 'http://u/@a/mcp'}]",
+		"upstreams: [{url: 'http://u/mcp?tools=a,b,https://v:9000/mcp'}]",
+		"upstreams: [{url: 'http://u,http://v'}]",
+		"upstreams: [{url: 'dns+http://u:8080/mcp'}]",
+		"upstreams: [{url: http://u/mcp}]\nnameOverride: 2nd",
+	} {
+		if _, err := render(t, parseValues(t, values+redis)); err != nil {
+			t.Errorf("values\n%s\nare refused: %v", values, err)
 		}
 	}
 }

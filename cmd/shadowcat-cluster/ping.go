@@ -86,7 +86,7 @@ type pinger struct {
 
 func (p *pinger) configure(count int, tokenFile string) error {
 	if u, err := url.Parse(p.url); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("%q: %w", visible(p.url), errNoServerURL)
+		return fmt.Errorf("%q: %w", visible(shownURL(p.url)), errNoServerURL)
 	}
 	if count < 1 || count > mostPings {
 		return fmt.Errorf("--count: %d is not in 1 to %d pings", count, mostPings)
@@ -104,6 +104,19 @@ func (p *pinger) configure(count int, tokenFile string) error {
 	// Each request has a connection of its own, so that it may meet any replica.
 	p.client = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}}
 	return nil
+}
+
+// shownURL is what is no URL of a server, as an error may quote it: without what may be a user, a password or a query.
+func shownURL(raw string) string {
+	scheme, rest, found := strings.Cut(raw, "://")
+	if !found {
+		scheme, rest = "", raw
+	}
+	rest, _, _ = strings.Cut(rest[strings.LastIndexByte(rest, '@')+1:], "?")
+	if !found {
+		return rest
+	}
+	return scheme + "://" + rest
 }
 
 // run is the life of one session. It is ended, however far it came.
