@@ -129,15 +129,13 @@ func (x *exchange) claimListening(ctx context.Context, has eventID) (cluster.Str
 	if err != nil {
 		return state, nil //nolint:nilerr // the follower tries again
 	}
+	taken.Listener = state.Listener // another client may have become the listener since
 	return taken, nil
 }
 
 // catchUp gives a listener that resumes what it has missed, as far as one look goes; the follower goes on from there. It returns the state
 // that it has come to.
 func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.StreamState, after eventID) (cluster.StreamState, error) {
-	told := after
-	told.listener = state.Listener
-	l.tell(x.record.Revision, told, x.p.retry())
 	var page cluster.EventPage
 	for begun := time.Now(); ; {
 		l.number, l.id = state.Listener, after
@@ -170,6 +168,7 @@ func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.Strea
 	case page.Err != nil:
 		return state, refusalOf(page.Err)
 	}
+	l.prime(x.record.Revision, x.p.retry())
 	l.offer(l.id.position+1, page.Claim, origin{}, page.Events...)
 	return state, nil
 }

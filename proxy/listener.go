@@ -44,23 +44,17 @@ func newListener(call *upstreamCall, lease *cluster.Lease, id eventID) *listener
 // isOwn reports whether it is the session's own stream that is listened to.
 func (l *listener) isOwn() bool { return l.id.stream == cluster.OwnStream }
 
-// prime lets a client know where it is before there is any event. retry is what to tell about coming back, in ms; it may be empty.
+// prime lets a client know where it is before there is any event, also one that resumes: official clients forget what they have told when
+// the connection breaks before it has brought an event, and it may go on elsewhere than there. retry is what to tell about coming back,
+// in ms; it may be empty.
 func (l *listener) prime(revision, retry string) {
-	l.mu.Lock()
-	id := l.id
-	l.mu.Unlock()
-	id.listener = l.number
-	l.tell(revision, id, retry)
-}
-
-// tell is prime for a client that is elsewhere. One that resumes is told what it has told: official clients forget that when the
-// connection breaks before it has brought an event.
-func (l *listener) tell(revision string, id eventID, retry string) {
 	if !mcp.Primes(revision) {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	id := l.id
+	id.listener = l.number
 	l.write(mcp.Event{ID: id.String(), Retry: retry})
 }
 

@@ -73,7 +73,11 @@ func (f *fleet) node(change ...func(*proxy.Config)) *node {
 	for _, c := range change {
 		c(&cfg)
 	}
-	if n.proxy, err = proxy.New(manager, cfg); err != nil {
+	var sessions proxy.Sessions = manager
+	if f.sessions != nil {
+		sessions = f.sessions(manager)
+	}
+	if n.proxy, err = proxy.New(sessions, cfg); err != nil {
 		f.t.Fatal(err)
 	}
 	n.server = httptest.NewUnstartedServer(n.proxy)
@@ -138,13 +142,19 @@ func (f *fleet) alive() []string {
 // listeners is how many listeners a session's own stream has had.
 func (f *fleet) listeners(token string) int64 {
 	f.t.Helper()
+	return f.own(token).Listener
+}
+
+// own is what the store says of a session's own stream.
+func (f *fleet) own(token string) cluster.StreamState {
+	f.t.Helper()
 	parsed, err := cluster.ParseToken(token)
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	store := f.direct()
 	defer func() { _ = store.Close() }()
-	return store.StreamStates(f.t.Context(), []cluster.ID{parsed.ID})[0].Listener
+	return store.StreamStates(f.t.Context(), []cluster.ID{parsed.ID})[0]
 }
 
 // forget lets the time pass after which a replica that gives no sign of life counts as dead.

@@ -33,3 +33,16 @@ func TestAReaderGoesOnWhenTheStoreIsLate(t *testing.T) {
 		t.Errorf("it would go on for %v, while another one asks the upstream for up to %v", blindReading, limit)
 	}
 }
+
+// Of two clients that ask a replica at once the later one is sent to, also when the earlier one is served last.
+func TestAnEarlierListenerDoesNotEndALaterOne(t *testing.T) {
+	t.Parallel()
+	earlier, later := &listener{number: 1, news: newSignal()}, &listener{number: 2, news: newSignal()}
+	r := &ownReader{}
+	for _, l := range []*listener{later, later, earlier} {
+		r.attach(l)
+	}
+	if later.isOver() || !earlier.isOver() || r.listener != later {
+		t.Errorf("the later one is over: %v, the earlier one: %v", later.isOver(), earlier.isOver())
+	}
+}

@@ -4,12 +4,17 @@ import (
 	"time"
 )
 
-// attach makes l the one that events are passed on to.
+// attach makes l the one that events are passed on to, unless a later one is.
 func (r *ownReader) attach(l *listener) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.listener != nil {
-		r.listener.end() // l is a later one
+	switch before := r.listener; {
+	case before == nil, before == l:
+	case before.number > l.number: // it was opened while l was on its way here
+		l.end()
+		return
+	default:
+		before.end()
 	}
 	if l.at() > r.last { // of what it has, this reader knows nothing: its client is told when it comes back
 		l.end()

@@ -1,9 +1,11 @@
 package proxy_test
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +99,47 @@ func TestTheLatestListenerIsTheOnlyOne(t *testing.T) {
 				t.Errorf("the upstream had %d readers at a time", most)
 			}
 		})
+	}
+}
+
+// claims has something happen between two claims to a stream.
+type claims struct {
+	proxy.Sessions
+
+	listened func() // a client has become the listener
+}
+
+func (c *claims) ClaimStream(ctx context.Context, claim cluster.StreamClaim) (cluster.StreamState, error) {
+	state, err := c.Sessions.ClaimStream(ctx, claim)
+	if claim.Listen {
+		c.listened()
+	}
+	return state, err
+}
+
+// A client that becomes the listener while the replica of an earlier one takes over from a dead reader is the only one.
+func TestTheLatestListenerIsTheOnlyOneDuringATakeover(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f, a, b, token := listening(t, k)
+	listen(t, a, token).drop()
+	a.kill()
+	overtaken := make(chan *stream, 1)
+	f.sessions = func(s proxy.Sessions) proxy.Sessions {
+		return &claims{Sessions: s, listened: sync.OnceFunc(func() { overtaken <- get(b.url, token).stream(t) })}
+	}
+	first := listen(t, f.node(), token)
+	second := receive(t, "the second stream", overtaken)
+	k.say(newses(1, 3)...)
+	second.wants(newses(1, 3)...)
+	for {
+		e, err := first.events.Next()
+		if err != nil {
+			break
+		}
+		if len(e.Data) > 0 {
+			t.Fatalf("the first stream brings %s, too", e.Data)
+		}
 	}
 }
 

@@ -212,6 +212,32 @@ func TestAClientGoesOnWhoseReaderDiedBeforeItCouldStore(t *testing.T) {
 	}
 }
 
+// A client whose stream goes on from where its new reader began knows that before there is any event: the next reader may die, too.
+func TestAClientKnowsWhereItsNewReaderBegan(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f, a, b, token := listening(t, k)
+	c := f.node()
+	s := listen(t, a, token)
+	k.say(news(1))
+	s.wants(news(1))
+	a.gate.shut()
+	k.say(newses(2, 4)...) // which are never stored
+	s.wants(newses(2, 4)...)
+	s.drop()
+	a.kill()
+	s = s.resume(b.replica, token).stream(t)
+	if e := s.next(); len(e.Data) > 0 {
+		t.Fatalf("the stream begins with %+v, want an id without data", e)
+	}
+	s.drop()
+	k.say(newses(5, 6)...)
+	eventually(t, "the events to be stored", func() bool { return f.own(token).Last == 3 })
+	b.kill()
+	k.say(news(7))
+	s.resume(c.replica, token).stream(t).wants(newses(5, 7)...)
+}
+
 // Nobody can have a replica ask the upstream for an event that it was not sent.
 func TestAnIDThatWasNotMadeHereIsUnknown(t *testing.T) {
 	t.Parallel()

@@ -34,6 +34,7 @@ type fleet struct {
 	limits   cluster.Config
 	embedded *redisstore.Embedded
 	upstream *url.URL
+	sessions func(proxy.Sessions) proxy.Sessions // what nodes that are started from now on have for a manager; nil: it
 }
 
 func newFleet(t *testing.T, upstream string, change ...func(*cluster.Config)) *fleet {
