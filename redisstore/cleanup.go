@@ -8,7 +8,7 @@ import (
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
-// cleanupBatch is how many sessions one run of sessions_end, sessions_purge or sessions_mend takes at most.
+// cleanupBatch is how many sessions one run of sessions_end or sessions_purge takes at most.
 const cleanupBatch = 100
 
 // cleanupArgs are the arguments that say who cleans up.

@@ -167,6 +167,9 @@ func (s *Store) ownersOf(keys []string) ([]cluster.ID, []cluster.Principal) {
 	return ids, principals
 }
 
+// mendBatch is how many sessions one run of sessions_mend looks at: about 0.2 ms of the server's time, as long as a script of the sweep takes.
+const mendBatch = 13
+
 // mendSessions mends what belongs to some sessions.
 func (s *Store) mendSessions(ctx context.Context, who cluster.Cleanup, ids []cluster.ID) ([]cluster.Repair, error) {
 	if len(ids) == 0 {
@@ -176,26 +179,24 @@ func (s *Store) mendSessions(ctx context.Context, who cluster.Cleanup, ids []clu
 	if err != nil {
 		return nil, err
 	}
-	groups := s.group(len(ids), cleanupBatch/4, func(i int) cluster.ID { return ids[i] })
-	calls := make([]call, len(groups))
-	for g, group := range groups {
-		calls[g] = s.mendCall(group.partition, who, alive, pickAll(ids, group.members))
-	}
 	var repairs []cluster.Repair
 	var errs []error
-	for g, result := range s.pipeline(ctx, calls) {
-		if isBroken(result.err) { // an index: what is of a session it looks at before it reads it
+	// One after the other: the server does a pipeline in one go, and everybody else would wait for all of it.
+	for _, group := range s.group(len(ids), mendBatch, func(i int) cluster.ID { return ids[i] }) {
+		mend := s.mendCall(group.partition, who, alive, pickAll(ids, group.members))
+		reply, _, err := s.repeat(ctx, mend)
+		if isBroken(err) { // an index: what is of a session it looks at before it reads it
 			var some []cluster.Repair
-			if some, result.err = s.mendShapes(ctx, who, groups[g].partition); result.err == nil {
-				result.reply, _, result.err = s.repeat(ctx, calls[g])
+			if some, err = s.mendShapes(ctx, who, group.partition); err == nil {
+				reply, _, err = s.repeat(ctx, mend)
 			}
 			repairs = append(repairs, some...)
 		}
-		if result.err != nil {
-			errs = append(errs, result.err)
+		if err != nil {
+			errs = append(errs, err)
 			continue
 		}
-		some, err := decodeRepairs(result.reply)
+		some, err := decodeRepairs(reply)
 		repairs = append(repairs, some...)
 		errs = append(errs, err)
 	}
