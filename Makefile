@@ -120,7 +120,7 @@ bench: test-servers ## measure every goal in pairs, 10 minutes on a quiet machin
 	@go run -C bench . -out $(CURDIR)/.cache/bench $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: test-servers ## the same coarsely, with at most 100,000 sessions, in about a minute
+bench-quick: test-servers ## the same coarsely, with at most 100,000 sessions, in 1 to 3 minutes
 	@go run -C bench . -quick -out $(CURDIR)/.cache/bench-quick $(ARGS)
 
 .PHONY: bench-go
@@ -129,13 +129,13 @@ bench-go: test-servers ## run the Go benchmarks beside the code, with allocation
 	@go test -C bench -run '^$$' -bench . -benchtime 3x -timeout 20m $(ARGS) ./rows
 
 .PHONY: bench-docs
-bench-docs: test-servers ## measure it all and write docs/benchmarks.md and docs/benchmarks/ anew; 30 minutes, on a quiet machine
+bench-docs: test-servers ## measure it all and write docs/benchmarks.md and docs/benchmarks/ anew; 25 minutes, on a quiet machine
 	@go run -C bench . -out $(CURDIR)/docs/benchmarks -docs $(CURDIR)/docs/benchmarks.md || [ $$? = 1 ]
 	@go run -C bench ./scaling -out $(CURDIR)/docs/benchmarks -docs $(CURDIR)/docs/benchmarks.md
 	@go run -C bench ./soak -out $(CURDIR)/docs/benchmarks -docs $(CURDIR)/docs/benchmarks.md
 
 .PHONY: bench-scaling
-bench-scaling: test-servers ## measure 1 to 8 replicas, 1k to 1M sessions, and a Redis Cluster; 5 minutes; ARGS="-sessions 100000" for less
+bench-scaling: test-servers ## measure 1 to 8 replicas, 1k to 1M sessions, and a Redis Cluster; 3 minutes; ARGS="-sessions 100000" for less
 	@go run -C bench ./scaling -out $(CURDIR)/.cache/bench-scaling $(ARGS)
 
 .PHONY: soak

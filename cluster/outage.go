@@ -87,7 +87,7 @@ func (o *outage) look(quiet, grace time.Duration) (change outageChange, told Out
 		}
 		o.current, o.isDeclared, o.isSpent = Outage{}, false, false
 	case !o.isDeclared && o.last.Sub(told.Since) >= beatInterval:
-		o.isDeclared = true
+		o.isDeclared, o.isSpent = true, grace == 0 // without a grace the beginning says it all
 		change = outageBegan
 	case o.isDeclared && !o.isSpent && o.back.IsZero() && now.Sub(told.Since) >= grace:
 		o.isSpent = true
@@ -109,8 +109,11 @@ func (m *Manager) lookAtOutage() {
 	change, o, length, err := m.outage.look(max(outageQuiet, 2*m.cfg.ReportInterval), m.cfg.OutageGrace)
 	switch change {
 	case outageBegan:
-		m.log.Warn("the store is away: sessions that this replica knows are served without it, for a time; no new ones",
-			"since", o.Since.UTC(), "outage_grace", text(m.cfg.OutageGrace), "error", err)
+		what := "the store is away: sessions that this replica knows are served without it, for a time; no new ones"
+		if m.cfg.OutageGrace == 0 {
+			what = "the store is away: sessions are refused until it answers again"
+		}
+		m.log.Warn(what, "since", o.Since.UTC(), "outage_grace", text(m.cfg.OutageGrace), "error", err)
 		m.observer.OutageBegan()
 	case graceEnded:
 		m.log.Warn("outage_grace is over: every session is refused until the store answers again",

@@ -438,3 +438,24 @@ func TestTheEndOfTheGraceIsToldOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestWithoutAGraceNothingIsSaidAboutServingOn(t *testing.T) {
+	inWorld(t, func(c *cluster.Config) { c.OutageGrace = 0 }, func(t *testing.T, w *world) {
+		var log logBuffer
+		m, _ := w.replicaWith(cluster.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		_, token := w.session(m)
+		w.serve(m, token)
+		log.take()
+		w.store.set(true, false)
+		w.pass(time.Minute)
+		text := log.take()
+		if strings.Count(text, "\n") != 1 || !strings.Contains(text, "the store is away: sessions are refused") {
+			t.Errorf("at the beginning:\n%s", text)
+		}
+		w.store.set(false, false)
+		w.pass(10 * time.Second)
+		if text := log.take(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "the store is back") {
+			t.Errorf("at the end:\n%s", text)
+		}
+	})
+}
