@@ -109,11 +109,12 @@ func (m *Manager) lookAtOutage() {
 	change, o, length, err := m.outage.look(max(outageQuiet, 2*m.cfg.ReportInterval), m.cfg.OutageGrace)
 	switch change {
 	case outageBegan:
-		what := "the store is away: sessions that this replica knows are served without it, for a time; no new ones"
+		log := m.log.With("since", o.Since.UTC(), "outage_grace", text(m.cfg.OutageGrace), "error", err)
 		if m.cfg.OutageGrace == 0 {
-			what = "the store is away: sessions are refused until it answers again"
+			log.Warn("the store is away: sessions are refused until it answers again")
+		} else {
+			log.Warn("the store is away: sessions that this replica knows are served without it, for a time; no new ones")
 		}
-		m.log.Warn(what, "since", o.Since.UTC(), "outage_grace", text(m.cfg.OutageGrace), "error", err)
 		m.observer.OutageBegan()
 	case graceEnded:
 		m.log.Warn("outage_grace is over: every session is refused until the store answers again",

@@ -125,19 +125,14 @@ func TestAConversationThroughThreeReplicasIsRecorded(t *testing.T) {
 		}
 		return nil
 	})
-	byReplica := make(map[string][]recordedFrame)
 	for _, f := range frames {
-		byReplica[f.Replica] = append(byReplica[f.Replica], f)
 		if f.Payload == nil && f.Direction != "proxy" {
 			t.Errorf("frame %d has no payload", f.Number)
 		}
 	}
-	if len(byReplica) != len(want) {
-		t.Errorf("frames are of %d replicas, want %d", len(byReplica), len(want))
-	}
-	begunWith := make(map[string][]recordedFrame)
-	for _, recorded := range byReplica {
-		begunWith[recorded[0].short()] = recorded
+	begunWith := byReplica(frames)
+	if len(begunWith) != len(want) {
+		t.Errorf("frames are of %d replicas, want %d", len(begunWith), len(want))
 	}
 	for _, w := range want {
 		if got := shorts(begunWith[w[0]]); !slices.Equal(got, w) {
@@ -214,6 +209,19 @@ func TestNothingIsRecordedUnlessAskedFor(t *testing.T) {
 	if got := command(t, 0, "session", "frames", id, "--redis", store.URL()); !strings.HasPrefix(got, "Nothing is recorded of this session: ") {
 		t.Errorf("session frames: %q", got)
 	}
+}
+
+// byReplica returns the frames of each replica, by what the first of them is compared by.
+func byReplica(frames []recordedFrame) map[string][]recordedFrame {
+	recorded := make(map[string][]recordedFrame)
+	for _, f := range frames {
+		recorded[f.Replica] = append(recorded[f.Replica], f)
+	}
+	begunWith := make(map[string][]recordedFrame)
+	for _, some := range recorded {
+		begunWith[some[0].short()] = some
+	}
+	return begunWith
 }
 
 func shorts(frames []recordedFrame) []string {
