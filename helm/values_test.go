@@ -13,13 +13,14 @@ func TestWrongValuesAreRefusedByTheirPath(t *testing.T) {
 	const redis = "\nredis: {external: {addresses: [r:6379]}}"
 	const upstream = "\nupstreams: [{url: http://u/mcp}]"
 	for values, want := range map[string]string{
-		"":                                                                                      "upstreams: not set",
-		upstream:                                                                                "redis: not set",
-		redis + "\nupstreams: [{name: a}]":                                                      "/upstreams/0",
-		redis + "\nupstreams: [{url: u}]":                                                       "/upstreams/0/url",
-		redis + "\nupstreams: [{url: 1}]":                                                       "/upstreams/0/url",
-		redis + upstream + "\nreplicas: 3":                                                      "replicas",
-		redis + upstream + "\nreplicaCount: many":                                               "/replicaCount",
+		"":                                        "upstreams: not set",
+		upstream:                                  "redis: not set",
+		redis + "\nupstreams: [{name: a}]":        "/upstreams/0",
+		redis + "\nupstreams: [{url: u}]":         "/upstreams/0/url",
+		redis + "\nupstreams: [{url: 1}]":         "/upstreams/0/url",
+		redis + upstream + "\nreplicas: 3":        "replicas",
+		redis + upstream + "\nreplicaCount: many": "/replicaCount",
+
 		redis + upstream + "\nconfig: {max_sesions: 1}":                                         "max_sesions",
 		redis + upstream + "\nconfig: {max_sessions: lots}":                                     "/config/max_sessions",
 		redis + upstream + "\nconfig: {idle_timeout: 30}":                                       "/config/idle_timeout",
