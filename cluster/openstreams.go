@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // StreamKind is what a stream to a client is for: each kind has a limit of its own.
@@ -25,6 +26,11 @@ type OpenStream struct {
 	Owner string // the incarnation that holds it: 1 to 256 bytes
 }
 
+// ListenerSuperseded is how long a stream that listens holds its place against others of its session. Only the latest is sent to, and the
+// replica of an earlier one closes it when it looks the next time: it looks every ten seconds at least. What is counted for longer is
+// what a replica has left that died or lost the store before it could tell, which keeps no client out, however long an outage lasts.
+const ListenerSuperseded = 10 * time.Second
+
 // openStreams are the streams of this replica that the store counts.
 type openStreams struct {
 	mu     sync.Mutex
@@ -35,8 +41,9 @@ type openStreams struct {
 // OpenStream counts the stream that a lease was granted for (Use.Stream) among its session's, over all replicas; releasing the lease ends
 // that. It must be called once at most, before the lease is released.
 //
-// The limit of those that listen is Config.MaxStreams; of resumed answers Config.MaxPending, if that is more: so many requests may
-// have been waiting when a connection broke. While the store is away each replica counts for itself alone.
+// The limit of those that listen is Config.MaxStreams; those open for [ListenerSuperseded] make room for one more. Of resumed
+// answers it is Config.MaxPending, if that is more: so many requests may have been waiting when a connection broke. While the store is
+// away each replica counts for itself alone.
 //
 // Errors: [ErrNotFound]; a [LimitError] that is [ErrStreamsLimited].
 func (m *Manager) OpenStream(ctx context.Context, l *Lease, kind StreamKind) error {
@@ -82,7 +89,11 @@ func (m *Manager) streamLimit(kind StreamKind) (limit string, most int) {
 func (m *Manager) openStream(ctx context.Context, o OpenStream, most int) ([]OpenStream, error) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
-	return m.store.OpenStream(ctx, o, most)
+	superseded := time.Duration(0)
+	if o.Kind == StreamListening {
+		superseded = ListenerSuperseded
+	}
+	return m.store.OpenStream(ctx, o, most, superseded)
 }
 
 // closeOfDead has those forgotten whose replica is dead. It reports whether there were any.

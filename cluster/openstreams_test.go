@@ -54,7 +54,7 @@ func TestTheCapOfStreamsIsExactOverAllReplicas(t *testing.T) {
 		for _, m := range []*cluster.Manager{a, b, c} {
 			w.wantStreamsLimited(m, token, cluster.StreamListening, "max_streams")
 		}
-		w.pass(time.Minute) // however long they are silent
+		w.pass(cluster.ListenerSuperseded / 2) // however silent they are
 		w.wantStreamsLimited(b, token, cluster.StreamListening, "max_streams")
 		first.Release()
 		first.Release() // once is enough
@@ -98,9 +98,28 @@ func TestStreamsOfADeadReplicaDoNotCount(t *testing.T) {
 		w.listen(b, token, cluster.StreamListening)
 		w.wantStreamsLimited(a, token, cluster.StreamListening, "max_streams")
 		kill()
-		w.pass(10 * time.Second)
+		w.pass(cluster.ListenerSuperseded * 3 / 4)
 		w.listen(a, token, cluster.StreamListening)
 		w.wantStreamsLimited(a, token, cluster.StreamListening, "max_streams")
+	})
+}
+
+// What replicas left that died while nobody could know keeps no client out: it comes back with one stream at a time.
+func TestStreamsLeftInAnOutageKeepNoListenerOut(t *testing.T) {
+	inWorld(t, func(c *cluster.Config) { c.MaxStreams = 2 }, func(_ *testing.T, w *world) {
+		m, _ := w.replica()
+		_, token := w.session(m)
+		dying, kill := w.replica()
+		w.listen(dying, token, cluster.StreamListening)
+		w.listen(dying, token, cluster.StreamListening)
+		w.wantStreamsLimited(m, token, cluster.StreamListening, "max_streams")
+		w.store.set(true, false)
+		kill()
+		w.pass(cluster.ListenerSuperseded)
+		w.store.set(false, false)
+		w.listen(m, token, cluster.StreamListening) // nobody is taken for dead yet
+		w.listen(m, token, cluster.StreamListening)
+		w.wantStreamsLimited(m, token, cluster.StreamListening, "max_streams")
 	})
 }
 

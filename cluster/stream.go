@@ -1,6 +1,9 @@
 package cluster
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // OwnStream names the stream of what a session's upstream says of its own accord. A session has one, however many replicas
 // serve it; its events are numbered without a gap for as long as the session lives, whoever reads them.
@@ -26,10 +29,11 @@ type StreamStore interface {
 	// ID, in order.
 	StreamStates(ctx context.Context, ids []ID) []StreamState
 
-	// OpenStream counts one more stream of a live session to its client as open, unless most of its kind are. Then nothing
-	// changes, and it returns those, 100 at most. Repeated it counts once. When the session ends, its streams are
+	// OpenStream counts one more stream of a live session to its client as open, unless most of its kind are. Then those are
+	// forgotten that were opened at least superseded ago, if that is not 0; where that makes no room the stream is not counted,
+	// and it returns the others, 100 at most. Repeated it counts once. When the session ends, its streams are
 	// forgotten. Errors: ErrNotFound.
-	OpenStream(ctx context.Context, o OpenStream, most int) ([]OpenStream, error)
+	OpenStream(ctx context.Context, o OpenStream, most int, superseded time.Duration) ([]OpenStream, error)
 	// CloseStreams forgets streams that OpenStream has counted. What it does not know is forgotten already. It returns one
 	// error for each, in order: nil or ErrStoreUnavailable.
 	CloseStreams(ctx context.Context, closed []OpenStream) []error

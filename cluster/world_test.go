@@ -154,11 +154,11 @@ func (f *faultyStore) Check(ctx context.Context, ids []cluster.ID) []error {
 	return f.Store.Check(ctx, ids)
 }
 
-func (f *faultyStore) OpenStream(ctx context.Context, o cluster.OpenStream, most int) ([]cluster.OpenStream, error) {
+func (f *faultyStore) OpenStream(ctx context.Context, o cluster.OpenStream, most int, superseded time.Duration) ([]cluster.OpenStream, error) {
 	if err := f.fault(); err != nil {
 		return nil, err
 	}
-	return f.Store.OpenStream(ctx, o, most)
+	return f.Store.OpenStream(ctx, o, most, superseded)
 }
 
 func (f *faultyStore) CloseStreams(ctx context.Context, closed []cluster.OpenStream) []error {

@@ -91,7 +91,7 @@ func everyChange(store *redisstore.Store, k knownSession) []storeCall {
 			return err
 		}},
 		{"open stream", true, func(ctx context.Context) error {
-			_, err := store.OpenStream(ctx, cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}, 8)
+			_, err := store.OpenStream(ctx, cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}, 8, 0)
 			return err
 		}},
 		{"close stream", true, func(ctx context.Context) error {

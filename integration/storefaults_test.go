@@ -354,7 +354,7 @@ func checkStreamsOnFullServer(t *testing.T, store *redisstore.Store, k knownSess
 	}
 	_, errRecovery := store.ClaimRecovery(t.Context(), cluster.RecoveryClaim{ID: k.ID, ExpectedVersion: k.Version, Writer: "w", For: time.Second})
 	o := cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}
-	_, errOpen := store.OpenStream(t.Context(), o, 8)
+	_, errOpen := store.OpenStream(t.Context(), o, 8, 0)
 	_, errGrant := store.GrantRequests(t.Context(), "alice", 1)
 	for call, err := range map[string]error{
 		"claim": errClaim, "recovery": errRecovery, "open": errOpen, "grant": errGrant,

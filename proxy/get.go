@@ -46,17 +46,18 @@ func (x *exchange) get() {
 }
 
 // Who listens waits anyway, so while the store is away a GET waits for it for storePatience, a moment of storePause between two looks,
-// and is refused then. The official Go client gives its session up when a stream cannot be opened again.
+// and is refused then. The official Go client gives its session up when a stream cannot be opened again, so that is long enough for
+// most failovers; and less than balancers wait for an answer, which is the default stream_keep_alive (15 s) at least.
 const (
-	storePatience = 5 * time.Second
+	storePatience = 12 * time.Second
 	storePause    = 50 * time.Millisecond
 )
 
-// untilStore calls do again for as long as it fails for want of the store, and returns its error.
+// untilStore calls do again for as long as it fails for want of the store and the request may wait, and returns its error.
 func (x *exchange) untilStore(do func() error) error {
-	for begun := time.Now(); ; {
+	for {
 		err := do()
-		if !errors.Is(err, cluster.ErrStoreUnavailable) || time.Since(begun) > storePatience || x.p.isDraining() || !pause(x.r.Context(), storePause) {
+		if !errors.Is(err, cluster.ErrStoreUnavailable) || time.Since(x.started) > storePatience || x.p.isDraining() || !pause(x.r.Context(), storePause) {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -14,7 +15,7 @@ const maxTold = 100
 const openStreamParts = 2
 
 // OpenStream implements [cluster.StreamStore].
-func (s *Store) OpenStream(ctx context.Context, o cluster.OpenStream, most int) ([]cluster.OpenStream, error) {
+func (s *Store) OpenStream(ctx context.Context, o cluster.OpenStream, most int, superseded time.Duration) ([]cluster.OpenStream, error) {
 	if o.Owner == "" || len(o.Owner) > maxOwner || o.Key == "" || len(o.Key) > maxOwner {
 		return nil, fmt.Errorf("stream of session %s: its key and its owner's name have %d and %d bytes, want 1 to %d", o.ID, len(o.Key), len(o.Owner), maxOwner)
 	}
@@ -23,7 +24,8 @@ func (s *Store) OpenStream(ctx context.Context, o cluster.OpenStream, most int) 
 		script: streamOpen,
 		keys:   []string{p.session(o.ID), p.deadlines(), p.more(o.ID)},
 		args: []any{
-			o.ID.String(), string(o.Kind), o.Key, o.Owner, most, maxTold, s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(),
+			o.ID.String(), string(o.Kind), o.Key, o.Owner, most, superseded.Milliseconds(), maxTold,
+			s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(),
 		},
 	})
 	if err != nil {

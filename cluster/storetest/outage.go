@@ -41,7 +41,7 @@ var servedAfterOutages = map[string]func(*suite, known) error{
 		return err
 	},
 	"open": func(s *suite, k known) error {
-		_, err := s.store.OpenStream(s.t.Context(), cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}, 1)
+		_, err := s.store.OpenStream(s.t.Context(), cluster.OpenStream{ID: k.ID, Kind: cluster.StreamListening, Key: "k", Owner: "a/1"}, 1, 0)
 		return err
 	},
 	"release": func(s *suite, k known) error {

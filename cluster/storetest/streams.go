@@ -31,6 +31,7 @@ var streamTests = map[string]func(*testing.T, *suite){
 	"a remapped session's stream has no upstream event id": streamRemapped,
 	"as many streams are open as may be":                   streamsOpen,
 	"of many streams opened at once as many are as may be": streamsOpenConcurrently,
+	"superseded streams make room":                         streamsOpenSuperseded,
 	"open streams end with their session":                  streamsOpenEnd,
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -21,7 +22,7 @@ func opening(id cluster.ID, kind cluster.StreamKind, key string) cluster.OpenStr
 // wantOpen opens a stream, which must be refused by those that are open: none where it is counted.
 func (s *suite) wantOpen(o cluster.OpenStream, most int, others ...cluster.OpenStream) {
 	s.t.Helper()
-	got, err := s.store.OpenStream(s.t.Context(), o, most)
+	got, err := s.store.OpenStream(s.t.Context(), o, most, 0)
 	slices.SortFunc(got, func(a, b cluster.OpenStream) int { return strings.Compare(a.Key, b.Key) })
 	if diff := cmp.Diff(others, got); err != nil || diff != "" {
 		s.t.Errorf("opening %s:%s: %v (-want +got):\n%s", o.Kind, o.Key, err, diff)
@@ -63,10 +64,42 @@ func streamsOpen(t *testing.T, s *suite) {
 		"no key": {ID: made.ID, Kind: "l", Owner: "a/1"}, "no owner": {ID: made.ID, Kind: "l", Key: "k"},
 		"a long key": {ID: made.ID, Kind: "l", Key: strings.Repeat("k", 257), Owner: "a/1"},
 	} {
-		if _, err := s.store.OpenStream(t.Context(), o, 100); err == nil {
+		if _, err := s.store.OpenStream(t.Context(), o, 100, 0); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// streamsOpenSuperseded makes room by age, where there is none.
+func streamsOpenSuperseded(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	wants := func(key string, most int, superseded time.Duration, others ...string) {
+		t.Helper()
+		got, err := s.store.OpenStream(t.Context(), opening(made.ID, "l", key), most, superseded)
+		var keys []string
+		for _, o := range got {
+			keys = append(keys, o.Key)
+		}
+		slices.Sort(keys)
+		if diff := cmp.Diff(others, keys); err != nil || diff != "" {
+			t.Errorf("opening %s: %v (-want +got):\n%s", key, err, diff)
+		}
+		s.settle()
+	}
+	other := opening(made.ID, "r", "d")
+	s.wantOpen(other, 1)
+	wants("a", 3, time.Millisecond)
+	wants("b", 3, time.Millisecond)
+	wants("c", 3, time.Millisecond) // while there is room none makes any
+	wants("d", 3, time.Hour, "a", "b", "c")
+	wants("d", 3, 0, "a", "b", "c")
+	wants("d", 3, time.Millisecond)
+	wants("e", 2, time.Hour)
+	wants("f", 2, time.Hour, "d", "e")
+	wants("d", 1, time.Millisecond) // repeated: it is open already
+	wants("f", 2, time.Hour, "d", "e")
+	s.wantOpen(opening(made.ID, "r", "e"), 1, other)
 }
 
 func streamsOpenConcurrently(t *testing.T, s *suite) {
@@ -80,7 +113,7 @@ func streamsOpenConcurrently(t *testing.T, s *suite) {
 	)
 	for i := range 4 * most {
 		wg.Go(func() {
-			others, err := s.store.OpenStream(t.Context(), opening(made.ID, "l", strconv.Itoa(i)), most)
+			others, err := s.store.OpenStream(t.Context(), opening(made.ID, "l", strconv.Itoa(i)), most, 0)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -107,7 +140,7 @@ func streamsOpenEnd(t *testing.T, s *suite) {
 	if _, err := s.store.Terminate(t.Context(), made.ID, cluster.StatusClosed); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.store.OpenStream(t.Context(), o, 1); !errors.Is(err, cluster.ErrNotFound) {
+	if _, err := s.store.OpenStream(t.Context(), o, 1, 0); !errors.Is(err, cluster.ErrNotFound) {
 		t.Errorf("opening a stream of an ended session: %v, want ErrNotFound", err)
 	}
 	s.closeAll(o)

@@ -244,7 +244,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "max_streams", Kind: KindCount, Default: "8", Zero: "no cap", set: count(clusterMaxStreams),
-		Meaning: "Cap on the streams that clients have open to listen to one session, over all replicas, at most 1000. Of broken answers as many may be resumed at once, or max_pending if that is more.",
+		Meaning: "Cap on the streams that clients have open to listen to one session, over all replicas, at most 1000. Where there are as many, those opened ten seconds ago make room. Of broken answers as many may be resumed at once, or max_pending if that is more.",
 	},
 	{
 		Name: "lease", Kind: KindDuration, Default: "3s", Zero: "every request asks the store", set: duration(clusterLease),
