@@ -20,6 +20,7 @@ type holding struct {
 	isGranted  bool      // the store has granted it at least once
 	digest     Digest    // of the secret that it was granted to
 	session    Session   // the record
+	toldAt     time.Time // when the store had told it
 	validUntil time.Time // the record is served from memory before this
 	endsAt     time.Time // the session's end as the store last told it; zero: never
 	oldAt      time.Time // the end of its maximum age; zero: never
@@ -171,8 +172,8 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 		return nil, ErrNotFound
 	}
 	h.isGranted, h.digest = true, digest
-	if !g.IsKnown && g.Session.Version >= h.session.Version {
-		h.session = g.Session
+	if !g.IsKnown {
+		h.learn(g.Session, sent)
 	}
 	h.renewed(m, g.EndsIn, g.At, sent)
 	h.left = g.Left
@@ -187,6 +188,16 @@ func (h *holding) granted(m *Manager, g Grant, digest Digest, use Use, sent time
 	h.fresh.add(g.Budget-use.Requests, sent, g.At, m.cfg.Lease)
 	h.spent += use.Requests
 	return h.open(use, sent), nil
+}
+
+// learn takes in a record that the store has told in answer to a call sent at the moment sent. Of two calls under way at a time the answers
+// may overtake each other, and the later version counts. What is asked after a record was told is what the store has now, also where
+// that is an earlier version: a failover has lost the later one. Leases that are open keep the record they were granted with. The caller
+// holds h.mu.
+func (h *holding) learn(s Session, sent time.Time) {
+	if s.Version >= h.session.Version || sent.After(h.toldAt) {
+		h.session, h.toldAt = s, time.Now()
+	}
 }
 
 // isFor is matches for callers that do not hold h.mu.

@@ -35,12 +35,13 @@ func (m *Manager) Remap(ctx context.Context, s Session, writer, endpoint string,
 	}
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
+	sent := time.Now()
 	changed, err := m.store.Update(ctx, Change{Activation: a, ID: s.ID, Endpoint: endpoint, ExpectedVersion: s.Version, Writer: writer})
 	if err != nil {
 		return Session{}, m.failed("remapping", s.ID, err)
 	}
 	if h := m.holding(s.ID); h != nil {
-		h.remapped(changed)
+		h.remapped(changed, sent)
 	}
 	m.trail.Record(Audit{
 		At: changed.LastActivityAt, Action: ActionRecovered, Session: s.ID, Principal: changed.Principal, Upstream: changed.Upstream,
@@ -49,13 +50,11 @@ func (m *Manager) Remap(ctx context.Context, s Session, writer, endpoint string,
 	return changed, nil
 }
 
-// remapped takes in a record that this replica has changed. Leases that are open keep the one they were granted with.
-func (h *holding) remapped(s Session) {
+// remapped takes in a record that this replica has changed, by a call sent at the moment sent.
+func (h *holding) remapped(s Session, sent time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s.Version > h.session.Version {
-		h.session = s
-	}
+	h.learn(s, sent)
 }
 
 // Note keeps a client's message that a new upstream session must be told again, or forgets it; see [RecoveryStore]. Errors:

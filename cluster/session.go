@@ -50,7 +50,8 @@ type Session struct {
 	ID        ID
 	Status    Status
 	Principal Principal
-	// Version grows by one with every change of Status or of the upstream mapping, and with nothing else.
+	// Version moves with every change of Status or of the upstream mapping, and with nothing else. It is that of no other change: where
+	// a failover has lost some, the store has an earlier one again, and the next change gets one that none of those had.
 	Version int64
 
 	// Upstream is the configured name of the MCP server, Endpoint the address that this session is pinned to.
@@ -78,11 +79,28 @@ type Session struct {
 	Pending int
 }
 
-// activeVersion is the version that a session has when its upstream has answered initialize: it was created, and activated.
-const activeVersion = 2
+const (
+	// activeVersion is the version that a session has when its upstream has answered initialize: it was created, and activated.
+	activeVersion = 2
+	// versionCount bounds the count of changes, which is what a version has in its last three digits.
+	versionCount = 1000
+)
 
-// Recoveries is how often an active session has been given another upstream session; 0 while it has its first one.
-func (s Session) Recoveries() int64 { return max(s.Version-activeVersion, 0) }
+// Generation tells the upstream sessions of an active session apart: 0 is the first, and each one that a recovery has made has a number of
+// its own, a greater one the later it was made.
+func (s Session) Generation() int64 { return max(s.Version-activeVersion, 0) }
+
+// Recoveries is how often the session has been given another upstream session, up to 996 times.
+func (s Session) Recoveries() int {
+	others := activeVersion
+	if !s.EndedAt.IsZero() {
+		others++
+	}
+	if s.Revision == "" { // it never was active
+		return 0
+	}
+	return max(int(s.Version%versionCount)-others, 0)
+}
 
 // EndedAtOrBefore reports whether the session no longer serves requests at the moment now: it is ended, or past its
 // deadline and only waits for the sweeper.

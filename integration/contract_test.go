@@ -98,6 +98,7 @@ func (c contract) run(t *testing.T) {
 		},
 		Reopen:     reopen,
 		Advance:    c.advance(t),
+		Forget:     func(t *testing.T, id cluster.ID, change func()) { t.Helper(); forget(t, c.at.Servers(), id, change) },
 		Partitions: c.partitions,
 		Verify: func(t *testing.T) {
 			t.Helper()

@@ -2,6 +2,9 @@
 -- the same writer it answers with the record as that writer left it. What belongs to the mapping before goes: the claim to
 -- recover it (y of more), and the upstream's id of the own stream's last event (j).
 --
+-- No version is given to two changes, also when a failover has lost the first: but the last three digits, in which versions count
+-- on, that of a changed mapping is the time in us.
+--
 -- KEYS[1] session     HASH  the record
 -- KEYS[2] more        HASH  its long strings
 -- KEYS[3] lru         ZSET  live sessions by last activity
@@ -46,12 +49,17 @@ if record[4] ~= expected then
   return redis.error_reply('CONFLICT the session has another version')
 end
 
+local version = tonumber(expected) + 1
+if record[1] == 'a' then
+  -- Up to 998: the end counts on, too, and must not begin anew.
+  version = math.max(version, now * 1000 + math.min(expected % 1000 + 1, 998))
+end
 local activity = math.max(now, tonumber(record[12]))
 ends = never
 if idle > 0 then ends = activity + idle end
 if max_age > 0 then ends = math.min(ends, tonumber(record[11]) + max_age) end
 redis.call('PEXPIREAT', session, now + lifetime) -- first: a permitted write opens a full server for the others
-redis.call('HSET', session, 's', 'a', 'a', activity, 'o', writer, 'v', tonumber(expected) + 1, unpack(ARGV, 10, last_field))
+redis.call('HSET', session, 's', 'a', 'a', activity, 'o', writer, 'v', string.format('%.0f', version), unpack(ARGV, 10, last_field))
 redis.call('HDEL', more, 'y', 'j')
 for i = 10, last_field, 2 do redis.call('HDEL', more, ARGV[i]) end -- it may have been long before
 if #ARGV > last_field then

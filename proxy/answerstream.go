@@ -31,7 +31,7 @@ type answerStream struct {
 	request mcp.Message
 	name    string
 	owner   string
-	asks    int64 // after how many recoveries the session has the upstream session that answers
+	asks    int64 // the generation of the upstream session that answers
 	primes  bool  // the client knows what to do with an event without data
 	cancel  context.CancelCauseFunc
 	news    signal // for the client's side
@@ -65,7 +65,7 @@ func newAnswerStream(call *upstreamCall, lease *cluster.Lease, request mcp.Messa
 	p := call.p
 	s := &answerStream{
 		call: call, lease: lease, request: request, cancel: cancel,
-		asks: call.current().Recoveries(), owner: p.owner, name: answerStreamName(p.owner, p.answers.Add(1)),
+		asks: call.current().Generation(), owner: p.owner, name: answerStreamName(p.owner, p.answers.Add(1)),
 		primes: mcp.Primes(lease.Session().Revision),
 		news:   newSignal(), room: newSignal(),
 	}

@@ -29,7 +29,7 @@ type ownReader struct {
 
 	mu       sync.Mutex
 	body     io.Closer  // of the upstream's answer that is read now; nil between two
-	asks     int64      // after how many recoveries the session has the upstream session whose answer that is
+	asks     int64      // the generation of the upstream session whose answer that is
 	listener *listener  // this replica's client, nil when there is none
 	unheard  time.Time  // since when there is none
 	last     int64      // the position of the last event
@@ -125,7 +125,7 @@ func (r *ownReader) read(ctx context.Context, res *http.Response) (some bool) {
 func (r *ownReader) reads(body io.Closer) {
 	r.mu.Lock()
 	session := r.call.current() // it may have been recovered on the way
-	r.body, r.asks = body, session.Recoveries()
+	r.body, r.asks = body, session.Generation()
 	if r.from.version != session.Version {
 		r.from = originOf(session, "")
 	}

@@ -14,25 +14,25 @@ func FuzzQuestionsHaveIDsOfTheirUpstreamSession(f *testing.F) {
 	for _, id := range []string{`1`, `"1"`, `-0`, `123456789012345678901234567890`, `"a\"b\\\u00e9\ud83d\ude00"`, `""`, `"shadowcat.1.MQ"`, `1.5`, `null`} {
 		f.Add([]byte(id), int64(1))
 	}
-	f.Fuzz(func(t *testing.T, text []byte, recoveries int64) {
+	f.Fuzz(func(t *testing.T, text []byte, generation int64) {
 		question := append(append([]byte(`{"jsonrpc":"2.0","id":`), text...), `,"method":"roots/list","params":{"n":1.50}}`...)
 		msg, err := mcp.Peek(question)
-		if err != nil || msg.Kind != mcp.KindRequest || recoveries < 1 {
+		if err != nil || msg.Kind != mcp.KindRequest || generation < 1 {
 			return
 		}
-		seen, err := mcp.Peek(asked(mcp.Event{Data: question}, recoveries))
+		seen, err := mcp.Peek(asked(mcp.Event{Data: question}, generation))
 		if err != nil || seen.Method != "roots/list" {
 			t.Fatalf("%s is seen as %+v, %v", question, seen, err)
 		}
-		if back, after := unmark(seen.ID); len(msg.ID) <= maxMarked && (back != msg.ID || after != recoveries) {
-			t.Fatalf("%s is %s, of %d recoveries, for %s of %d", seen.ID, back, after, msg.ID, recoveries)
+		if back, after := unmark(seen.ID); len(msg.ID) <= maxMarked && (back != msg.ID || after != generation) {
+			t.Fatalf("%s is %s, of generation %d, for %s of %d", seen.ID, back, after, msg.ID, generation)
 		}
 		answer := append(append([]byte(`{"jsonrpc":"2.0","result":{"n":1.50},"id":`), seen.ID...), '}')
 		want := append(append([]byte(`{"jsonrpc":"2.0","result":{"n":1.50},"id":`), msg.ID...), '}')
-		if got := answersFor(answer, recoveries); !bytes.Equal(got, want) || !json.Valid(got) {
+		if got := answersFor(answer, generation); !bytes.Equal(got, want) || !json.Valid(got) {
 			t.Fatalf("the upstream gets %s, want %s", got, want)
 		}
-		if got := answersFor(answer, recoveries+1); len(msg.ID) <= maxMarked && got != nil {
+		if got := answersFor(answer, generation+1); len(msg.ID) <= maxMarked && got != nil {
 			t.Fatalf("another upstream session gets %s", got)
 		}
 	})

@@ -190,7 +190,7 @@ func withTrace(ctx context.Context, sent *atomic.Bool) context.Context {
 func (c *upstreamCall) request(ctx context.Context, e *endpoint, session cluster.Session, m message) *http.Request {
 	body := m.body
 	if m.answers {
-		body = answersFor(body, session.Recoveries())
+		body = answersFor(body, session.Generation())
 	}
 	req := (&http.Request{Method: m.method, URL: e.target(c.query), Host: e.host, Header: m.header}).WithContext(ctx)
 	setBody(req, body)

@@ -59,6 +59,7 @@ func runContract(t *testing.T, addr string, advance func(time.Duration)) {
 		},
 		Reopen:  reopen,
 		Advance: advance,
+		Forget:  func(t *testing.T, id cluster.ID, change func()) { t.Helper(); forget(t, client, id, change) },
 		Verify: func(t *testing.T) {
 			t.Helper()
 			violations, err := last.Violations(t.Context())
@@ -70,4 +71,23 @@ func runContract(t *testing.T, addr string, advance func(time.Duration)) {
 			}
 		},
 	})
+}
+
+// forget calls change, and takes back what that has changed of the keys that a session has.
+func forget(t *testing.T, client *redis.Client, id cluster.ID, change func()) {
+	t.Helper()
+	keys := client.Keys(t.Context(), "*:"+id.String()).Val()
+	move := func(from, to string) {
+		for _, key := range keys {
+			if err := client.Do(t.Context(), "copy", key+from, key+to, "replace").Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	move("", ":kept")
+	change()
+	move(":kept", "")
+	for _, key := range keys {
+		client.Del(t.Context(), key+":kept")
+	}
 }

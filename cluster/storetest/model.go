@@ -196,9 +196,13 @@ func (m *model) update(c cluster.Change) (cluster.Session, error) {
 	case s.Version != c.ExpectedVersion:
 		return cluster.Session{}, cluster.ErrConflict
 	}
+	next := s.Version + 1
+	if s.Status == cluster.StatusActive { // the time in us, but the last three digits, which count
+		next = max(next, m.at().UnixMilli()*1000+min(next%1000, 998))
+	}
 	s.Status, s.writer, s.UpstreamSession = cluster.StatusActive, c.Writer, c.UpstreamSession
 	s.Endpoint, s.Revision = cmp.Or(c.Endpoint, s.Endpoint), cmp.Or(c.Revision, s.Revision)
-	s.Version++
+	s.Version = next
 	m.touch(s)
 	return s.record(), nil
 }

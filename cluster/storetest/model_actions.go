@@ -109,13 +109,23 @@ func (m *machine) start() {
 }
 
 func (m *machine) update() {
+	id := m.pick().ID
 	m.change(cluster.Change{
-		ID: m.pick().ID, Writer: draw(m, "writer", "a", "b", "c"), ExpectedVersion: int64(m.number("version", 1, 3)),
+		ID: id, Writer: draw(m, "writer", "a", "b", "c"), ExpectedVersion: m.version(id),
 		Endpoint: draw(m, "endpoint", "", "http://f", "http://"+long),
 		Activation: cluster.Activation{
 			UpstreamSession: draw(m, "upstream session", "", "x", long), Revision: draw(m, "revision", "", "2025-11-25"),
 		},
 	})
+}
+
+// version draws one that a session has, or has not.
+func (m *machine) version(id cluster.ID) int64 {
+	version := int64(m.number("version", 0, 4))
+	if s := m.model.sessions[id]; s != nil && version == 0 {
+		return s.Version
+	}
+	return version
 }
 
 func (m *machine) change(c cluster.Change) {
@@ -132,7 +142,7 @@ func (m *machine) lease() {
 	}
 	c.Want = c.Need + m.number("more", 0, 7)
 	c.Pending = m.number("pending", 0, max(c.Need, 1))
-	c.KnownVersion = int64(m.number("known version", 0, 4))
+	c.KnownVersion = m.version(token.ID)
 	switch m.number("wrong", 0, 9) {
 	case 9:
 		c.Digest[0]++

@@ -27,6 +27,10 @@ var recoveryTests = map[string]func(*testing.T, *suite){
 	"long strings of a session outlive it, notes do not": notesAndLongStrings,
 }
 
+var forgottenTests = map[string]func(*testing.T, *suite){
+	"no version is given to two changes": versionsNotReused,
+}
+
 var timedRecoveryTests = map[string]func(*testing.T, *suite){
 	"a claim to recover ends by itself": recoveryRunsOut,
 	"a due session is not recovered":    recoveryDue,
@@ -149,8 +153,8 @@ func recoveryEndsByUpdate(t *testing.T, s *suite) {
 	var changed cluster.Session
 	for range 2 { // repeated, as after a lost reply
 		var err error
-		if changed, err = s.store.Update(t.Context(), mapping); err != nil || changed.Version != made.Version+1 {
-			t.Fatalf("Update: version %d, %v; want %d", changed.Version, err, made.Version+1)
+		if changed, err = s.store.Update(t.Context(), mapping); err != nil || changed.Version <= made.Version || changed.Recoveries() != 1 {
+			t.Fatalf("Update: version %d after %d, %d recoveries, %v; want a later one, and one", changed.Version, made.Version, changed.Recoveries(), err)
 		}
 	}
 	s.wantRecoveryRefused(made.Session, cluster.ErrConflict) // it was recovered already
@@ -161,6 +165,59 @@ func recoveryEndsByUpdate(t *testing.T, s *suite) {
 	if r.Session.UpstreamSession != mapping.UpstreamSession || r.Session.Endpoint != mapping.Endpoint || len(r.Initialize) == 0 {
 		t.Errorf("after a recovery: %+v", r)
 	}
+}
+
+// versionsNotReused: who knows of a recovery that a failover has lost is not taken for one who knows of the next.
+func versionsNotReused(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	s.read(made.ID, "a/1")
+	remap := func(of cluster.Session, to string) (cluster.Session, error) {
+		c := change(of, "writer of "+to)
+		c.UpstreamSession = to
+		return s.store.Update(t.Context(), c)
+	}
+	mustRemap := func(to string) cluster.Session {
+		t.Helper()
+		changed, err := remap(made.Session, to)
+		if err != nil {
+			t.Fatalf("Update to %s: %v", to, err)
+		}
+		return changed
+	}
+	var lost cluster.Session
+	s.b.Forget(t, made.ID, func() { lost = mustRemap("lost") })
+	if got := s.get(made.ID); got.Version != made.Version || got.UpstreamSession != made.UpstreamSession {
+		t.Fatalf("after the failover the record is %+v, want %+v", got, made.Session)
+	}
+	s.settle() // a failover takes time
+	kept := mustRemap("kept")
+	if kept.Version == lost.Version || kept.Version <= made.Version {
+		t.Errorf("after version %d came %d, which is lost, and then %d", made.Version, lost.Version, kept.Version)
+	}
+
+	call := leaseCall(made, 1)
+	call.KnownVersion = lost.Version
+	if told, err := s.store.Lease(t.Context(), call); err != nil || told.IsKnown || told.Session.UpstreamSession != "kept" {
+		t.Errorf("lease for who knows the lost one: %+v, %v", told, err)
+	}
+	if r := s.report(cluster.Report{ID: made.ID, Idle: -1}); r.Err != nil || r.Version != kept.Version {
+		t.Errorf("report: version %d, %v; want %d", r.Version, r.Err, kept.Version)
+	}
+	if state := s.state(made.ID); state.Version != kept.Version {
+		t.Errorf("state of the own stream: version %d, want %d", state.Version, kept.Version)
+	}
+	s.wantRecoveryRefused(lost, cluster.ErrConflict)
+	if _, err := remap(lost, "third"); !errors.Is(err, cluster.ErrConflict) {
+		t.Errorf("Update by who knows the lost one: %v, want ErrConflict", err)
+	}
+	late := cluster.EventAppend{
+		ID: made.ID, Stream: cluster.OwnStream, First: 1, Claim: 1, UpstreamEvent: "up-1", Version: lost.Version, Events: [][]byte{[]byte("one")},
+	}
+	if _, err := s.store.AppendEvents(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "a/1", Read: true}, cluster.StreamState{Reader: "a/1", Claim: 1, Last: 1})
 }
 
 func recoveryRefused(t *testing.T, s *suite) {

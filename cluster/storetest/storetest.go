@@ -21,6 +21,9 @@ type Backend struct {
 	// Advance moves the clock of every open store. Nil when the store's clock cannot be moved: then the tests that need
 	// it are not part of the suite.
 	Advance func(d time.Duration)
+	// Forget calls change, and takes back what that has changed of a session's own keys, as a failover does that loses the last writes.
+	// Nil when the backend cannot: then the tests that need it are not part of the suite.
+	Forget func(t *testing.T, id cluster.ID, change func())
 	// Verify fails the test when the store's indexes, counts and records disagree. It is called at the end of each test.
 	Verify func(t *testing.T)
 }
@@ -61,6 +64,9 @@ func Run(t *testing.T, b Backend) {
 	})
 	runAll(t, b, principalTests, rateTests, pendingTests, eventTests, frameTests, queryTests, cleanupTests, mendTests,
 		streamTests, recoveryTests, grantTests)
+	if b.Forget != nil {
+		runAll(t, b, forgottenTests)
+	}
 	if b.Partitions <= 1 {
 		runAll(t, b, orderedEndTests, orderedPrincipalTests)
 		runAll(t, b, map[string]func(*testing.T, *suite){

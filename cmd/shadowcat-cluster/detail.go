@@ -71,7 +71,7 @@ func (d detail) timeline() []occasion {
 	if s.Revision != "" {
 		all = append(all, occasion{d.recorded.activated, "activated"})
 	}
-	if n := recoveries(s); n > 0 {
+	if n := s.Recoveries(); n > 0 {
 		all = append(all, occasion{what: "upstream session lost and made anew: " + times(n)})
 	}
 	if s.LastActivityAt.After(s.CreatedAt) {
@@ -86,19 +86,7 @@ func (d detail) timeline() []occasion {
 	return all
 }
 
-// recoveries is how often a session was given a new upstream session. The version tells, which moves with status and mapping alone.
-func recoveries(s cluster.Session) int64 {
-	expected := int64(2) // created, activated
-	if !s.EndedAt.IsZero() {
-		expected++
-	}
-	if s.Revision == "" {
-		return 0
-	}
-	return max(s.Version-expected, 0)
-}
-
-func times(n int64) string {
+func times(n int) string {
 	if n == 1 {
 		return "once"
 	}

@@ -66,24 +66,6 @@ func TestALineOfARecordingIsJSONWhateverIsStored(t *testing.T) {
 	}
 }
 
-func TestRecoveriesAreCountedByTheVersion(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	for want, s := range map[int64]cluster.Session{
-		0: {Version: 1},
-		1: {Version: 3, Revision: "2025-11-25", Status: cluster.StatusActive},
-		2: {Version: 5, Revision: "2025-11-25", Status: cluster.StatusClosed, EndedAt: now},
-		3: {Version: 5, Revision: "2025-11-25", Status: cluster.StatusExpired, DeadlineAt: now}, // waits for cleanup
-	} {
-		if got := recoveries(s); got != want {
-			t.Errorf("version %d, %s: %d recoveries, want %d", s.Version, s.Status, got, want)
-		}
-	}
-	if got := recoveries(cluster.Session{Version: 2, Status: cluster.StatusFailed, EndedAt: now}); got != 0 {
-		t.Errorf("of a session that was never activated: %d", got)
-	}
-}
-
 func TestTextInATimelineCannotDriveTheTerminal(t *testing.T) {
 	t.Parallel()
 	const evil = "\x1b[2J\u202e\r"
