@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -46,7 +47,8 @@ type StreamClaim struct {
 	Owner string
 	// Listen makes the caller's client the listener: StreamState.Listener is its number then.
 	Listen bool
-	// After is the position that a new listener begins behind: what it has, or does not want. -1: the last one there is.
+	// After is the position that a new listener begins behind: what it has, or does not want. -1: the last one there is. A client
+	// may have been sent more than was stored of the claim that Sent names: then it begins behind what was.
 	After int64
 	// Read makes the caller the reader when there is none, or when the reader's claim has the number From: the caller knows
 	// that its holder is dead.
@@ -59,9 +61,10 @@ type StreamClaim struct {
 
 // SentEvent is an event of a session's own stream as a client knows it. The zero value is none.
 type SentEvent struct {
-	// UpstreamEvent is the upstream's own id of it: 1 to [MaxUpstreamEvent] bytes.
+	// UpstreamEvent is the upstream's own id of it: 1 to [MaxUpstreamEvent] bytes. Empty: it is not known.
 	UpstreamEvent string
-	// Claim is the one under which it was sent. Under another than the latest, the positions up to it may be of other events.
+	// Claim is the one under which it was sent, 0 when that is not known. Under another than the latest, the positions up to it may
+	// be of other events.
 	Claim int64
 	// Version is that of the session's record whose upstream session said it. To another upstream session the id means nothing.
 	Version int64
@@ -80,15 +83,36 @@ type StreamState struct {
 	Listener int64
 	// Last is the position of the last event stored, 0 when there is none.
 	Last int64
-	// Begins is the position that the latest listener began behind: up to there the one before it is to be sent what there is.
-	// ClaimStream leaves it out.
-	Begins int64
+	// Begins are the positions that the latest listeners began behind, the latest first, eight of them at most: up to there the one
+	// before each is to be sent what there is. ClaimStream leaves them out.
+	Begins []int64
 	// Version is that of the session's record: with a later one the session may have another upstream session.
 	Version int64
-	// Since is what Last was when the claim was taken: what an earlier reader has sent beyond it was never stored. StreamStates
-	// leaves it out.
-	Since int64
+	// Since is what Last was when each of the latest claims was taken, the latest first, eight of them at most: what an earlier reader
+	// has sent beyond it was never stored.
+	Since []int64
 	// UpstreamEvent is the upstream's own id of the last event stored, by which a new reader may go on; empty when the
 	// upstream gives none, or when the session has been given another upstream session since. StreamStates leaves it out.
 	UpstreamEvent string
+}
+
+// EndOfListener is the position up to which a listener is to be sent what there is: the one after it begins there. It reports whether
+// that is known: the listener is not the latest, and none of the latest eight came so long after it.
+func (s StreamState) EndOfListener(number int64) (position int64, known bool) {
+	i := s.Listener - number - 1
+	if i < 0 || i >= int64(len(s.Begins)) {
+		return 0, false
+	}
+	return s.Begins[i], true
+}
+
+// EndOfClaim is the position of the last event that was stored under a claim, or before: what its reader has sent beyond that was never
+// stored. Of a claim that has not moved it is the last position there can be. When more claims have been taken since than are known, it is
+// where the oldest of those begins.
+func (s StreamState) EndOfClaim(number int64) int64 {
+	later := min(s.Claim-number, int64(len(s.Since)))
+	if later <= 0 {
+		return math.MaxInt64
+	}
+	return s.Since[later-1]
 }

@@ -29,7 +29,7 @@ func TestReplicasPassASessionsStreamOn(t *testing.T) {
 		if state, err = b.ClaimStream(t.Context(), cluster.StreamClaim{ID: s.ID, Listen: true, Read: true, From: state.Claim}); err != nil {
 			t.Fatal(err)
 		}
-		want := cluster.StreamState{Reader: b.Incarnation(), Claim: 2, Listener: 1, Last: 1, Version: s.Version}
+		want := cluster.StreamState{Reader: b.Incarnation(), Claim: 2, Listener: 1, Last: 1, Begins: []int64{0}, Since: []int64{1, 0}, Version: s.Version}
 		if diff := cmp.Diff([]cluster.StreamState{want}, a.StreamStates(t.Context(), []cluster.ID{s.ID})); diff != "" {
 			t.Errorf("state after the takeover (-want +got):\n%s", diff)
 		}
@@ -318,5 +318,20 @@ func TestNobodyIsDeadForAMomentAfterAnOutage(t *testing.T) {
 				w.wantAlive(m, "b/1", false, "when it should have said that it lives")
 			})
 		})
+	}
+}
+
+func TestAStateTellsWhereAListenerEnds(t *testing.T) {
+	t.Parallel()
+	state := cluster.StreamState{Listener: 5, Begins: []int64{9, 4, 6}}
+	for number, want := range map[int64]int64{4: 9, 3: 4, 2: 6} {
+		if got, known := state.EndOfListener(number); got != want || !known {
+			t.Errorf("listener %d of 5 ends at %d, %v; want %d", number, got, known, want)
+		}
+	}
+	for _, number := range []int64{0, 1, 5, 6} { // too long ago, or not at all
+		if got, known := state.EndOfListener(number); known {
+			t.Errorf("listener %d of 5 ends at %d, want that not to be known", number, got)
+		}
 	}
 }

@@ -120,9 +120,11 @@ func (f *follower) isBehind(ctx context.Context, l *listener, state cluster.Stre
 		return false
 	case state.Err != nil:
 		return false
-	case state.Listener != l.number: // its client has opened another stream since
-		f.handOver(ctx, l, state)
+	case isAhead(l, state):
+		l.end() // its client comes back, and is told
 		return false
+	case state.Listener != l.number: // its client has opened another stream since
+		return f.handOver(l, state)
 	case state.Reader == f.p.incarnation && f.p.own.of(l.session) != nil:
 	case f.isUnread(ctx, state.Reader):
 		f.takeOver(l, state)
@@ -130,16 +132,22 @@ func (f *follower) isBehind(ctx context.Context, l *listener, state cluster.Stre
 	return state.Last > l.at()
 }
 
-// handOver gives a listener what came before the next one began, and ends it: no message is lost between the two, and none is on both.
-func (f *follower) handOver(ctx context.Context, l *listener, state cluster.StreamState) {
-	after := l.at()
-	if missing := state.Begins - after; state.Listener == l.number+1 && missing > 0 {
-		page := f.p.sessions.Events(ctx, []cluster.EventQuery{{
-			ID: l.session, Stream: cluster.OwnStream, After: after, Limit: int(min(missing, followPage)),
-		}})[0]
-		l.offer(after+1, page.Claim, origin{}, page.Events...) // none with an error
+// isAhead reports whether a listener was given what a reader before the present one could not store: of the events that are stored at
+// those positions it has none.
+func isAhead(l *listener, state cluster.StreamState) bool {
+	has := l.has()
+	return has.position > state.EndOfClaim(has.claim)
+}
+
+// handOver ends a listener where the next one begins: no message is lost between the two, and none is on both. It reports whether there is
+// something to read before.
+func (f *follower) handOver(l *listener, state cluster.StreamState) bool {
+	position, known := state.EndOfListener(l.number)
+	if !known {
+		l.end()
+		return false
 	}
-	l.end()
+	return !l.endAt(position)
 }
 
 // isUnread reports whether nobody reads: there is no reader, or it is dead.
@@ -236,7 +244,7 @@ func (f *follower) got(ctx context.Context, l *listener, after int64, page clust
 	case errors.Is(page.Err, cluster.ErrEventsGone):
 		f.gone(ctx, l)
 	case page.Err != nil: // another time
-	case l.isOwn() && page.Listener != l.number: // the next look tells where it ends
+	case l.isOwn() && page.Listener != l.number && !l.isEnding(): // the next look tells where it ends
 	case len(page.Events) > 0:
 		l.offer(after+1, page.Claim, origin{}, page.Events...)
 	case !l.isOwn():

@@ -34,15 +34,18 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 		}
 		has = *after
 	}
-	var state cluster.StreamState
+	var (
+		state  cluster.StreamState
+		begins int64
+	)
 	err = x.untilStore(func() (err error) {
-		state, err = x.claimListening(ctx, has)
+		state, begins, err = x.claimListening(ctx, has, 0)
 		return err
 	})
 	if err != nil {
 		return nil, refusalOf(err)
 	}
-	l := x.newOwnListener(lease, state)
+	l := x.newOwnListener(lease, state, begins)
 	if after == nil {
 		l.prime(x.record.Revision, x.p.retry())
 	} else if state, err = x.catchUp(ctx, l, state, has); err != nil {
@@ -65,11 +68,11 @@ func (x *exchange) listen(ctx context.Context, lease *cluster.Lease, after *even
 	return x.streamTo(l), nil
 }
 
-// newOwnListener is a listener to what follows on the last event of the session's own stream.
-func (x *exchange) newOwnListener(lease *cluster.Lease, state cluster.StreamState) *listener {
-	id := eventID{stream: cluster.OwnStream, claim: state.Claim, position: state.Last}
-	if x.record.Version == state.Version {
-		id.from = originOf(x.record, state.UpstreamEvent).sealed(state.Last)
+// newOwnListener is a listener to what follows on the event of the session's own stream that was the last one when it became that.
+func (x *exchange) newOwnListener(lease *cluster.Lease, state cluster.StreamState, begins int64) *listener {
+	id := eventID{stream: cluster.OwnStream, claim: state.Claim, position: begins}
+	if x.record.Version == state.Version && begins == state.Last {
+		id.from = originOf(x.record, state.UpstreamEvent).sealed(begins)
 	}
 	l := newListener(x.call, lease, id)
 	l.number = state.Listener
@@ -111,26 +114,31 @@ func (x *exchange) checkSent(ctx context.Context, after *eventID) error {
 	return nil
 }
 
-// claimListening makes the client the listener to what follows on an event that it has, and this replica the reader where nobody reads.
-func (x *exchange) claimListening(ctx context.Context, has eventID) (cluster.StreamState, error) {
+// claimListening makes the client the listener to what follows on an event that it has, unless it is already, by a number, and this replica the
+// reader where nobody reads. It also returns the last position that there was when it became the listener.
+func (x *exchange) claimListening(ctx context.Context, has eventID, number int64) (state cluster.StreamState, last int64, err error) {
 	p := x.p
 	claim := cluster.StreamClaim{
-		ID: x.session, Owner: p.incarnation, Listen: true, After: has.position, Read: !p.isDraining(),
+		ID: x.session, Owner: p.incarnation, Listen: number == 0, After: has.position, Read: !p.isDraining(), Sent: has.sent(),
 	}
-	if has.from.version == x.record.Version {
-		claim.Sent = has.sent()
+	if has.from.version != x.record.Version {
+		claim.Sent.UpstreamEvent = ""
 	}
-	state, err := p.sessions.ClaimStream(ctx, claim)
+	state, err = p.sessions.ClaimStream(ctx, claim)
+	if number != 0 {
+		state.Listener = number // another client may have become the listener since
+	}
+	last = state.Last
 	if err != nil || state.Reader == p.incarnation || p.isDraining() || !p.follower.isUnread(ctx, state.Reader) {
-		return state, err
+		return state, last, err
 	}
 	claim.Listen, claim.From = false, state.Claim
 	taken, err := p.sessions.ClaimStream(ctx, claim)
 	if err != nil {
-		return state, nil //nolint:nilerr // the follower tries again
+		return state, last, nil //nolint:nilerr // the follower tries again
 	}
-	taken.Listener = state.Listener // another client may have become the listener since
-	return taken, nil
+	taken.Listener = state.Listener // as above
+	return taken, last, nil
 }
 
 // catchUp gives a listener that resumes what it has missed, as far as one look goes; the follower goes on from there. It returns the state
@@ -143,12 +151,12 @@ func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.Strea
 		if after.from.version != x.record.Version {
 			l.id.from = sealedOrigin{}
 		}
-		if after.claim < state.Claim && after.position > state.Since {
+		if end := state.EndOfClaim(after.claim); after.position > end {
 			// A reader before this one had sent it more than it could store.
 			if mayComeAgain(state, after) {
 				return state, errEventsGone
 			}
-			l.id = eventID{stream: cluster.OwnStream, claim: state.Claim, position: state.Since} // of what the store knows nothing was missed
+			l.id = eventID{stream: cluster.OwnStream, claim: state.Claim, position: end} // of what the store knows nothing was missed
 		}
 		err := x.untilStore(func() error {
 			page = x.p.sessions.Events(ctx, []cluster.EventQuery{{ID: l.session, Stream: cluster.OwnStream, After: l.id.position, Limit: followPage}})[0]
@@ -158,7 +166,7 @@ func (x *exchange) catchUp(ctx context.Context, l *listener, state cluster.Strea
 		if !isAhead || time.Since(begun) > aheadWait || !pause(ctx, aheadPause) {
 			break
 		}
-		if state, err = x.claimListening(ctx, after); err != nil {
+		if state, _, err = x.claimListening(ctx, after, l.number); err != nil {
 			return state, refusalOf(err)
 		}
 	}

@@ -27,6 +27,7 @@ type listener struct {
 	mu      sync.Mutex
 	queue   []byte     // text for the client
 	over    bool       // nothing follows
+	until   int64      // the last position that is for it, where another listener begins; 0: there is no other
 	fed     bool       // a reader of this replica gives it events as they come
 	opened  time.Time  // when it was opened
 	heard   time.Time  // when there last was something
@@ -77,14 +78,14 @@ func (l *listener) offer(first, claim int64, from origin, events ...[]byte) bool
 		return true
 	}
 	for i, text := range events {
-		if position := first + int64(i); position > l.id.position {
+		if position := first + int64(i); position > l.id.position && (l.until == 0 || position <= l.until) {
 			l.id.position, l.id.claim = position, claim
 			l.id.from = from.sealed(position)
 			l.take1(decodeKept(text))
 		}
 	}
 	l.heard = time.Now()
-	if len(l.queue) > maxQueued {
+	if len(l.queue) > maxQueued || l.until != 0 && l.id.position >= l.until {
 		l.over = true
 	}
 	l.news.wake()
@@ -151,6 +152,24 @@ func (l *listener) end() {
 	l.over = true
 	l.mu.Unlock()
 	l.news.wake()
+}
+
+// endAt ends the stream when it has come to a position: what follows is for another listener. It reports whether it has.
+func (l *listener) endAt(position int64) (ended bool) {
+	l.mu.Lock()
+	l.until = position
+	l.over = l.over || l.id.position >= position
+	ended = l.over
+	l.mu.Unlock()
+	l.news.wake()
+	return ended
+}
+
+// isEnding reports whether another listener has come after it.
+func (l *listener) isEnding() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.until != 0
 }
 
 // feed says whether a reader of this replica gives it events.

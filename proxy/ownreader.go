@@ -26,12 +26,14 @@ type ownReader struct {
 	lease *cluster.Lease // only watches
 	claim int64
 	stop  context.CancelCauseFunc
+	began cluster.StreamState // what there was when it took the claim
 
 	mu       sync.Mutex
 	body     io.Closer  // of the upstream's answer that is read now; nil between two
 	asks     int64      // the generation of the upstream session whose answer that is
 	listener *listener  // this replica's client, nil when there is none
 	unheard  time.Time  // since when there is none
+	ended    bool       // it takes no listener any more
 	last     int64      // the position of the last event
 	backlog  []unstored // events that the store may not have yet, the last of them at last
 	size     int        // bytes of backlog

@@ -42,7 +42,37 @@ func TestAnEarlierListenerDoesNotEndALaterOne(t *testing.T) {
 	for _, l := range []*listener{later, later, earlier} {
 		r.attach(l)
 	}
-	if later.isOver() || !earlier.isOver() || r.listener != later {
-		t.Errorf("the later one is over: %v, the earlier one: %v", later.isOver(), earlier.isOver())
+	if later.isOver() || !later.fed || earlier.fed || r.listener != later {
+		t.Errorf("the later one is over: %v, is fed: %v, the earlier one: %v", later.isOver(), later.fed, earlier.fed)
+	}
+}
+
+// A client that comes while a reader ends is left to the follower: nothing would be passed on to it any more.
+func TestAReaderThatHasEndedTakesNoListener(t *testing.T) {
+	t.Parallel()
+	r, l := &ownReader{}, &listener{news: newSignal()}
+	r.unfeed()
+	r.attach(l)
+	if !l.due(time.Now(), time.Second, time.Second) || l.isOver() {
+		t.Errorf("the listener is fed: %v, over: %v", l.fed, l.isOver())
+	}
+}
+
+// Of what a client was sent by readers before, and they could not store, the present one may have read as much by now.
+func TestAListenerWithMoreThanWasStoredIsSentAway(t *testing.T) {
+	t.Parallel()
+	began := cluster.StreamState{Claim: 3, Since: []int64{7, 5, 0}}
+	for _, tt := range []struct {
+		claim, position int64
+		isOver          bool
+	}{
+		{1, 5, false}, {1, 6, true}, {1, 9, true}, {2, 7, false}, {2, 8, true}, {2, 9, true}, {3, 7, false}, {3, 9, false}, {3, 10, true},
+	} {
+		r := &ownReader{claim: 3, began: began, last: 9}
+		l := &listener{id: eventID{stream: cluster.OwnStream, claim: tt.claim, position: tt.position}, news: newSignal()}
+		r.attach(l)
+		if l.isOver() != tt.isOver || (r.listener == l) == tt.isOver {
+			t.Errorf("with event %d of claim %d: over %v, want %v", tt.position, tt.claim, l.isOver(), tt.isOver)
+		}
 	}
 }

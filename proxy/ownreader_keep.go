@@ -61,8 +61,7 @@ func (r *ownReader) flush(ctx context.Context) error {
 			return err
 		}
 		if l := r.listener; l != nil && err == nil && appended.Listener != l.number {
-			l.end() // its client has opened another stream since
-			r.detach()
+			r.letGo() // its client has opened another stream since
 		}
 		r.offer(first, events...)
 		for _, text := range texts {

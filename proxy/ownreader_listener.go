@@ -4,19 +4,18 @@ import (
 	"time"
 )
 
-// attach makes l the one that events are passed on to, unless a later one is.
+// attach makes l the one that events are passed on to, unless a later one is. The one before is left to the follower, which gives it what it
+// lacks.
 func (r *ownReader) attach(l *listener) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch before := r.listener; {
-	case before == nil, before == l:
-	case before.number > l.number: // it was opened while l was on its way here
-		l.end()
+	if r.ended || r.listener != nil && r.listener.number > l.number { // it was opened while l was on its way here
 		return
-	default:
-		before.end()
 	}
-	if l.at() > r.last { // of what it has, this reader knows nothing: its client is told when it comes back
+	if r.listener != nil && r.listener != l {
+		r.letGo()
+	}
+	if l.at() > r.last || isAhead(l, r.began) { // of what it has, this reader knows nothing: its client is told when it comes back
 		l.end()
 	}
 	if l.isOver() { // its client may have left, and says so only once
@@ -67,12 +66,18 @@ func (r *ownReader) endListener() {
 	}
 }
 
-// unfeed leaves the listener, if there is one, to the follower.
+// unfeed leaves the listener, if there is one, to the follower, and takes no other.
 func (r *ownReader) unfeed() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.ended = true
 	if r.listener != nil {
-		r.listener.feed(false)
-		r.detach()
+		r.letGo()
 	}
+}
+
+// letGo leaves the listener to the follower. The caller holds r.mu.
+func (r *ownReader) letGo() {
+	r.listener.feed(false)
+	r.detach()
 }

@@ -28,7 +28,7 @@ func (p *Proxy) readOwn(ctx context.Context, call *upstreamCall, lease *cluster.
 		return r, nil, nil
 	}
 	r := &ownReader{
-		p: p, call: call.fork(), claim: state.Claim, last: state.Last, unheard: time.Now(), checked: time.Now(), known: state.Version,
+		p: p, call: call.fork(), claim: state.Claim, began: state, last: state.Last, unheard: time.Now(), checked: time.Now(), known: state.Version,
 	}
 	if err := r.refresh(ctx); err != nil { // the upstream session before would be recovered to this one, and read from its beginning
 		r.release()

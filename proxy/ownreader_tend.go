@@ -52,8 +52,7 @@ func (r *ownReader) check(state cluster.StreamState, now time.Time) {
 			_ = r.body.Close() // which ends its reading
 		}
 		if r.listener != nil && r.listener.number < state.Listener {
-			r.listener.end() // its client has opened another stream since
-			r.detach()
+			r.letGo() // its client has opened another stream since
 		}
 	}
 }

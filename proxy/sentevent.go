@@ -58,9 +58,6 @@ func (e eventID) isSealedBy(s cluster.Session) bool {
 
 // sent is what the store is told of the event.
 func (e eventID) sent() cluster.SentEvent {
-	if e.from.event == "" {
-		return cluster.SentEvent{}
-	}
 	return cluster.SentEvent{UpstreamEvent: e.from.event, Claim: e.claim, Version: e.from.version}
 }
 

@@ -250,6 +250,14 @@ func (d *decoder) number(v any) int64 {
 	}
 }
 
+// numbers reads integers that stand in a text with spaces between them.
+func (d *decoder) numbers(v any) (all []int64) {
+	for one := range strings.FieldsSeq(d.text(v)) {
+		all = append(all, d.number(one))
+	}
+	return all
+}
+
 // moment reads a time in ms since 1970; nothing and never are the zero time.
 func (d *decoder) moment(v any) time.Time {
 	ms := d.number(v)

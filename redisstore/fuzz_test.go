@@ -204,7 +204,7 @@ var decoders = map[string]struct {
 	}, []error{cluster.ErrStoreUnavailable}},
 	"claimed": {func(t *testing.T, reply []any) []error {
 		state, err := decodeClaimed(reply)
-		if err != nil && state != (cluster.StreamState{}) {
+		if err != nil && cmp.Diff(cluster.StreamState{}, state) != "" {
 			t.Errorf("a state with an error: %+v", state)
 		}
 		return []error{err}

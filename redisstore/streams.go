@@ -15,7 +15,7 @@ const statesPerScript = 100
 
 // stateParts is how many parts stream_states answers for each session, claimParts how many stream_claim does.
 const (
-	stateParts = 7
+	stateParts = 8
 	claimParts = 7
 )
 
@@ -52,7 +52,7 @@ func decodeClaimed(reply []any) (cluster.StreamState, error) {
 	var d decoder
 	state := d.streamState(reply)
 	state.UpstreamEvent = d.text(reply[4])
-	state.Since, state.Version = d.number(reply[5]), d.number(reply[6])
+	state.Since, state.Version = d.numbers(reply[5]), d.number(reply[6])
 	if d.err != nil {
 		return cluster.StreamState{}, unavailable(d.err)
 	}
@@ -120,7 +120,7 @@ func decodeState(parts []any) cluster.StreamState {
 	var d decoder
 	lives := d.truth(parts[0])
 	state := d.streamState(parts[1:])
-	state.Begins, state.Version = d.number(parts[5]), d.number(parts[6])
+	state.Begins, state.Since, state.Version = d.numbers(parts[5]), d.numbers(parts[6]), d.number(parts[7])
 	switch {
 	case d.err != nil:
 		return cluster.StreamState{Err: unavailable(d.err)}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ var streamTests = map[string]func(*testing.T, *suite){
 	"a claim given up is anybody's":                        streamReleased,
 	"listeners of the own stream are numbered":             streamListeners,
 	"a listener begins where it says":                      streamBegins,
+	"a claim ends where the next one begins":               streamClaimsEnd,
 	"only the reader stores events of the own stream":      streamStale,
 	"a new reader goes on where the old one was":           streamTakeover,
 	"a new reader goes on where a client is":               streamAhead,
@@ -40,7 +42,8 @@ var timedStreamTests = map[string]func(*testing.T, *suite){
 	"a due session has no own stream":              streamDue,
 }
 
-// claim asks for a part in a session's own stream and fails the test unless that is its state then.
+// claim asks for a part in a session's own stream and fails the test unless that is its state then. Where the latest listeners begin is
+// not compared, and where claims were taken only if it is wanted.
 func (s *suite) claim(c cluster.StreamClaim, want cluster.StreamState) {
 	s.t.Helper()
 	got, err := s.store.ClaimStream(s.t.Context(), c)
@@ -48,11 +51,19 @@ func (s *suite) claim(c cluster.StreamClaim, want cluster.StreamState) {
 		s.t.Fatalf("ClaimStream: %v", err)
 	}
 	want.Version = s.get(c.ID).Version
+	state := s.state(c.ID)
+	if diff := cmp.Diff(got.Since, state.Since); diff != "" {
+		s.t.Errorf("claim %+v tells of other claims (-) than the state (+):\n%s", c, diff)
+	}
+	state.Begins = nil
+	if want.Since == nil {
+		got.Since, state.Since = nil, nil
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		s.t.Errorf("claim %+v (-want +got):\n%s", c, diff)
 	}
-	want.UpstreamEvent, want.Since = "", 0
-	if diff := cmp.Diff(want, s.state(c.ID)); diff != "" {
+	want.UpstreamEvent = ""
+	if diff := cmp.Diff(want, state); diff != "" {
 		s.t.Errorf("state after the claim %+v (-want +got):\n%s", c, diff)
 	}
 }
@@ -188,21 +199,66 @@ func streamBegins(t *testing.T, s *suite) {
 	s.open(nil)
 	made := s.active()
 	claim := s.read(made.ID, "a/1")
-	for _, step := range []struct{ after, want int64 }{{-1, 0}, {-1, 2}, {1, 1}, {-1, 6}} {
-		if _, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: "b/1", Listen: true, After: step.after}); err != nil {
+	var want []int64
+	listen := func(c cluster.StreamClaim, begins int64) {
+		t.Helper()
+		c.ID, c.Owner, c.Listen = made.ID, "b/1", true
+		if _, err := s.store.ClaimStream(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.state(made.ID); got.Begins != step.want {
-			t.Errorf("a listener behind %d begins behind %d, want %d", step.after, got.Begins, step.want)
+		want = append([]int64{begins}, want...)
+		want = want[:min(len(want), 8)]
+		if diff := cmp.Diff(want, s.state(made.ID).Begins); diff != "" {
+			t.Errorf("listening with %+v, listeners begin (-want +got):\n%s", c, diff)
 		}
-		last := s.state(made.ID).Last
-		s.mustAppendOwn(made.ID, claim, last+1, "one", "two")
+	}
+	for _, step := range []struct{ after, want int64 }{{-1, 0}, {-1, 2}, {1, 1}, {-1, 6}, {9, 8}} { // the last is ahead of the store
+		listen(cluster.StreamClaim{After: step.after}, step.want)
+		s.mustAppendOwn(made.ID, claim, s.state(made.ID).Last+1, "one", "two")
 	}
 	if _, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: "b/1", After: -1}); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.state(made.ID); got.Begins != 6 {
-		t.Errorf("without a new listener, the latest begins behind %d, want 6", got.Begins)
+	if diff := cmp.Diff(want, s.state(made.ID).Begins); diff != "" {
+		t.Errorf("without a new listener, the latest begin (-want +got):\n%s", diff)
+	}
+	under := func(claim int64) cluster.SentEvent { return cluster.SentEvent{Claim: claim} }
+	for n := range int64(9) { // each claim is ended by the next one
+		s.claim(cluster.StreamClaim{ID: made.ID, Owner: fmt.Sprint("r/", n), Read: true, From: claim},
+			cluster.StreamState{Reader: fmt.Sprint("r/", n), Claim: claim + 1, Listener: 5, Last: 10 + n})
+		claim++
+		s.mustAppendOwn(made.ID, claim, 11+n, "more")
+	}
+	listen(cluster.StreamClaim{After: 10, Sent: under(1)}, 10)
+	listen(cluster.StreamClaim{After: 19, Sent: under(10)}, 19)
+	listen(cluster.StreamClaim{After: 30, Sent: under(10)}, 19)
+	listen(cluster.StreamClaim{After: 19, Sent: under(9)}, 18)
+	listen(cluster.StreamClaim{After: 18, Sent: under(8)}, 17)
+	listen(cluster.StreamClaim{After: 30, Sent: under(1)}, 11) // as far as is known
+	taken := cluster.StreamClaim{ID: made.ID, Owner: "z/1", Read: true, From: claim, Listen: true, After: 30, Sent: under(claim)}
+	if _, err := s.store.ClaimStream(t.Context(), taken); err != nil || s.state(made.ID).Begins[0] != 19 {
+		t.Errorf("who takes the claim and is ahead of it begins behind %v, %v; want 19", s.state(made.ID).Begins, err)
+	}
+}
+
+// streamClaimsEnd: a state tells where each of the latest claims ended.
+func streamClaimsEnd(t *testing.T, s *suite) {
+	s.open(nil)
+	made := s.active()
+	if state := s.state(made.ID); state.EndOfClaim(0) != math.MaxInt64 {
+		t.Errorf("without a claim there is an end, at %d", state.EndOfClaim(0))
+	}
+	for n := range int64(10) {
+		state, err := s.store.ClaimStream(t.Context(), cluster.StreamClaim{ID: made.ID, Owner: fmt.Sprint("r/", n), Read: true, From: n})
+		if err != nil || state.Claim != n+1 {
+			t.Fatalf("claim: %+v, %v", state, err)
+		}
+		s.mustAppendOwn(made.ID, state.Claim, n+1, "one")
+	}
+	for claim, want := range map[int64]int64{0: 2, 1: 2, 2: 2, 3: 3, 8: 8, 9: 9, 10: math.MaxInt64, 11: math.MaxInt64} {
+		if got := s.state(made.ID).EndOfClaim(claim); got != want {
+			t.Errorf("claim %d of 10 ends at %d, want %d", claim, got, want)
+		}
 	}
 }
 
@@ -223,11 +279,11 @@ func streamStates(t *testing.T, s *suite) {
 			s.terminate(made.ID)
 			want[i].Err = cluster.ErrNotFound
 		case 2:
-			want[i] = cluster.StreamState{Reader: fmt.Sprint("r/", i), Claim: s.read(made.ID, fmt.Sprint("r/", i)), Last: 2}
+			want[i] = cluster.StreamState{Reader: fmt.Sprint("r/", i), Claim: s.read(made.ID, fmt.Sprint("r/", i)), Last: 2, Since: []int64{0}}
 			s.mustAppendOwn(made.ID, 1, 1, "one", "two")
 		case 3:
 			s.claim(cluster.StreamClaim{ID: made.ID, Owner: "l/1", Listen: true}, cluster.StreamState{Listener: 1})
-			want[i].Listener = 1
+			want[i].Listener, want[i].Begins = 1, []int64{0}
 		}
 		if want[i].Err == nil {
 			want[i].Version = made.Version

@@ -70,7 +70,7 @@ func streamTakeover(_ *testing.T, s *suite) {
 		s.t.Fatal(err)
 	}
 	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim},
-		cluster.StreamState{Reader: "b/1", Claim: 2, Last: 3, Since: 3, UpstreamEvent: "up-3"})
+		cluster.StreamState{Reader: "b/1", Claim: 2, Last: 3, Since: []int64{3, 0}, UpstreamEvent: "up-3"})
 	s.mustAppendOwn(made.ID, 2, 3, "not three", "four") // what is there stays
 	s.wantOwn(made.ID, 0, 4, "one", "two", "three", "four")
 	s.wantOwn(made.ID, 4, 4)
@@ -83,8 +83,8 @@ func streamTakeover(_ *testing.T, s *suite) {
 	s.wantOwn(made.ID, 6, 7, "seven")
 	s.wantGone(made.ID, cluster.OwnStream, 8)
 	s.mustAppendOwn(made.ID, 2, 5, "five", "six") // too late: a hole stays one
-	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1"}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 7, Since: 3})
-	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "c/1", Read: true, From: 2}, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 7, Since: 7})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1"}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 7, Since: []int64{3, 0}})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "c/1", Read: true, From: 2}, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 7, Since: []int64{7, 3, 0}})
 }
 
 func streamUpstreamEvent(t *testing.T, s *suite) {
@@ -127,7 +127,7 @@ func streamTrimmed(_ *testing.T, s *suite) {
 	for _, after := range []int64{0, 4, 6} {
 		s.wantGone(made.ID, cluster.OwnStream, after)
 	}
-	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 5, Since: 5})
+	s.claim(cluster.StreamClaim{ID: made.ID, Owner: "b/1", Read: true, From: claim}, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 5, Since: []int64{5, 0}})
 	s.mustAppendOwn(made.ID, 2, 4, "4", "5", "6")
 	s.wantOwn(made.ID, 5, 6, "6")
 	s.wantGone(made.ID, cluster.OwnStream, 4)
@@ -196,13 +196,13 @@ func streamAhead(t *testing.T, s *suite) {
 		ask("b/1", 0, 4, unknown, is)
 	}
 	ask("b/1", 0, 1, four, is) // as far as the store
-	ask("b/1", 1, 4, four, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 4, Since: 4, UpstreamEvent: "up-4"})
-	ask("c/1", 2, 6, four, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 4, Since: 4, UpstreamEvent: "up-4"}) // of an older claim
+	ask("b/1", 1, 4, four, cluster.StreamState{Reader: "b/1", Claim: 2, Last: 4, Since: []int64{4, 0}, UpstreamEvent: "up-4"})
+	ask("c/1", 2, 6, four, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 4, Since: []int64{4, 4, 0}, UpstreamEvent: "up-4"}) // of an older claim
 	s.wantOwn(made.ID, 4, 4)
 	s.wantGone(made.ID, cluster.OwnStream, 1)
 	// Also of the reader that is there yet: what it stores later begins behind that.
 	six := cluster.SentEvent{UpstreamEvent: "up-6", Claim: 3, Version: made.Version}
-	ask("d/1", 0, 6, six, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 6, Since: 4, UpstreamEvent: "up-6"})
+	ask("d/1", 0, 6, six, cluster.StreamState{Reader: "c/1", Claim: 3, Last: 6, Since: []int64{4, 4, 0}, UpstreamEvent: "up-6"})
 	s.mustAppendOwn(made.ID, 3, 5, "five", "six", "seven")
 	s.wantOwn(made.ID, 6, 7, "seven")
 }
