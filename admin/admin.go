@@ -35,9 +35,9 @@ type Config struct {
 	Metrics *Metrics
 	// StoreTimeout bounds each probe and each count. Default 250ms.
 	StoreTimeout time.Duration
-	// OutageGrace is for how long the replica stays ready while the store is away: it serves the sessions that it knows. Default
-	// 0: not at all.
-	OutageGrace time.Duration
+	// InGrace tells whether the replica serves the sessions that it knows while the store is away, and so stays ready. Default: it does
+	// not.
+	InGrace func() bool
 	// Breakers tells of which parts the store is not asked. Default: nothing is told.
 	Breakers func() redisstore.Breakers
 	// MaxSessions is the cap on live sessions, 0: none. It is only told.
@@ -95,7 +95,7 @@ func New(cfg Config) (*Admin, error) {
 		probe: &probe{
 			store:   cfg.Store,
 			timeout: timeout,
-			grace:   cfg.OutageGrace,
+			inGrace: cfg.InGrace,
 			log:     cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		},
 		watchdog: &watchdog{sessions: cfg.Sessions, timeout: timeout, interval: cmp.Or(cfg.SweepInterval, 5*time.Second)},

@@ -13,7 +13,7 @@ import (
 type probe struct {
 	store   Pinger
 	timeout time.Duration
-	grace   time.Duration // for which a replica that has reached the store is ready without it
+	inGrace func() bool // whether a replica that has reached the store is ready without it; nil: it is not
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -105,7 +105,7 @@ func (p *probe) ready() check {
 	case state.err == nil:
 		c.OK = true
 	case wasReached:
-		c.OK = time.Since(state.since) < p.grace
+		c.OK = p.inGrace != nil && p.inGrace()
 		c.Error = fmt.Sprintf("away since %s: %v", c.Since.Format(time.RFC3339), state.err)
 	default:
 		c.Error = state.err.Error()

@@ -37,7 +37,7 @@ func (h *holding) serveAlone(m *Manager, digest Digest, use Use, now time.Time, 
 	if h.isOver || h.isTooOld(now) {
 		return nil, ErrNotFound
 	}
-	if now.Sub(h.checkedAt) >= m.cfg.OutageGrace || h.mayHaveIdledOut(m.cfg, now) {
+	if !m.outage.isInGrace(m.cfg, h.checkedAt, now) || h.mayHaveIdledOut(m.cfg, now) {
 		return nil, fault
 	}
 	if m.cfg.MaxPending > 0 && use.PendingKey != "" && h.waiting+use.pending() > m.cfg.MaxPending {

@@ -223,7 +223,7 @@ func (h *holding) knownVersion() int64 {
 // renewed prolongs trust after the store confirmed the session. The caller holds h.mu.
 func (h *holding) renewed(m *Manager, endsIn time.Duration, at, sent time.Time) {
 	h.validUntil = later(h.validUntil, m.leaseEnd(sent, endsIn))
-	h.checkedAt = later(h.checkedAt, sent)
+	h.confirmed(m, sent)
 	h.endsAt = time.Time{}
 	if endsIn >= 0 {
 		h.endsAt = sent.Add(endsIn)

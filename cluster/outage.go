@@ -31,6 +31,12 @@ type outage struct {
 	err        error     // of the first call that failed
 	isDeclared bool
 	isSpent    bool // it has lasted for Config.OutageGrace
+
+	over time.Time // when the last one was declared to be over
+
+	answered  time.Time // when the latest call was made that was answered
+	confirmed time.Time // when the latest call was made that has confirmed a session
+	weakest   time.Time // when the session was confirmed that is the first of those in constant use to be refused; zero: nobody has asked yet
 }
 
 // heard takes in the outcome of a call that was made at the moment sent.
@@ -39,13 +45,52 @@ func (o *outage) heard(err error, sent time.Time) {
 	defer o.mu.Unlock()
 	now := time.Now()
 	switch {
-	case err != nil && o.current.Since.IsZero():
+	case err == nil:
+		o.answered = later(o.answered, sent)
+		if !o.current.Since.IsZero() && o.back.IsZero() {
+			o.back = now
+		}
+	case o.current.Since.IsZero():
 		o.current, o.last, o.back, o.err = Outage{Since: sent}, now, time.Time{}, err
-	case err != nil:
+	default:
 		o.last, o.back = now, time.Time{}
-	case !o.current.Since.IsZero() && o.back.IsZero():
-		o.back = now
 	}
+}
+
+// confirms takes in that a call that was made at the moment sent has confirmed a session.
+func (o *outage) confirms(sent time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.confirmed = later(o.confirmed, sent)
+}
+
+// isInGrace reports whether a session may be served without the store that has confirmed it at the moment checked.
+func (o *outage) isInGrace(cfg Config, checked, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.isLate(cfg, checked) && (o.weakest.IsZero() || checked.Before(o.weakest)) {
+		o.weakest = checked
+	}
+	return cfg.isInGrace(checked, now)
+}
+
+// trustedSince is from when on the grace of the whole replica counts: as that of the first session in constant use that will be refused,
+// or where nobody has asked for one yet, of the last. Where none was in use, the store's last answer counts. The caller holds o.mu.
+func (o *outage) trustedSince(cfg Config) time.Time {
+	switch {
+	case !o.weakest.IsZero():
+		return o.weakest
+	case o.isLate(cfg, o.confirmed):
+		return o.confirmed
+	default:
+		return o.answered
+	}
+}
+
+// isLate reports whether the moment checked is so late before the store went away as those are at which it confirms sessions that have
+// a request in every report interval. The caller holds o.mu.
+func (o *outage) isLate(cfg Config, checked time.Time) bool {
+	return o.answered.Sub(checked) < cfg.ReportInterval+cfg.StoreTimeout
 }
 
 // served counts a request that was served without the store.
@@ -69,7 +114,7 @@ const (
 )
 
 // look declares an outage, the end of what is served in spite of it, or its own end, and tells how long it was.
-func (o *outage) look(quiet, grace time.Duration) (change outageChange, told Outage, length time.Duration, err error) {
+func (o *outage) look(quiet time.Duration, cfg Config) (change outageChange, told Outage, length time.Duration, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.current.Since.IsZero() {
@@ -79,17 +124,17 @@ func (o *outage) look(quiet, grace time.Duration) (change outageChange, told Out
 	switch now := time.Now(); {
 	case now.Sub(o.last) >= quiet:
 		if o.isDeclared {
-			change = outageEnded
+			change, o.over = outageEnded, now
 		}
 		length = o.last.Sub(told.Since)
 		if !o.back.IsZero() {
 			length = o.back.Sub(told.Since)
 		}
-		o.current, o.isDeclared, o.isSpent = Outage{}, false, false
+		o.current, o.weakest, o.isDeclared, o.isSpent = Outage{}, time.Time{}, false, false
 	case !o.isDeclared && o.last.Sub(told.Since) >= beatInterval:
-		o.isDeclared, o.isSpent = true, grace == 0 // without a grace the beginning says it all
+		o.isDeclared, o.isSpent = true, cfg.OutageGrace == 0 // without a grace the beginning says it all
 		change = outageBegan
-	case o.isDeclared && !o.isSpent && o.back.IsZero() && now.Sub(told.Since) >= grace:
+	case o.isDeclared && !o.isSpent && o.back.IsZero() && !cfg.isInGrace(o.trustedSince(cfg), now):
 		o.isSpent = true
 		change = graceEnded
 	}
@@ -104,9 +149,30 @@ func (m *Manager) Outage() (o Outage, isAway bool) {
 	return m.outage.current, m.outage.isDeclared
 }
 
+// InOutage reports whether a call of the store that was made at the moment sent, and has failed, may have failed for want of a store
+// that is away, or was then: who runs the replica is told of that once for all. Unlike [Manager.Outage] it counts an outage from the
+// first call of this Manager that fails. It is an [InOutage].
+func (m *Manager) InOutage(sent time.Time) bool {
+	m.outage.mu.Lock()
+	defer m.outage.mu.Unlock()
+	return !m.outage.current.Since.IsZero() || sent.Before(m.outage.over)
+}
+
+// InGrace reports whether this replica serves the sessions that it knows while the store is away. It is false from the moment on in
+// which [Manager.Lease] would refuse, for the end of Config.OutageGrace, a session with a request in every report interval, the first
+// of those that were asked for. A session that was used less often was confirmed by the store earlier, and is refused earlier.
+func (m *Manager) InGrace() bool {
+	m.outage.mu.Lock()
+	defer m.outage.mu.Unlock()
+	return m.cfg.isInGrace(m.outage.trustedSince(m.cfg), time.Now())
+}
+
+// isInGrace reports whether what the store said at a moment may be relied on without it.
+func (c Config) isInGrace(said, now time.Time) bool { return now.Sub(said) < c.OutageGrace }
+
 // lookAtOutage says once that the store is away, once that this has lasted for too long, and once that it is back.
 func (m *Manager) lookAtOutage() {
-	change, o, length, err := m.outage.look(max(outageQuiet, 2*m.cfg.ReportInterval), m.cfg.OutageGrace)
+	change, o, length, err := m.outage.look(max(outageQuiet, 2*m.cfg.ReportInterval), m.cfg)
 	switch change {
 	case outageBegan:
 		log := m.log.With("since", o.Since.UTC(), "outage_grace", text(m.cfg.OutageGrace), "error", err)

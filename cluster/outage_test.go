@@ -459,3 +459,110 @@ func TestWithoutAGraceNothingIsSaidAboutServingOn(t *testing.T) {
 		}
 	})
 }
+
+// A replica is ready as long as it serves the sessions that it knows: both end at the same moment, whatever was asked of it, and when.
+func TestAReplicaIsInTheGraceAsLongAsItServesWhatIsInUse(t *testing.T) {
+	for name, c := range map[string]struct {
+		lease time.Duration
+		alive time.Duration // between the last report of a session and the outage
+	}{
+		"the store goes away just after a report":  {3 * time.Second, 10 * time.Millisecond},
+		"the store goes away just before a report": {3 * time.Second, 990 * time.Millisecond},
+		"strict": {0, 500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(cfg *cluster.Config) { cfg.OutageGrace, cfg.Lease, cfg.RequestRate = 8*time.Second, c.lease, 0 }, func(t *testing.T, w *world) {
+				m, _ := w.replica()
+				_, one := w.session(m)
+				_, two := w.session(m)
+				ask := func(token cluster.Token) bool {
+					l, err := m.Lease(t.Context(), token, use)
+					if err == nil {
+						l.Release()
+					}
+					return err == nil
+				}
+				for range 40 { // both in constant use
+					ask(one)
+					ask(two)
+					w.pass(100 * time.Millisecond)
+				}
+				w.pass(c.alive)
+				ask(two)
+				_, three := w.session(m) // which the store confirms later than the others
+				ask(three)
+				w.store.set(true, false)
+				begun := time.Now()
+				for ask(one) && ask(two) {
+					if !m.InGrace() {
+						t.Fatalf("not in the grace %v after the beginning, although sessions are served", time.Since(begun))
+					}
+					w.pass(10 * time.Millisecond)
+				}
+				length := time.Since(begun)
+				if m.InGrace() {
+					t.Errorf("still in the grace %v after the beginning, although a session is refused", length)
+				}
+				if length < 6*time.Second || length > 8*time.Second {
+					t.Errorf("the grace was %v, want 8s after the last report", length)
+				}
+				w.pass(time.Minute)
+				if m.InGrace() {
+					t.Error("in the grace a minute later")
+				}
+				w.store.set(false, false)
+				w.pass(5 * time.Second)
+				if !m.InGrace() || !ask(one) {
+					t.Errorf("when the store is back: in the grace %v, served %v", m.InGrace(), ask(one))
+				}
+			})
+		})
+	}
+}
+
+// What is used hardly ever is refused before a replica is: its records are older. Who serves nothing at all is ready for the grace.
+func TestTheGraceOfAReplicaDoesNotDependOnSessionsThatAreHardlyUsed(t *testing.T) {
+	inWorld(t, func(cfg *cluster.Config) { cfg.OutageGrace = 30 * time.Second }, func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		_, token := w.session(m)
+		w.serve(m, token)
+		w.pass(25 * time.Second)
+		w.store.set(true, false)
+		w.pass(4 * time.Second)
+		w.wantLease(m, token, nil, "inside its own grace")
+		w.pass(2 * time.Second)
+		w.wantLease(m, token, cluster.ErrStoreUnavailable, "after its own grace")
+		w.pass(22 * time.Second)
+		if !m.InGrace() {
+			t.Error("not in the grace 28s after the beginning")
+		}
+		w.pass(2 * time.Second)
+		if m.InGrace() {
+			t.Error("in the grace 30s after the beginning")
+		}
+	})
+}
+
+func TestAnOutageIsKnownFromTheFirstFaultUntilAfterItsEnd(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		_, token := w.session(m)
+		w.serve(m, token)
+		w.pass(10 * time.Second)
+		if m.InOutage(time.Now()) {
+			t.Error("in an outage before it")
+		}
+		w.store.set(true, false)
+		w.wantLease(m, token, nil, "without the store")
+		if !m.InOutage(time.Now()) {
+			t.Error("not in an outage after the first fault")
+		}
+		w.pass(10 * time.Second)
+		during := time.Now()
+		w.store.set(false, false)
+		w.pass(10 * time.Second)
+		if !m.InOutage(during) || m.InOutage(time.Now()) {
+			t.Errorf("afterwards: a call during the outage %v, one since %v; want true, false", m.InOutage(during), m.InOutage(time.Now()))
+		}
+	})
+}

@@ -166,7 +166,7 @@ func (m *Manager) check(ctx context.Context, ids []ID) bool {
 			there = there && errors.Is(err, ErrNotSent)
 		default:
 			if h := m.holding(ids[i]); h != nil {
-				h.checked(sent)
+				h.checked(m, sent)
 			}
 		}
 	}
@@ -281,10 +281,17 @@ func (h *holding) needsCheck(now time.Time, every time.Duration) bool {
 	return !h.isOver && (isServed || h.watchers > 0) && now.Sub(h.checkedAt) >= every
 }
 
-func (h *holding) checked(at time.Time) {
+// checked takes in that a call made at the moment sent has told that the session lives.
+func (h *holding) checked(m *Manager, sent time.Time) {
 	h.mu.Lock()
-	h.checkedAt = later(h.checkedAt, at)
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	h.confirmed(m, sent)
+}
+
+// confirmed is checked for callers that hold h.mu.
+func (h *holding) confirmed(m *Manager, sent time.Time) {
+	h.checkedAt = later(h.checkedAt, sent)
+	m.outage.confirms(sent)
 }
 
 // retire reports whether there is nothing left to serve, with the store or without it, to spend or to say; from then on nothing
@@ -294,7 +301,7 @@ func (h *holding) retire(cfg Config, now time.Time) bool {
 	defer h.mu.Unlock()
 	idle := h.inFlight == 0 && h.streams == 0 && h.abandoned == 0 && h.watchers == 0 && !now.Before(h.validUntil) &&
 		h.requests == 0 && len(h.finished) == 0 && h.aging.n == 0 && h.fresh.n == 0 &&
-		h.touchedAt.Sub(h.recordedAt) < cfg.ReportInterval && now.Sub(h.checkedAt) >= cfg.OutageGrace
+		h.touchedAt.Sub(h.recordedAt) < cfg.ReportInterval && !cfg.isInGrace(h.checkedAt, now)
 	h.isGranted = h.isGranted && !idle
 	return idle
 }

@@ -87,7 +87,7 @@ func (m *Manager) streamStates(ctx context.Context, ids []ID) []StreamState {
 		if states[i].Err != nil {
 			states[i].Err = m.failed("looking at the stream of", ids[i], states[i].Err)
 		} else if h := m.holding(ids[i]); h != nil {
-			h.checked(sent)
+			h.checked(m, sent)
 		}
 	}
 	return states

@@ -25,26 +25,31 @@ const (
 	outageLittle = 250 * time.Millisecond // what a request takes beside waiting for the store, on a busy machine
 )
 
+// storeFault is a way in which a store goes away and comes back.
+type storeFault struct {
+	options redisserver.Options
+	begin   func(*redisserver.Server) error
+	end     func(context.Context, *redisserver.Server) error
+}
+
+var storeFaults = map[string]storeFault{
+	"it hangs": {
+		begin: (*redisserver.Server).Suspend,
+		end:   func(_ context.Context, s *redisserver.Server) error { return s.Resume() },
+	},
+	"it dies and comes back": {
+		options: redisserver.Options{Persistent: true},
+		begin: func(s *redisserver.Server) error {
+			s.Kill()
+			return nil
+		},
+		end: func(ctx context.Context, s *redisserver.Server) error { return s.Start(ctx) },
+	},
+}
+
 // Known sessions are served while the store is away, nobody waits for it, and none of them is lost when it is back.
 func TestKnownSessionsAreServedWhileTheStoreIsAway(t *testing.T) {
-	for name, fault := range map[string]struct {
-		options redisserver.Options
-		begin   func(*redisserver.Server) error
-		end     func(context.Context, *redisserver.Server) error
-	}{
-		"it hangs": {
-			begin: (*redisserver.Server).Suspend,
-			end:   func(_ context.Context, s *redisserver.Server) error { return s.Resume() },
-		},
-		"it dies and comes back": {
-			options: redisserver.Options{Persistent: true},
-			begin: func(s *redisserver.Server) error {
-				s.Kill()
-				return nil
-			},
-			end: func(ctx context.Context, s *redisserver.Server) error { return s.Start(ctx) },
-		},
-	} {
+	for name, fault := range storeFaults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			store := newRedis(t, fault.options)

@@ -41,6 +41,7 @@ func (s *answerStream) keepEnd(ctx context.Context) {
 		if !needed {
 			return
 		}
+		sent := time.Now()
 		err := s.store()
 		if err == nil {
 			return
@@ -48,7 +49,7 @@ func (s *answerStream) keepEnd(ctx context.Context) {
 		s.offer()         // whoever listens here must not wait for the store
 		s.lease.Release() // the request is answered, whether or not that is stored
 		if time.Since(begun) > keepFor || !pause(ctx, wait) {
-			s.call.log().Warn("the end of an answer could not be stored: nobody can resume it", "error", err)
+			s.call.log().Log(ctx, s.call.p.cfg.InOutage.Level(err, sent), "the end of an answer could not be stored: nobody can resume it", "error", err)
 			return
 		}
 	}

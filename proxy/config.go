@@ -16,6 +16,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy/auth"
 	"github.com/tapwire/shadowcat-cluster/proxy/record"
 )
@@ -99,6 +100,9 @@ type Config struct {
 	// TLS is for connections to https upstreams; its ServerName is not used. Default: the system's authorities.
 	TLS *tls.Config
 
+	// InOutage tells which faults of the store are an outage, of which whoever runs the replica is told without the Proxy: they are logged
+	// at debug. Default: none are.
+	InOutage cluster.InOutage
 	// Auth finds out who requests are from, and so whom sessions belong to. Run it beside the proxy. Default: nobody is asked.
 	Auth *auth.Gate
 	// Recorder records the messages of sessions. Default: none are. Run it beside the proxy.

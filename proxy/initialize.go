@@ -71,9 +71,10 @@ func (i *initialization) fail() {
 		return
 	}
 	i.failed = true
+	sent := time.Now()
 	_, err := i.p.sessions.Terminate(i.detached(), i.session, cluster.StatusFailed)
 	if err != nil && !errors.Is(err, cluster.ErrIllegalTransition) && !errors.Is(err, cluster.ErrNotFound) {
-		i.log().Warn("session of a failed initialize could not be ended; it expires", "session", i.sessionText(), "error", err)
+		i.log().Log(i.r.Context(), i.p.cfg.InOutage.Level(err, sent), "session of a failed initialize could not be ended; it expires", "session", i.sessionText(), "error", err)
 	}
 }
 

@@ -278,9 +278,10 @@ func (r *recovery) post(ctx context.Context, e *endpoint, header http.Header, bo
 // store cannot be.
 func (p *Proxy) endLost(ctx context.Context, cause requestRef, id cluster.ID, upstream, why string) {
 	log := cause.in(p.log).With("upstream", upstream, "session", id)
+	sent := time.Now()
 	_, err := p.sessions.Terminate(context.WithoutCancel(ctx), id, cluster.StatusFailed)
 	if err != nil && !errors.Is(err, cluster.ErrIllegalTransition) && !errors.Is(err, cluster.ErrNotFound) {
-		log.Warn("session lost by its upstream could not be ended", "error", err)
+		log.Log(ctx, p.cfg.InOutage.Level(err, sent), "session lost by its upstream could not be ended", "error", err)
 		return
 	}
 	log.Warn("upstream lost a session, which could not be recovered", "reason", why)
@@ -312,7 +313,9 @@ func (x *exchange) note() {
 	if x.p.cfg.NoRecover || len(n.Message) > cluster.MaxNoteMessage {
 		return
 	}
+	sent := time.Now()
 	if err := x.p.sessions.Note(x.detached(), n); err != nil {
-		x.log().Warn("a recovery of this session would forget what its client has asked for", "session", x.sessionText(), "method", x.msg.Method, "error", err)
+		x.log().Log(x.r.Context(), x.p.cfg.InOutage.Level(err, sent),
+			"a recovery of this session would forget what its client has asked for", "session", x.sessionText(), "method", x.msg.Method, "error", err)
 	}
 }

@@ -24,12 +24,12 @@ const (
 // AuditStream writes audit records to a stream in the store that is capped, the oldest go first. It is a [cluster.Auditor]: a
 // record waits in a bounded queue, and is dropped when that is full or the store is away. The log has it all the same.
 type AuditStream struct {
-	store   *Store
-	most    int
-	log     *slog.Logger
-	queue   chan cluster.Audit
-	dropped atomic.Int64
-	failing bool // the last write did not work; of Run alone
+	store     *Store
+	most      int
+	log       *slog.Logger
+	queue     chan cluster.Audit
+	dropped   atomic.Int64
+	complaint *cluster.Complaint
 }
 
 // AuditRecords is how many records the audit stream keeps, about: what Options.AuditStream says, or, after [Store.Adopt], the replicas.
@@ -37,9 +37,11 @@ type AuditStream struct {
 func (s *Store) AuditRecords() int { return s.auditStream }
 
 // NewAuditStream returns what writes to the stream, of at most about [Store.AuditRecords] records, while [AuditStream.Run] runs. There
-// must be one.
-func (s *Store) NewAuditStream() *AuditStream {
-	return &AuditStream{store: s, most: s.auditStream, log: s.log, queue: make(chan cluster.Audit, auditQueue)}
+// must be one. Faults in an outage, of which whoever runs the program is told anyway, are logged at debug; inOutage may be nil.
+func (s *Store) NewAuditStream(inOutage cluster.InOutage) *AuditStream {
+	return &AuditStream{
+		store: s, most: s.auditStream, log: s.log, queue: make(chan cluster.Audit, auditQueue), complaint: cluster.NewComplaint(inOutage),
+	}
 }
 
 // Audited implements [cluster.Auditor].
@@ -90,18 +92,17 @@ func (a *AuditStream) write(ctx context.Context) bool {
 		record := <-a.queue
 		_ = pipe.Process(ctx, once{Cmd: redis.NewCmd(ctx, a.command(record)...)}) // queues it
 	}
+	sent := time.Now()
 	if _, err := pipe.Exec(ctx); err != nil {
 		a.dropped.Add(int64(n))
-		if !a.failing {
-			a.log.Warn("audit records cannot be written to the store; the log has them", "error", err)
+		if level, isNews := a.complaint.Failed(unavailable(err), sent); isNews {
+			a.log.Log(ctx, level, "audit records cannot be written to the store; the log has them", "error", err)
 		}
-		a.failing = true
 		return false
 	}
-	if a.failing {
-		a.log.Info("audit records are written to the store again", "dropped", a.Dropped())
+	if level, isNews := a.complaint.Worked(); isNews {
+		a.log.Log(ctx, level, "audit records are written to the store again", "dropped", a.Dropped())
 	}
-	a.failing = false
 	return true
 }
 

@@ -93,7 +93,7 @@ func inAudit(t *testing.T, most int, test func(*testing.T, *audited)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.stream = store.NewAuditStream()
+		w.stream = store.NewAuditStream(nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- w.stream.Run(ctx) }()

@@ -16,6 +16,7 @@ import (
 	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
 )
 
@@ -41,6 +42,9 @@ type ElectionConfig struct {
 	// several replicas may do so at once, and the fence makes a late one harmless. Its ctx ends after one TTL. Default:
 	// nothing is done.
 	Caretaker func(ctx context.Context, epoch int64) error
+	// InOutage tells which faults of the store are an outage, of which whoever runs the replica is told without the Election: they are
+	// logged at debug. Default: none are.
+	InOutage cluster.InOutage
 	// Logger default: discards.
 	Logger *slog.Logger
 	// Observer default: none.
@@ -234,7 +238,7 @@ func (e *Election) say(ctx context.Context, now trouble, err error) {
 	case storeAway:
 		level := slog.LevelDebug // who runs a replica is told elsewhere that the store is away
 		if _, isReply := errors.AsType[redis.Error](err); isReply {
-			level = slog.LevelWarn // it is there, and refuses this alone
+			level = e.cfg.InOutage.Level(storeFault(err), time.Now()) // it is there, and refuses this alone or cannot serve yet
 		}
 		e.cfg.Logger.Log(ctx, level, "the store cannot be asked who leads; trying again until it can", "error", err)
 	case storeFull:

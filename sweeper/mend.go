@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/redisstore"
@@ -15,7 +16,9 @@ func (s *Sweeper) mendLoop(ctx context.Context, term *Term) error {
 	// After an outage every replica that lives must have had the time to say so, or what it has in flight would be taken for
 	// abandoned.
 	pause(ctx, redisstore.ReplicaAlive)
+	complaint := cluster.NewComplaint(s.cfg.InOutage)
 	for ctx.Err() == nil {
+		begun := time.Now()
 		rest := s.cfg.MendInterval
 		err := s.walk(ctx, term)
 		switch {
@@ -24,7 +27,10 @@ func (s *Sweeper) mendLoop(ctx context.Context, term *Term) error {
 			return fmt.Errorf("reconciling: %w", err)
 		case err != nil:
 			rest = min(rest, mendAgain*s.cfg.Interval)
-			s.log.Warn("the reconciler's walk could not see everything; the next one begins anew", "in", rest, "error", err)
+			level, _ := complaint.Failed(err, begun)
+			s.log.Log(ctx, level, "the reconciler's walk could not see everything; the next one begins anew", "in", rest.String(), "error", err)
+		default:
+			complaint.Worked()
 		}
 		pause(ctx, jittered(rest))
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-redsync/redsync/v4"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
 )
 
 // acquire takes the lock and an epoch. When it cannot have both it has neither.
@@ -109,7 +111,7 @@ func (t *Term) end(reason Reason, err error) {
 	t.ending.Do(func() {
 		e := t.election
 		cause := ErrTermOver
-		level := slog.LevelWarn
+		level := e.cfg.InOutage.Level(err, time.Now())
 		switch reason {
 		case ReasonExpired, ReasonLost:
 			cause = err
@@ -149,9 +151,17 @@ func (t *Term) watchTrust() {
 	t.mu.Unlock()
 	err := ErrTrustEnded
 	if fault != nil {
-		err = fmt.Errorf("%w: %w", ErrTrustEnded, fault)
+		err = fmt.Errorf("%w: %w", ErrTrustEnded, storeFault(fault))
 	}
 	t.end(ReasonExpired, err)
+}
+
+// storeFault marks an error of a call for the lock as what it is to those who know no lock, unless the store has said how it is about it.
+func storeFault(err error) error {
+	if errors.Is(err, redsync.ErrExtendFailed) || errors.Is(err, cluster.ErrStoreUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cluster.ErrStoreUnavailable, err)
 }
 
 // renew extends the lock three times a TTL, and more often after a failure, until the term ends.
@@ -222,6 +232,7 @@ const (
 func (t *Term) resign(ctx context.Context) (isFree bool) {
 	ctx = context.WithoutCancel(ctx)
 	var err error
+	begun := time.Now()
 	for try := range resignTries {
 		if try > 0 {
 			<-time.After(resignPause)
@@ -234,7 +245,9 @@ func (t *Term) resign(ctx context.Context) (isFree bool) {
 			return true // expired, and another replica's meanwhile
 		}
 	}
-	t.election.cfg.Logger.Warn("the leader's lock could not be given back; nobody leads until it expires", "error", err, "ttl", t.election.cfg.TTL.String())
+	cfg := t.election.cfg
+	cfg.Logger.Log(ctx, cfg.InOutage.Level(storeFault(err), begun),
+		"the leader's lock could not be given back; nobody leads until it expires", "error", err, "ttl", cfg.TTL.String())
 	return false
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -14,7 +15,9 @@ func (s *Sweeper) relieveLoop(ctx context.Context, term *Term) error {
 	if s.cfg.EmergencyAbove < 0 {
 		return nil
 	}
+	complaint := cluster.NewComplaint(s.cfg.InOutage)
 	for ctx.Err() == nil {
+		begun := time.Now()
 		err := s.relieve(ctx, func(ctx context.Context, do func(context.Context, cluster.Cleanup) error) error {
 			return s.call(ctx, term, do)
 		})
@@ -23,7 +26,10 @@ func (s *Sweeper) relieveLoop(ctx context.Context, term *Term) error {
 		case errors.Is(err, cluster.ErrFenced):
 			return fmt.Errorf("emergency cleanup failed: %w", err)
 		case err != nil:
-			s.log.Warn("emergency cleanup failed; it is tried again", "error", err)
+			level, _ := complaint.Failed(err, begun)
+			s.log.Log(ctx, level, "emergency cleanup failed; it is tried again", "error", err)
+		default:
+			complaint.Worked()
 		}
 		pause(ctx, jittered(s.cfg.Interval))
 	}

@@ -14,8 +14,10 @@ import (
 func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 	b := newBatch(s.cfg.Batch)
 	lastGood := time.Now()
+	complaint := cluster.NewComplaint(s.cfg.InOutage)
 	for wasAway := false; ctx.Err() == nil; {
 		var err error
+		begun := time.Now()
 		if wasAway {
 			err = s.awaitReports(ctx)
 		}
@@ -36,7 +38,10 @@ func (s *Sweeper) sweepLoop(ctx context.Context, term *Term) error {
 			return fmt.Errorf("sweeping has not worked for %s: %w", away.Round(time.Millisecond), err)
 		case err != nil:
 			s.observer.SweepFailed()
-			s.log.Warn("sweeping failed; it is tried again", "error", err)
+			level, _ := complaint.Failed(err, begun)
+			s.log.Log(ctx, level, "sweeping failed; it is tried again", "error", err)
+		default:
+			complaint.Worked()
 		}
 		pause(ctx, jittered(s.cfg.Interval))
 	}

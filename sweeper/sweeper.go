@@ -43,6 +43,9 @@ type Config struct {
 	EvictMinIdle time.Duration
 	// Expired is told of sessions that the sweeper has ended, so that their upstream sessions may be ended, too. It must return at once.
 	Expired func([]cluster.Session)
+	// InOutage tells which faults of the store are an outage, of which whoever runs the replica is told without the Sweeper: they are
+	// logged at debug, and so is the end of a term for want of the store. Default: none are.
+	InOutage cluster.InOutage
 	// Logger default: discards.
 	Logger *slog.Logger
 	// Auditor is told of every session that was ended or purged, beside the log. Default: none.
@@ -124,6 +127,7 @@ func New(cfg Config) (*Sweeper, error) {
 	var err error
 	s.election, err = NewElection(ElectionConfig{
 		Store: cfg.Store, Incarnation: cfg.Incarnation, TTL: cfg.LockTTL, Logger: s.log, Observer: s.observer, Caretaker: s.sweepOnce,
+		InOutage: cfg.InOutage,
 	})
 	if err != nil {
 		return nil, err

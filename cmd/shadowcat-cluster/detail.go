@@ -64,8 +64,31 @@ type occasion struct {
 	what string
 }
 
-// timeline is what is known to have happened to a session, in order.
+// timeline is what is known to have happened to a session, by time. What happened nobody knows when is told after what it followed.
 func (d detail) timeline() []occasion {
+	type placed struct {
+		occasion
+		after time.Time // when it happened, or what it followed
+	}
+	happened := d.occasions()
+	all := make([]placed, 0, len(happened))
+	var after time.Time
+	for _, o := range happened {
+		if !o.at.IsZero() {
+			after = o.at
+		}
+		all = append(all, placed{o, after})
+	}
+	slices.SortStableFunc(all, func(a, b placed) int { return a.after.Compare(b.after) })
+	ordered := make([]occasion, len(all))
+	for i, p := range all {
+		ordered[i] = p.occasion
+	}
+	return ordered
+}
+
+// occasions is the timeline in the order in which they usually happen.
+func (d detail) occasions() []occasion {
 	s := d.session
 	all := []occasion{{s.CreatedAt, "created"}}
 	if s.Revision != "" {

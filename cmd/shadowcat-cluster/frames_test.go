@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,46 @@ func TestALineOfARecordingIsJSONWhateverIsStored(t *testing.T) {
 		}
 		if err := json.Unmarshal([]byte(b.String()), &line); err != nil || string(line.ID) != want || line.Payload != nil {
 			t.Errorf("id %q: %s (%v); want the id %s and no payload", id, b.String(), err, want)
+		}
+	}
+}
+
+func TestTheTimelineIsOrderedByTime(t *testing.T) {
+	t.Parallel()
+	at := func(s int) time.Time { return time.Date(2026, 1, 2, 3, 4, s, 0, time.UTC) }
+	session := cluster.Session{CreatedAt: at(1), LastActivityAt: at(2), EndedAt: at(9), Revision: "2025-11-25", Status: cluster.StatusClosed, Version: 4}
+	for name, c := range map[string]struct {
+		activated time.Time
+		change    func(*cluster.Session)
+		want      []string
+	}{
+		"activity that was known before the activation": {
+			activated: at(3), want: []string{"created", "last activity", "activated", "upstream session lost and made anew: once", "ended: closed"},
+		},
+		"all at the same time": {
+			activated: at(1),
+			change:    func(s *cluster.Session) { s.LastActivityAt, s.EndedAt = at(2), at(2) },
+			want:      []string{"created", "activated", "upstream session lost and made anew: once", "last activity", "ended: closed"},
+		},
+		"an activation nobody knows the time of": {
+			want: []string{"created", "activated", "upstream session lost and made anew: once", "last activity", "ended: closed"},
+		},
+		"activity that was reported after the end": {
+			activated: at(1),
+			change:    func(s *cluster.Session) { s.LastActivityAt, s.Version = at(10), 3 },
+			want:      []string{"created", "activated", "ended: closed", "last activity"},
+		},
+	} {
+		d := detail{session: session, recorded: recorded{activated: c.activated}}
+		if c.change != nil {
+			c.change(&d.session)
+		}
+		var got []string
+		for _, o := range d.timeline() {
+			got = append(got, o.what)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
 }

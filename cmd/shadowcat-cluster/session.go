@@ -105,7 +105,7 @@ func newSessionShowCommand() *cobra.Command {
 		Short: "Show one session, live or ended",
 		Long: `Shows one session, live or ended, until its record is purged. Exit status 3: there is none.
 
-The timeline is what the record tells; when a session was activated, only its recording does.
+The timeline is what the record tells, by time; when a session was activated, only its recording does.
 
 JSON: the fields of session list, version (how often status or upstream mapping changed), client, in_flight
 (key, owner and age_ms of requests that have outlived one report interval), timeline (at, null when it is

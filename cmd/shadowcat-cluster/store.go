@@ -64,7 +64,7 @@ func withAdopted(
 	}
 	trail := operatorTrail(log)
 	if store.AuditRecords() > 0 {
-		stream := store.NewAuditStream()
+		stream := store.NewAuditStream(nil)
 		trail.Auditor = stream
 		writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 		written := make(chan error, 1)

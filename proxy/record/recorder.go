@@ -71,6 +71,9 @@ type Config struct {
 	QueueCount int
 	QueueBytes int
 
+	// InOutage tells which faults of the store are an outage, of which whoever runs the replica is told without the Recorder: they are
+	// logged at debug. Default: none are.
+	InOutage cluster.InOutage
 	// Logger default: discards.
 	Logger *slog.Logger
 	// Observer default: none.
@@ -99,9 +102,9 @@ type Recorder struct {
 	queue   queue
 	dropped atomic.Int64
 
-	failing    atomic.Bool  // the last write did not work
-	refused    atomic.Int64 // entries that found no room
-	complained time.Time    // when that was last logged; of Run alone
+	complaint  *cluster.Complaint // that the store does not take messages
+	refused    atomic.Int64       // entries that found no room
+	complained time.Time          // when that was last logged; of Run alone
 }
 
 // New returns a recorder, nil for [Off]. It writes while [Recorder.Run] runs.
@@ -117,6 +120,7 @@ func New(cfg Config) *Recorder {
 	}
 	return &Recorder{
 		cfg: cfg, log: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)), queue: queue{maxCount: cfg.QueueCount, maxBytes: cfg.QueueBytes},
+		complaint: cluster.NewComplaint(cfg.InOutage),
 	}
 }
 
@@ -245,16 +249,19 @@ func (r *Recorder) write(ctx context.Context, b *backlog) {
 func (r *Recorder) append(ctx context.Context, session cluster.ID, frames []cluster.Frame) bool {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	sent := time.Now()
 	err := r.cfg.Store.AppendFrames(ctx, session, frames)
-	switch {
-	case err == nil:
-		if r.failing.Swap(false) {
-			r.log.Info("messages are recorded again", "dropped", r.Dropped())
+	if err == nil {
+		if level, isNews := r.complaint.Worked(); isNews {
+			r.log.Log(ctx, level, "messages are recorded again", "dropped", r.Dropped())
 		}
 		return true
-	case errors.Is(err, cluster.ErrNotFound): // its record is purged, and so is its recording
-	case !r.failing.Swap(true):
-		r.log.Warn("messages cannot be recorded: the store does not take them", "session", session, "error", err)
+	}
+	if errors.Is(err, cluster.ErrNotFound) { // its record is purged, and so is its recording
+		return false
+	}
+	if level, isNews := r.complaint.Failed(err, sent); isNews {
+		r.log.Log(ctx, level, "messages cannot be recorded: the store does not take them", "session", session, "error", err)
 	}
 	return false
 }

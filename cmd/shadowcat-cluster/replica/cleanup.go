@@ -34,6 +34,7 @@ func (r *Replica) addSweeper(cfg Config, auditor cluster.Auditor) error {
 		EmergencyAbove: cfg.Cleanup.EmergencyAbove,
 		EvictMinIdle:   cfg.Cluster.EvictMinIdle,
 		Expired:        r.endUpstream,
+		InOutage:       r.inOutage,
 		Logger:         r.log,
 		Auditor:        auditor,
 		Observer:       cleanupObserver{r.metrics},

@@ -37,6 +37,7 @@ func (r *Replica) newRecorder(cfg Config) (*record.Recorder, error) {
 		RedactHeaders: headers,
 		Replica:       r.manager.Incarnation(),
 		MaxPayload:    cfg.Cluster.FramesBytes,
+		InOutage:      r.inOutage,
 		Logger:        r.log,
 		Observer:      r.metrics,
 	}), nil

@@ -32,7 +32,7 @@ type Config struct {
 	// Store stays the caller's, who closes it after Run has returned.
 	Store   *redisstore.Store
 	Cluster cluster.Config
-	// Proxy's Auth, Logger, Observer, Recorder, ReplicaID and Tracing are set by New.
+	// Proxy's Auth, InOutage, Logger, Observer, Recorder, ReplicaID and Tracing are set by New.
 	Proxy proxy.Config
 	Build admin.Build
 	// Auth says how clients prove who they are; its Paths and Logger are set by New. Default: not at all.
@@ -84,7 +84,7 @@ func New(cfg Config) (*Replica, error) {
 	r := &Replica{log: log, store: cfg.Store, storeTimeout: cfg.Cluster.StoreTimeout, metrics: metrics, limits: cfg.Server, timing: cfg.Drain}
 	options := cluster.Options{ReplicaID: cfg.ID, Logger: log, Observer: metrics, Ended: r.endUpstream}
 	if cfg.Store.AuditRecords() > 0 {
-		r.audit = cfg.Store.NewAuditStream()
+		r.audit = cfg.Store.NewAuditStream(r.inOutage)
 		options.Auditor = r.audit
 	}
 	cfg.Store.Observe(metrics)
@@ -105,6 +105,7 @@ func New(cfg Config) (*Replica, error) {
 	proxyConfig.MaxHeader = cfg.Server.MaxHeader
 	proxyConfig.Logger = logger // it adds the id itself
 	proxyConfig.Tracing = cfg.Tracing
+	proxyConfig.InOutage = r.inOutage
 	proxyConfig.Observer = proxyObserver{metrics: metrics, requestDone: cfg.RequestDone}
 	if r.recorder, err = r.newRecorder(cfg); err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ func New(cfg Config) (*Replica, error) {
 		Sessions:     manager,
 		Metrics:      metrics,
 		StoreTimeout: cfg.Cluster.StoreTimeout,
-		OutageGrace:  cfg.Cluster.OutageGrace,
+		InGrace:      manager.InGrace,
 		Breakers:     cfg.Store.Breakers,
 		AuditDropped: r.auditDropped(),
 		Logger:       log,
@@ -167,6 +168,9 @@ func (r *Replica) Run(ctx context.Context, listener, adminListener net.Listener)
 		return nil
 	}
 }
+
+// inOutage is the manager's, for what is made before it.
+func (r *Replica) inOutage(sent time.Time) bool { return r.manager.InOutage(sent) }
 
 // auditDropped tells how many audit records the stream has lost; it is nil where there is no stream.
 func (r *Replica) auditDropped() func() int64 {
