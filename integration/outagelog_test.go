@@ -88,7 +88,7 @@ func TestAReplicaIsReadyUntilItRefusesKnownSessions(t *testing.T) {
 	t.Parallel()
 	const grace = 5 * time.Second
 	store := newRedis(t, redisserver.Options{})
-	r := newDeployment(t, store.URL(), newUpstream(t).URL(), "--outage-grace", grace.String()).Replicas[0]
+	r := newDeployment(t, store.URL(), newUpstream(t).URL(), "--outage-grace", grace.String(), "--request-rate", "0").Replicas[0]
 	token := openSession(t, r.URL(), "2025-11-25")
 	ping := func() int { return mustSend(t, post(r.URL(), token, pingBody)).status }
 	ready := func() int {
