@@ -37,7 +37,7 @@ func newSDKChaosClient(t *testing.T, tally *chaosTally, name, url string, comple
 	t.Helper()
 	c := &sdkChaosClient{
 		name: name, tally: tally, ticks: newTickCheck(tally, sdkKind, name, complete),
-		wire: &refusalWatch{next: &http.Transport{}, tally: tally, refusals: make(map[string]string)}, progress: make(map[string][]chaosProgress),
+		wire: &refusalWatch{next: &http.Transport{}, refusals: make(map[string]string)}, progress: make(map[string][]chaosProgress),
 	}
 	sdk := mcp.NewClient(&mcp.Implementation{Name: name, Version: "1"}, &mcp.ClientOptions{
 		ProgressNotificationHandler: func(_ context.Context, request *mcp.ProgressNotificationClientRequest) {
@@ -174,11 +174,9 @@ func (c *sdkChaosClient) last(ctx context.Context) error {
 	return nil
 }
 
-// refusalWatch notes what refused requests were refused with: the SDK keeps that to itself. Where things die, a GET
-// that is refused with Retry-After is sent again: the SDK gives its session up instead.
+// refusalWatch notes what refused requests were refused with: the SDK keeps that to itself.
 type refusalWatch struct {
-	next  *http.Transport
-	tally *chaosTally
+	next *http.Transport
 
 	mu       sync.Mutex
 	refusals map[string]string // by nonce
@@ -201,7 +199,7 @@ func (w *refusalWatch) RoundTrip(request *http.Request) (*http.Response, error) 
 			}
 		}
 	}
-	response, err := w.send(request)
+	response, err := w.next.RoundTrip(request)
 	if err != nil || response.StatusCode < 300 {
 		return response, err
 	}
@@ -224,23 +222,6 @@ func (w *refusalWatch) RoundTrip(request *http.Request) (*http.Response, error) 
 		w.statuses = append(w.statuses, reason)
 	}
 	return response, nil
-}
-
-// send sends a request, and a GET again that is refused for now.
-func (w *refusalWatch) send(request *http.Request) (*http.Response, error) {
-	for {
-		response, err := w.next.RoundTrip(request)
-		if err != nil || w.tally.isOrderly || request.Method != http.MethodGet || response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
-			return response, err
-		}
-		_ = response.Body.Close()
-		w.tally.event("streams refused to Go clients, who came back")
-		select {
-		case <-time.After(time.Second):
-		case <-request.Context().Done():
-			return nil, request.Context().Err()
-		}
-	}
 }
 
 func (w *refusalWatch) of(nonce string) string {
