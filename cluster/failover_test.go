@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,9 +69,12 @@ func TestARecoveryIsNotTakenForOneThatTheStoreHasLost(t *testing.T) {
 			w.pass(w.cfg.Lease)
 			w.served(m, token)
 		},
+		"and the server that took over has a slow clock": func(w *world, _ *cluster.Manager, _ cluster.Token) {
+			w.server.SetTime(time.Now().Add(-time.Minute))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inWorld(t, nil, func(t *testing.T, w *world) {
+			inWorld(t, func(c *cluster.Config) { c.RequestRate = 0 }, func(t *testing.T, w *world) {
 				m, _ := w.replica()
 				other, _ := w.replica()
 				s, token := w.session(m)
@@ -134,6 +138,33 @@ func TestAReplicaMakesALostRecoveryAgain(t *testing.T) {
 		w.recovers(m, s, "kept")
 		if got := w.served(m, token); got != "kept" {
 			t.Errorf("it serves with %q, want kept", got)
+		}
+	})
+}
+
+// The count of recoveries goes on behind what a program of before has written, which has counted alone, and ends at its bound.
+func TestAnyVersionIsFollowedByALaterOne(t *testing.T) {
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		m, _ := w.replica()
+		for before, want := range map[int64]int{
+			2: 1, 5: 4, 999: 996, 900_000_000_000_997: 996, 900_000_000_000_998: 996,
+			time.Now().UnixMilli()*1000 + 4: 3, time.Now().Add(time.Hour).UnixMilli()*1000 + 4: 3,
+		} {
+			s, token := w.session(m)
+			for _, key := range w.server.Keys() {
+				if strings.HasSuffix(key, ":session:"+s.ID.String()) {
+					w.server.HSet(key, "v", strconv.FormatInt(before, 10))
+				}
+			}
+			s.Version = before
+			changed := w.recovers(m, s, "y")
+			if got := w.served(m, token); changed.Version <= before || changed.Recoveries() != want || got != "y" {
+				t.Errorf("after version %d comes %d, of recovery %d to %q; want a later one, of recovery %d to y", before, changed.Version, changed.Recoveries(), got, want)
+			}
+			ended, err := m.Terminate(t.Context(), s.ID, cluster.StatusClosed)
+			if err != nil || ended.Version != changed.Version+1 || ended.Recoveries() != want {
+				t.Errorf("after version %d the end has %d, of recovery %d, %v; want the next one, of recovery %d", changed.Version, ended.Version, ended.Recoveries(), err, want)
+			}
 		}
 	})
 }

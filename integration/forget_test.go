@@ -1,10 +1,7 @@
 package integration_test
 
 import (
-	"errors"
 	"testing"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/integration/redisserver"
@@ -14,27 +11,27 @@ import (
 func forget(t *testing.T, servers []*redisserver.Server, id cluster.ID, change func()) {
 	t.Helper()
 	for _, s := range servers {
-		client := s.Client()
-		role, err := client.Do(t.Context(), "role").Slice()
-		if err != nil {
-			t.Fatal(errors.Join(err, client.Close()))
-		}
-		if role[0] != "master" {
-			_ = client.Close()
-			continue
-		}
 		rest := change
-		change = func() { forgetAt(t, client, id, rest) }
-		defer client.Close()
+		change = func() { forgetAt(t, s, id, rest) }
 	}
 	change()
 }
 
 // forgetAt is forget for one server, in whichever of its databases.
-func forgetAt(t *testing.T, client *redis.Client, id cluster.ID, change func()) {
+func forgetAt(t *testing.T, s *redisserver.Server, id cluster.ID, change func()) {
 	t.Helper()
+	client := s.Client()
+	defer client.Close()
+	role, err := client.Do(t.Context(), "role").Slice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if role[0] != "master" {
+		change()
+		return
+	}
 	conn := client.Conn()
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var keys []string
 	for db := 0; len(keys) == 0 && db <= database && conn.Select(t.Context(), db).Err() == nil; db++ { // a Redis Cluster has one only
 		keys = conn.Keys(t.Context(), "*:"+id.String()).Val()

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy"
@@ -165,6 +167,28 @@ func (f *fleet) forget(n *node) {
 	if err := store.Leave(context.Background(), n.manager.Incarnation()); err != nil {
 		f.t.Fatal(err)
 	}
+}
+
+// loses calls change, and takes back what that has changed of the keys that a session has, as a failover does that loses the last writes.
+func (f *fleet) loses(token string, change func()) {
+	f.t.Helper()
+	parsed, err := cluster.ParseToken(token)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	client := redis.NewClient(&redis.Options{Addr: strings.TrimPrefix(f.embedded.URL(), "redis://"), DisableIdentity: true})
+	defer func() { _ = client.Close() }()
+	keys := client.Keys(f.t.Context(), "*:"+parsed.ID.String()).Val()
+	move := func(from, to string) {
+		for _, key := range keys {
+			if err := client.Do(f.t.Context(), "copy", key+from, key+to, "replace").Err(); err != nil {
+				f.t.Fatal(err)
+			}
+		}
+	}
+	move("", ":kept")
+	change()
+	move(":kept", "")
 }
 
 // gate is a way to a server that can be shut.

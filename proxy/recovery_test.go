@@ -420,3 +420,41 @@ func TestAnAnswerToALostSessionReachesNoOther(t *testing.T) {
 		t.Errorf("the answer reached the upstream %d times, want 1: the time that it was answered with 404", answers)
 	}
 }
+
+// A failover of the store may lose a recovery, of which a replica and the client know. The next one, at another replica, counts for all.
+func TestARecoveryThatTheStoreHasLostIsFollowedByNobody(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f := newFleet(t, k.url, func(c *cluster.Config) { c.RequestRate = 0 })
+	a, b := f.nodes()
+	token := a.openSession()
+	wantsAnswer(t, post(b.url, token, pingBody).send(t))
+	s := listen(t, a, token)
+	k.lose()
+	var asked string
+	f.loses(token, func() {
+		wantsAnswer(t, post(a.url, token, callBody).send(t))
+		k.say(question("1"))
+		asked = s.message()
+	})
+	wantsAnswer(t, post(b.url, token, callBody).send(t)) // the first upstream session is lost, and b knows of no other
+	if sessions := k.sessions(); sessions != 3 {
+		t.Fatalf("the upstream has had %d sessions, want 3", sessions)
+	}
+	third := k.latest().id
+	wantsTaken(t, post(b.url, token, answered(idOf(t, asked), "too late")).send(t))
+	if got := k.told("too late"); len(got) > 0 {
+		t.Errorf("another upstream session than the one that has asked was told %q", got)
+	}
+	eventually(t, "both replicas to serve with the third upstream session", func() bool {
+		for _, at := range []*node{a, b} {
+			wantsAnswer(t, post(at.url, token, callBody).send(t))
+			if requests := k.requests(); requests[len(requests)-1].header.Get("Mcp-Session-Id") != third {
+				return false
+			}
+		}
+		return true
+	})
+	k.say(news(1))
+	s.wants(news(1))
+}
