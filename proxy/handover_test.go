@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -147,6 +148,96 @@ func TestAClientOfAReaderThatWasCutOffMissesNothingOfTheNextOnes(t *testing.T) {
 				t.Fatalf("the stream brings %q after what was never stored", got)
 			}
 			s.resume(b.replica, token).stream(t).wants(newses(101, 100+said)...)
+		})
+	}
+}
+
+// While messages flow, a client listens anew, at two replicas at once, and gets each of them on one stream, in order.
+func TestMessagesThatFlowAreOnOneOfManyStreamsEach(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f, a, b, token := listening(t, k)
+	nodes := []*node{a, b, f.node()}
+	const rounds, each = 20, 20
+	heard, begun := make(chan []string, 2*rounds), make(chan bool)
+	got := make(map[string]int)
+	count := func() {
+		t.Helper()
+		before := 0
+		for _, m := range receive(t, "what a stream brought", heard) {
+			n := slices.Index(newses(1, rounds*each), m)
+			if n < before {
+				t.Errorf("%s comes after message %d", m, before+1)
+			}
+			before = n
+			got[m]++
+		}
+	}
+	for n := range rounds {
+		for i := range 2 {
+			go func() {
+				s := listen(t, nodes[(n*n+n/3+i)%len(nodes)], token)
+				begun <- true
+				heard <- s.rest()
+			}()
+		}
+		receive(t, "the first stream", begun)
+		k.say(newses(each*n+1, each*(n+1))...)
+		receive(t, "the second stream", begun)
+		if n >= 3 { // where the latest eight began is known
+			count()
+			count()
+		}
+	}
+	last := listen(t, a, token)
+	for range 2 * 3 {
+		count()
+	}
+	for left := rounds*each - len(got); left > 0; left-- {
+		got[last.message()]++
+	}
+	for _, m := range newses(1, rounds*each) {
+		if got[m] != 1 {
+			t.Errorf("%s came %d times", m, got[m])
+		}
+	}
+}
+
+// While messages flow and replicas die, a client that resumes wherever it gets to has each message once, in order.
+func TestMessagesThatFlowWhileReplicasDieComeInOrder(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*talker){
+		"from an upstream that goes on":      withIDs,
+		"from one that begins anew":          startsAnewWithIDs,
+		"from one that goes on with the new": startsNowWithIDs,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := newTalker(t, change)
+			f, a, b, token := listening(t, k)
+			nodes := []*node{a, b, f.node()}
+			const rounds, each = 12, 30
+			s := listen(t, a, token)
+			next := 1
+			for n := range rounds {
+				k.say(newses(each*n+1, each*(n+1))...)
+				some := next + (7*n)%each
+				s.wants(newses(next, some)...)
+				next = some + 1
+				switch n % 3 {
+				case 0: // whoever reads dies
+					reader := f.own(token).Reader
+					i := slices.IndexFunc(nodes, func(n *node) bool { return n.manager.Incarnation() == reader })
+					if i >= 0 {
+						nodes[i].kill()
+						nodes[i] = f.node()
+					}
+				case 1: // a second stream, which nobody reads
+					s.resume(nodes[n%len(nodes)].replica, token).stream(t)
+				}
+				s = s.resume(nodes[(n*n+1)%len(nodes)].replica, token).stream(t)
+			}
+			s.wants(newses(next, rounds*each)...)
 		})
 	}
 }
