@@ -179,12 +179,12 @@ func TestRecoveriesAreCountedByTheVersion(t *testing.T) {
 	}{
 		{cluster.Session{Version: 1}, 0},
 		{cluster.Session{Version: 2, Status: cluster.StatusFailed, EndedAt: now}, 0}, // never active
-		{cluster.Session{Version: 2, Revision: "2025-11-25", Status: cluster.StatusActive}, 0},
-		{cluster.Session{Version: at + 3, Revision: "2025-11-25", Status: cluster.StatusActive}, 1},
-		{cluster.Session{Version: at + 5, Revision: "2025-11-25", Status: cluster.StatusClosed, EndedAt: now}, 2},
-		{cluster.Session{Version: at + 5, Revision: "2025-11-25", Status: cluster.StatusExpired, DeadlineAt: now}, 3}, // waits for cleanup
-		{cluster.Session{Version: 5, Revision: "2025-11-25", Status: cluster.StatusActive}, 3},                        // of a replica of an earlier program
-		{cluster.Session{Version: at + 999, Revision: "2025-11-25", Status: cluster.StatusClosed, EndedAt: now}, 996},
+		{cluster.Session{Version: 2, Status: cluster.StatusActive}, 0},
+		{cluster.Session{Version: at + 3, Status: cluster.StatusActive}, 1},
+		{cluster.Session{Version: at + 5, Status: cluster.StatusClosed, EndedAt: now}, 2},
+		{cluster.Session{Version: at + 5, Status: cluster.StatusExpired, DeadlineAt: now}, 3}, // waits for cleanup
+		{cluster.Session{Version: 5, Status: cluster.StatusActive}, 3},                        // of a replica of an earlier program
+		{cluster.Session{Version: at + 999, Status: cluster.StatusClosed, EndedAt: now}, 996},
 	} {
 		if got := tt.session.Recoveries(); got != tt.want {
 			t.Errorf("version %d, %s: %d recoveries, want %d", tt.session.Version, tt.session.Status, got, tt.want)

@@ -51,7 +51,8 @@ type Session struct {
 	Status    Status
 	Principal Principal
 	// Version moves with every change of Status or of the upstream mapping, and with nothing else. It is that of no other change: where
-	// a failover has lost some, the store has an earlier one again, and the next change gets one that none of those had.
+	// a failover has lost some, the store has an earlier one again, and the next change gets one that none of those had. Its last three
+	// digits count the changes; the rest is 0 until the session is recovered.
 	Version int64
 
 	// Upstream is the configured name of the MCP server, Endpoint the address that this session is pinned to.
@@ -95,9 +96,6 @@ func (s Session) Recoveries() int {
 	others := activeVersion
 	if !s.EndedAt.IsZero() {
 		others++
-	}
-	if s.Revision == "" { // it never was active
-		return 0
 	}
 	return max(int(s.Version%versionCount)-others, 0)
 }
