@@ -30,6 +30,7 @@ demo: build ## three replicas, a front and an example server in one process; ARG
 
 .PHONY: build
 build: ## compile bin/shadowcat-cluster
+	@[ -e $(BINARY) ] || echo 'compiling $(BINARY), which takes a minute or two the first time'
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o $(BINARY) ./cmd/shadowcat-cluster
 
 .PHONY: test
