@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"net/http"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,6 +150,24 @@ func TestAClientOfAReaderThatWasCutOffMissesNothingOfTheNextOnes(t *testing.T) {
 			}
 			s.resume(b.replica, token).stream(t).wants(newses(101, 100+said)...)
 		})
+	}
+}
+
+// A client that becomes the listener gets what a reader stores that is taken for dead, until another one has the claim.
+func TestAListenerGetsWhatIsStoredBeforeItsReplicaTakesOver(t *testing.T) {
+	t.Parallel()
+	f, a, _, token := listening(t, newTalker(t))
+	dead := f.script(a, token, "x/AAAAAAAA", 0)
+	if err := dead.store.Leave(t.Context(), dead.name); err != nil {
+		t.Fatal(err)
+	}
+	f.sessions = func(s proxy.Sessions) proxy.Sessions {
+		return &claims{Sessions: s, listened: sync.OnceFunc(func() { dead.reads(1, news(1)) })}
+	}
+	s := listen(t, f.node(), token)
+	s.wants(news(1))
+	if state := f.own(token); state.Claim != 2 {
+		t.Errorf("the claim is number %d, want 2", state.Claim)
 	}
 }
 
