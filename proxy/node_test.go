@@ -617,6 +617,14 @@ func (k *talker) lose() {
 	}
 }
 
+// returnFirst ends what lose did to the first session, which is the latest one from then on.
+func (k *talker) returnFirst() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.made[0].lost = false
+	k.made = append(k.made[1:], k.made[0])
+}
+
 // forget is lose without a word to those who listen: their connections stand.
 func (k *talker) forget() {
 	k.mu.Lock()

@@ -48,7 +48,7 @@ func (r *ownReader) check(state cluster.StreamState, now time.Time) {
 		r.stop(cluster.ErrStaleClaim)
 	default:
 		r.checked, r.known = now, state.Version
-		if r.body != nil && r.known > r.call.current().Version {
+		if r.body != nil && r.known != r.call.current().Version { // a failover may have lost a recovery
 			_ = r.body.Close() // which ends its reading
 		}
 		if r.listener != nil && r.listener.number < state.Listener {
@@ -73,13 +73,13 @@ func (r *ownReader) move() {
 func (r *ownReader) refresh(ctx context.Context) error {
 	session := r.call.current()
 	r.mu.Lock()
-	isLatest := r.known <= session.Version
+	isLatest := r.known == session.Version
 	r.mu.Unlock()
 	if isLatest {
 		return nil
 	}
 	fresh, err := r.p.sessions.Get(ctx, session.ID)
-	if err == nil && fresh.Version > session.Version {
+	if err == nil && fresh.Version != session.Version {
 		r.call.use(fresh)
 	}
 	return err

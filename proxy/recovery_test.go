@@ -458,3 +458,25 @@ func TestARecoveryThatTheStoreHasLostIsFollowedByNobody(t *testing.T) {
 	k.say(news(1))
 	s.wants(news(1))
 }
+
+// Who reads the stream of an upstream session that the store has lost reads that of the one that the store names instead, where that lives.
+func TestAReaderFollowsAStoreThatHasLostARecovery(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f := newFleet(t, k.url, func(c *cluster.Config) { c.RequestRate = 0 })
+	a, b := f.nodes()
+	token := a.openSession()
+	s := listen(t, a, token)
+	k.say(news(1))
+	s.wants(news(1))
+	k.lose()
+	f.loses(token, func() {
+		wantsAnswer(t, post(a.url, token, callBody).send(t))
+		k.say(news(2))
+		s.wants(news(2))
+	})
+	k.returnFirst()
+	wantsAnswer(t, post(b.url, token, callBody).send(t))
+	k.say(news(3))
+	s.wants(news(3))
+}
