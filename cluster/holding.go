@@ -43,6 +43,8 @@ type holding struct {
 
 	inFlight  int
 	streams   int
+	listening int // of those, that OpenStream has let in
+	resumed   int // likewise
 	abandoned int // in flight, too, and nobody waits for the answer
 	watchers  int
 	waiting   int                  // of inFlight, those that expect an answer

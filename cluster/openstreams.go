@@ -52,24 +52,42 @@ func (m *Manager) OpenStream(ctx context.Context, l *Lease, kind StreamKind) err
 		return nil
 	}
 	o := OpenStream{ID: l.h.id, Kind: kind, Key: rand.Text(), Owner: m.incarnation}
-	refusal := fmt.Errorf("opening a stream of session %s: %w", o.ID, &LimitError{Limit: limit, RetryAfter: m.cfg.ReportInterval, Err: ErrStreamsLimited})
+	here := l.h.opened(kind, 1)
+	isOpen, err := m.countStream(ctx, o, most, here)
+	switch {
+	case err != nil:
+		err = m.failed("opening a stream of", o.ID, err)
+	case !isOpen:
+		err = fmt.Errorf("opening a stream of session %s: %w", o.ID, &LimitError{Limit: limit, RetryAfter: m.cfg.ReportInterval, Err: ErrStreamsLimited})
+	default:
+		l.onRelease = func() {
+			l.h.opened(kind, -1)
+			m.streams.close(o)
+		}
+		return nil
+	}
+	l.h.opened(kind, -1)
+	return err
+}
+
+// countStream reports whether a stream may be open; here is how many this replica has, this one included.
+func (m *Manager) countStream(ctx context.Context, o OpenStream, most, here int) (bool, error) {
 	for range 2 { // a second time when some of them are nobody's any more
 		others, err := m.openStream(ctx, o, most)
 		isUnknown := errors.Is(err, ErrStoreUnavailable)
 		switch {
-		case isUnknown && l.h.openStreams() > most:
+		case isUnknown && here > most:
 			m.streams.close(o)
-			return refusal
+			return false, nil
 		case err != nil && !isUnknown:
-			return m.failed("opening a stream of", o.ID, err)
+			return false, err
 		case isUnknown, len(others) == 0:
-			l.onRelease = func() { m.streams.close(o) }
-			return nil
+			return true, nil
 		case !m.closeOfDead(ctx, others):
-			return refusal
+			return false, nil
 		}
 	}
-	return refusal
+	return false, nil
 }
 
 // streamLimit is how many streams of a kind a session may have open, and the setting that says so; 0: any number.
@@ -167,9 +185,14 @@ func (m *Manager) closeStreams(ctx context.Context) {
 	}
 }
 
-// openStreams returns how many streams of the session are open at this replica.
-func (h *holding) openStreams() int {
+// opened counts by more streams of a kind that this replica has open of the session, and returns how many those are.
+func (h *holding) opened(kind StreamKind, by int) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.streams
+	n := &h.listening
+	if kind == StreamResumed {
+		n = &h.resumed
+	}
+	*n += by
+	return *n
 }

@@ -125,7 +125,7 @@ func TestStreamsLeftInAnOutageKeepNoListenerOut(t *testing.T) {
 
 // While the store is away a replica counts for itself, and what was closed meanwhile is told afterwards.
 func TestStreamsAreCountedAloneWhileTheStoreIsAway(t *testing.T) {
-	inWorld(t, func(c *cluster.Config) { c.MaxStreams = 2 }, func(_ *testing.T, w *world) {
+	inWorld(t, func(c *cluster.Config) { c.MaxStreams, c.MaxPending = 2, 3 }, func(_ *testing.T, w *world) {
 		m, _ := w.replica()
 		other, _ := w.replica()
 		_, token := w.session(m)
@@ -136,6 +136,12 @@ func TestStreamsAreCountedAloneWhileTheStoreIsAway(t *testing.T) {
 		during := w.listen(m, token, cluster.StreamListening)
 		w.listen(m, token, cluster.StreamListening)
 		w.wantStreamsLimited(m, token, cluster.StreamListening, "max_streams")
+		for range 3 { // which have a limit of their own
+			w.listen(m, token, cluster.StreamResumed)
+		}
+		w.wantStreamsLimited(m, token, cluster.StreamResumed, "max_pending")
+		during.Release()
+		during = w.listen(m, token, cluster.StreamListening)
 		w.store.set(false, false)
 		w.pass(3 * w.cfg.ReportInterval)
 		during.Release()

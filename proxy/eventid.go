@@ -77,7 +77,7 @@ func parseEventID(text string) (eventID, bool) {
 		}
 		if len(parts) > 4 {
 			event, err := base64.RawURLEncoding.DecodeString(parts[5])
-			if err != nil || len(parts[6]) != sealLen {
+			if err != nil || !isSeal(parts[6]) {
 				return eventID{}, false
 			}
 			e.from = sealedOrigin{event: string(event), version: parseNumber(parts[4]), seal: parts[6]}

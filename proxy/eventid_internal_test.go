@@ -50,17 +50,21 @@ func TestEventIDsNameTheirStreamAndPlace(t *testing.T) {
 
 func TestWhatIsNoEventIDIsNone(t *testing.T) {
 	t.Parallel()
-	seal := strings.Repeat("A", sealLen)
+	seal := strings.Repeat("A", 22)
 	for _, text := range []string{
 		"", "g", "g.1", "g.1.2.0", "g.1.2.03", "g.1.2.3.0", "g.1.2.3.4.5", "g.1.2.3.4.5.6", "g.1.2.0.1.Nw." + seal[1:], "g.1.2.0.1.." + seal, "g.1.2.0.1.Nx." + seal, "g.1.2.0.1.Nw." + seal + ".1",
 		"g..", "g.-1.1", "g.1.+1", "g.1.01", "g.1.G", "g.1.2gosa7pa2gw", "h.1.1", "p.ABCDEF27.1.1", "p.ABCDEF27.1.1.Nw.x",
 		"p.abcdef27.1.1.Nw", "p.ABCDEF2.1.1.Nw", "p.ABCDEF28.1.1.Nw", "p.ABCDEF27.1.1.Nw=", "p.ABCDEF27.1.1.N w", "p.ABCDEF27.1.1.!",
-		"p.ABCDEF27.1.1.e30",  // {} is no JSON-RPC id
-		"p.ABCDEF27.1.1.NyA",  // "7 "
-		"p.ABCDEF27.1.0.Nw",   // the first event is number 1
-		"a.ABCDEF27.1.0.Nw",   // as above
-		"p.ABCDEF27.01.1.Nw",  // a number in another form
-		"p.ABCDEF27.1.1.Nw\n", // more than an id
+		"p.ABCDEF27.1.1.e30",                     // {} is no JSON-RPC id
+		"p.ABCDEF27.1.1.NyA",                     // "7 "
+		"p.ABCDEF27.1.0.Nw",                      // the first event is number 1
+		"a.ABCDEF27.1.0.Nw",                      // as above
+		"p.ABCDEF27.01.1.Nw",                     // a number in another form
+		"p.ABCDEF27.1.1.Nw\n",                    // more than an id
+		"g.1.1.0.1.Nw.AAAAAAAAAAAAAAAAAAAAA",     // a short seal
+		"g.1.1.0.1.Nw.AAAAAAAAAAAAAAAAAAAAAB",    // bits that no seal has
+		"g.1.1.0.1.Nw.AAAAAAAAAAAAAAAAAAAAA\x00", // not the letters of one
+		"g.1.1.0.1.Nw.AAAAAAAAAAAAAAAAAAAAAA\n",  // as above
 		strings.Repeat("g", maxEventID+1),
 	} {
 		if got, ok := parseEventID(text); ok {

@@ -22,8 +22,8 @@ func originOf(s cluster.Session, event string) origin {
 	return origin{event: event, version: s.Version, session: s.UpstreamSession}
 }
 
-// sealLen is how many characters a seal has: half of a SHA-256 digest in base64url.
-const sealLen = 22
+// sealLen is how many bytes a seal has: half of a SHA-256 digest. It is written in base64url.
+const sealLen = sha256.Size / 2
 
 // sealedOrigin is what an event's id tells of its origin: what the upstream calls the event. A reader that dies before it could store an event
 // leaves nobody who knows that but the client, whose next reader is to ask the upstream for what follows. It is sealed with the
@@ -65,5 +65,11 @@ func sealOf(upstreamSession string, position int64, event string) string {
 	mac := hmac.New(sha256.New, []byte(upstreamSession))
 	mac.Write(strconv.AppendInt(nil, position, 10))
 	mac.Write([]byte(" " + event))
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:sha256.Size/2])
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:sealLen])
+}
+
+// isSeal reports whether a text has the form of a seal.
+func isSeal(text string) bool {
+	seal, err := base64.RawURLEncoding.DecodeString(text)
+	return err == nil && len(seal) == sealLen && base64.RawURLEncoding.EncodeToString(seal) == text // line ends are decoded, too
 }
