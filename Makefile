@@ -93,6 +93,13 @@ generate: ## write generated files anew
 verify: ## fail when generated files, formatting or go.mod files are out of date
 	@scripts/verify.sh
 
+FUZZ_TIME ?= 5s
+
+.PHONY: fuzz
+fuzz: ## look for input that breaks a parser; FUZZ_TIME=1m for each, FUZZ=FuzzPeek for one
+	@mkdir -p .cache
+	@scripts/fuzz.sh $(FUZZ_TIME) $(FUZZ)
+
 .PHONY: integration
 integration: test-servers test-compiler test-npm ## run the integration tests alone, each by name; ARGS="-run TestKill"
 	@TEST_FORMAT=testname scripts/test.sh integration -count=1 $(ARGS) ./integration/...
