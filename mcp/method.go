@@ -9,6 +9,7 @@ import (
 const (
 	MethodInitialize  = "initialize"
 	MethodInitialized = "notifications/initialized"
+	MethodPing        = "ping"
 	MethodSetLevel    = "logging/setLevel"
 	MethodSubscribe   = "resources/subscribe"
 	MethodUnsubscribe = "resources/unsubscribe"
@@ -50,8 +51,17 @@ func IsTargetless(method string) bool {
 // ReadOnly reports whether a request of this method changes nothing at a server, so that it may be sent twice.
 func ReadOnly(method string) bool {
 	switch method {
-	case "ping", "completion/complete", "prompts/get", "prompts/list", "resources/list", "resources/read",
+	case MethodPing, "completion/complete", "prompts/get", "prompts/list", "resources/list", "resources/read",
 		"resources/templates/list", "tools/list", "tasks/get", "tasks/list":
+		return true
+	}
+	return false
+}
+
+// Lasts reports whether a request of this method asks for something for as long as its session lasts.
+func Lasts(method string) bool {
+	switch method {
+	case MethodSetLevel, MethodSubscribe, MethodUnsubscribe:
 		return true
 	}
 	return false
@@ -67,7 +77,7 @@ var knownMethods = map[string]bool{
 	"notifications/progress":           true,
 	"notifications/roots/list_changed": true,
 	"notifications/tasks/status":       true,
-	"ping":                             true,
+	MethodPing:                         true,
 	"prompts/get":                      true,
 	"prompts/list":                     true,
 	"resources/list":                   true,

@@ -78,6 +78,8 @@ type Message struct {
 
 	// Initializes says that the message is, or for a batch contains, an initialize request.
 	Initializes bool
+	// Lasts says that the message is, or for a batch contains, a request for something for as long as the session lasts; see [Lasts].
+	Lasts bool
 }
 
 // MessageError says why a body is no JSON-RPC message, or not one that fits its headers. It holds nothing of either.
@@ -362,6 +364,7 @@ func (f *finding) concludeCall(has func(field) bool) {
 			f.refuse("its id is null")
 		}
 	}
+	f.msg.Lasts = f.msg.Kind == KindRequest && Lasts(f.msg.Method)
 	f.concludeTarget()
 	if f.msg.Method != MethodInitialize {
 		return
@@ -443,6 +446,7 @@ func (f *finding) batch(s *scanner) error {
 			f.msg.Responses++
 		}
 		f.msg.Initializes = f.msg.Initializes || one.msg.Initializes
+		f.msg.Lasts = f.msg.Lasts || one.msg.Lasts
 		if f.msg.MetaVersion == "" {
 			f.msg.MetaVersion = one.msg.MetaVersion
 		}

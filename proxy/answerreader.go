@@ -60,6 +60,7 @@ func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
 			msg, err := mcp.Peek(event.Data)
 			response = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
 		}
+		u.stream.call.granted(ctx, event.Data)
 		event.Data = asked(event, u.stream.asks)
 		u.stream.lease.Touch()
 		u.stream.call.recordEvent(cluster.FromUpstream, event.Data, response)

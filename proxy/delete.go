@@ -21,10 +21,11 @@ func (x *exchange) delete() {
 	if !ok {
 		return
 	}
-	session := lease.Session()
 	lease.Release()
 	ctx := x.detached() // a client that leaves now has said all it had to say
-	if _, err := x.p.sessions.Terminate(ctx, x.session, cluster.StatusClosed); err != nil {
+	// Another replica may have recovered the session since this one leased it: where it is now, the record says that was ended.
+	session, err := x.p.sessions.Terminate(ctx, x.session, cluster.StatusClosed)
+	if err != nil {
 		x.refuseEnded(err)
 		return
 	}
@@ -67,13 +68,16 @@ func (p *Proxy) sendDelete(ctx context.Context, upstream *upstream, s parting) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.EndTimeout)
 	defer cancel()
 	log := s.request.in(p.log).With("upstream", upstream.Name, "session", s.session)
-	e, ok := upstream.pinned(ctx, s.endpoint)
-	if !ok && s.endpoint == "" { // the record says nothing
+	e, isOurs := upstream.pinned(ctx, s.endpoint)
+	if !isOurs && s.endpoint == "" { // the record says nothing
 		chosen, err := upstream.choose(ctx)
-		e, ok = chosen, err == nil
+		e, isOurs = chosen, err == nil
 	}
-	if !ok {
-		log.Debug("the endpoint of a session that ended is not the upstream's any more")
+	if !isOurs {
+		e = upstream.former(s.endpoint)
+	}
+	if e == nil {
+		log.Debug("a session has ended whose endpoint was never the upstream's")
 		return
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, e.target("").String(), http.NoBody)
@@ -89,8 +93,10 @@ func (p *Proxy) sendDelete(ctx context.Context, upstream *upstream, s parting) {
 	if s.request.id != "" {
 		req.Header.Set(headerRequestID, s.request.id)
 	}
-	maps.Copy(req.Header, s.credential)
-	p.cfg.Auth.Outbound(req.Header)
+	if isOurs { // another place is told no more than what it knows
+		maps.Copy(req.Header, s.credential)
+		p.cfg.Auth.Outbound(req.Header)
+	}
 	// Not http.Client: its errors hold the URL, and a redirect is not to be followed.
 	res, err := e.RoundTrip(req)
 	if err != nil {

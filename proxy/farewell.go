@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -14,6 +15,11 @@ const (
 	farewellQueue = 1000
 	// farewellWorkers end them.
 	farewellWorkers = 4
+	// mostLeaving is how many upstream sessions that a recovery has left are ended at the same time at most; more are left as above.
+	mostLeaving = 1000
+	// leaveAfter is for how long an upstream session that its session has moved away from is left alone: the other replicas hear of that with
+	// their next reports, and most requests that are in flight there are answered.
+	leaveAfter = 2 * time.Second
 )
 
 // EndUpstream asks upstreams, in the background, to forget the sessions that belong to sessions which have ended here without
@@ -48,6 +54,34 @@ func (p *Proxy) RunFarewells(ctx context.Context) error {
 	}
 	workers.Wait()
 	return nil
+}
+
+// leaveUpstream asks an endpoint once, in the background, to forget an upstream session that nobody will use any more: after a while, or when
+// this replica stops. It returns at once.
+func (p *Proxy) leaveUpstream(c *upstreamCall, endpoint string, left cluster.Activation, after time.Duration) {
+	if left.UpstreamSession == "" {
+		return
+	}
+	select {
+	case p.leaving <- struct{}{}:
+	default:
+		c.log().Debug("too many upstream sessions are being ended; this one is left to its upstream")
+		return
+	}
+	p.running.Go(func() {
+		defer func() { <-p.leaving }()
+		defer p.recovered("farewells to upstreams")
+		select {
+		case <-time.After(after):
+		case <-p.draining:
+		case <-p.background.Done():
+			return
+		}
+		p.sendDelete(p.background, c.upstream, parting{
+			request: c.origin, session: c.current().ID.String(), endpoint: endpoint, upstreamSession: left.UpstreamSession, revision: left.Revision,
+			credential: p.cfg.Auth.Credential(c.header),
+		})
+	})
 }
 
 func (p *Proxy) farewell(ctx context.Context, s cluster.Session) {

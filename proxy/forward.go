@@ -179,13 +179,13 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 			outcome, why = RecoveryEnded, "it lost the new one, too"
 		}
 		x.p.cfg.Observer.RecoveryDone(outcome)
-		x.p.endLost(x.detached(), x.request, x.session, x.upstream.Name, why)
+		x.p.endLost(x.detached(), x.call, why)
 		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errSessionEnded):
 		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errInitializeTimeout):
 		x.refuse(upstreamUnavailable(errInitializeTimeout.Error()))
-	case errors.Is(cause, errNotAccepted):
+	case errors.Is(cause, errNotAccepted) && x.sent.Load():
 		x.refuse(refusal{status: http.StatusServiceUnavailable, reason: mcp.ReasonMayHaveRun, message: errNotAccepted.Error()})
 	case x.r.Context().Err() != nil:
 		panic(http.ErrAbortHandler) // the client is gone

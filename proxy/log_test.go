@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tapwire/shadowcat-cluster/proxy"
@@ -33,6 +34,7 @@ func (b *logBuffer) String() string {
 
 func TestLogNamesSessionsAndHoldsNoSecret(t *testing.T) {
 	t.Parallel()
+	var lost atomic.Bool
 	u := newUpstream(t, func(w http.ResponseWriter, _ *http.Request, got recorded) bool {
 		switch got.msg.Method {
 		case "redirect":
@@ -47,8 +49,13 @@ func TestLogNamesSessionsAndHoldsNoSecret(t *testing.T) {
 			flush(w)
 			panic(http.ErrAbortHandler)
 		case "lose":
+			lost.Store(true)
 			w.WriteHeader(http.StatusNotFound)
 		default:
+			if lost.Load() && got.msg.Method == "ping" {
+				w.WriteHeader(http.StatusNotFound)
+				return true
+			}
 			return false
 		}
 		return true

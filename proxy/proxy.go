@@ -52,6 +52,7 @@ type Proxy struct {
 	policy    policy
 	buffers   sync.Pool // of *[]byte, each of copyBufferSize
 	farewells chan cluster.Session
+	leaving   chan struct{} // a place is taken by each farewell outside of them
 
 	incarnation string
 	owner       string // its random part
@@ -61,6 +62,7 @@ type Proxy struct {
 	follower    *follower
 	streams     openStreams
 	load        load
+	suspecting  singleflight.Group
 	recovering  singleflight.Group
 
 	background context.Context // of what goes on without a client; ends with Close
@@ -84,6 +86,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 		upstreams: make(map[string]*upstream, len(cfg.Upstreams)),
 		policy:    newPolicy(cfg),
 		farewells: make(chan cluster.Session, farewellQueue),
+		leaving:   make(chan struct{}, mostLeaving),
 	}
 	if cfg.Tracing != nil {
 		p.tracer = cfg.Tracing.Tracer(tracerName)

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -71,7 +72,7 @@ func TestASessionThatItsUpstreamHasLostIsMadeAnew(t *testing.T) {
 				t.Errorf("%s has no protocol version", got.msg.Method)
 			}
 		}
-		want := []string{"tools/call", "initialize", "notifications/initialized", "logging/setLevel", "resources/subscribe", "tools/call"}
+		want := []string{"tools/call", "ping", "initialize", "notifications/initialized", "logging/setLevel", "resources/subscribe", "tools/call"}
 		if !slices.Equal(heard, want) {
 			t.Errorf("the upstream heard %v, want %v", heard, want)
 		}
@@ -166,6 +167,71 @@ func TestASessionThatCannotBeMadeAnewFails(t *testing.T) {
 	}
 }
 
+// What is wrong with a request does not pass.
+func TestASessionWhoseInitializeIsRefusedForGoodFails(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{
+		http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusUnprocessableEntity,
+	} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			k := newTalker(t)
+			_, a, _, token := listening(t, k)
+			tried := k.initializesAs(status, nil)
+			k.lose()
+			got := post(a.url, token, callBody).send(t)
+			if p := got.problem(); got.status != http.StatusNotFound || p.Error.Data.Reason != "session_not_found" {
+				t.Errorf("%d %s", got.status, got.body)
+			}
+			if a.status(token) != cluster.StatusFailed || tried.Load() != 1 {
+				t.Errorf("the session is %s after %d initializes, want failed after 1", a.status(token), tried.Load())
+			}
+		})
+	}
+}
+
+// With other credentials the same client may make its session anew.
+func TestASessionOutlivesThatItsUpstreamDeniesItsClient(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			k := newTalker(t)
+			_, a, b, token := listening(t, k)
+			tried := k.initializesAs(status, http.Header{"Www-Authenticate": {`Bearer scope="x"`, "Basic"}})
+			k.lose()
+			got := post(a.url, token, callBody).send(t)
+			if got.status != status || got.header.Get("Www-Authenticate") != `Bearer scope="x", Basic` || string(got.problem().ID) == "" {
+				t.Errorf("%d %v %s", got.status, got.header, got.body)
+			}
+			if got := get(a.url, token).send(t); got.status != status || got.header.Get("Www-Authenticate") == "" {
+				t.Errorf("GET: %d %v %s", got.status, got.header, got.body)
+			}
+			if a.status(token) != cluster.StatusActive || tried.Load() != 2 {
+				t.Errorf("the session is %s after %d initializes, want active after 2", a.status(token), tried.Load())
+			}
+			k.mu.Lock()
+			k.initAs = nil
+			k.mu.Unlock()
+			wantsAnswer(t, post(b.url, token, callBody).send(t))
+		})
+	}
+}
+
+// initializesAs has a talker answer initialize with a status, and counts that.
+func (k *talker) initializesAs(status int, header http.Header) *atomic.Int32 {
+	var tried atomic.Int32
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.initAs = func(w http.ResponseWriter, _ recorded) bool {
+		tried.Add(1)
+		maps.Copy(w.Header(), header)
+		w.WriteHeader(status)
+		return true
+	}
+	return &tried
+}
+
 func TestASessionOutlivesThatItsUpstreamIsAway(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"it answers initialize with 503", "nothing listens"} {
@@ -176,6 +242,7 @@ func TestASessionOutlivesThatItsUpstreamIsAway(t *testing.T) {
 			f := newFleet(t, "http://"+target.address()+"/endpoint")
 			a, b := f.nodes()
 			token := a.openSession()
+			var tried atomic.Int32
 			setInit := func(as func(http.ResponseWriter, recorded) bool) {
 				k.mu.Lock()
 				defer k.mu.Unlock()
@@ -185,6 +252,7 @@ func TestASessionOutlivesThatItsUpstreamIsAway(t *testing.T) {
 				target.remove()
 			} else {
 				setInit(func(w http.ResponseWriter, _ recorded) bool {
+					tried.Add(1)
 					w.WriteHeader(http.StatusServiceUnavailable)
 					return true
 				})
@@ -196,6 +264,9 @@ func TestASessionOutlivesThatItsUpstreamIsAway(t *testing.T) {
 			}
 			if status := a.status(token); status != cluster.StatusActive {
 				t.Errorf("the session is %s", status)
+			}
+			if n := tried.Load(); name != "nothing listens" && n != 4 {
+				t.Errorf("initialize was sent %d times, want 4", n)
 			}
 			setInit(nil)
 			if name == "nothing listens" {

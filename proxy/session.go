@@ -133,10 +133,10 @@ func (x *exchange) sendInSession(ctx context.Context, req *http.Request) (*http.
 		}
 	}
 	x.call = x.newCall(req)
-	x.call.begun = x.started
+	x.call.begun, x.call.wishes = x.started, x.wishes()
 	res, err := x.call.do(ctx, message{
 		method: req.Method, body: x.body, repeatable: x.msg.Kind == mcp.KindRequest && mcp.ReadOnly(x.msg.Method),
-		bound: onlyAnswers, answers: answers,
+		bound: onlyAnswers, answers: answers, pings: x.msg.Kind == mcp.KindRequest && x.msg.Method == mcp.MethodPing,
 	})
 	if onlyAnswers && errors.Is(err, errSessionLost) && !x.p.cfg.NoRecover {
 		// Who asked is gone, and a new upstream session has not asked. The next request recovers the session.
@@ -144,9 +144,6 @@ func (x *exchange) sendInSession(ctx context.Context, req *http.Request) (*http.
 	}
 	if failed, ok := errors.AsType[*unanswered](err); ok {
 		x.sent.Store(failed.sent)
-	}
-	if errors.Is(context.Cause(ctx), errDraining) {
-		x.sent.Store(true) // it may have been
 	}
 	return res, err
 }
@@ -185,11 +182,11 @@ func (x *exchange) answeredInSession(ctx context.Context, res *http.Response, le
 	if id != "" && id == x.call.current().UpstreamSession {
 		res.Header.Set(mcp.HeaderSessionID, x.token.Reveal())
 	}
-	if res.StatusCode >= 200 && res.StatusCode <= 299 {
-		x.note()
-	}
 	if x.streamed {
 		return nil
+	}
+	if res.StatusCode >= 200 && res.StatusCode <= 299 {
+		x.noteGranted(ctx, res)
 	}
 	res.Body = &answerBody{
 		ReadCloser: res.Body,

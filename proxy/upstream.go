@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -139,6 +140,27 @@ func (u *upstream) pinned(ctx context.Context, name string) (*endpoint, bool) {
 		return nil, false
 	}
 	return u.unlistedEndpoint(ctx, name)
+}
+
+// former returns the endpoint that a listed upstream may have had by a name, nil when it cannot have had one. It is for farewells alone: the
+// name comes from the store, and nobody vouches for the place any more. So it is asked for at no address that is no host's, or only this
+// one's, unless the upstream is at such a one.
+func (u *upstream) former(name string) *endpoint {
+	target, err := url.Parse(name)
+	if err != nil || target.Host == "" { // most names are host:port
+		target = &url.URL{Scheme: u.URL.Scheme, Host: name, Path: u.URL.Path}
+	}
+	isHTTP := target.Scheme == "http" || target.Scheme == "https"
+	if u.isNamed() || name == "" || !isHTTP || isLocal(target) && !slices.ContainsFunc(u.targets(), isLocal) {
+		return nil
+	}
+	return u.newEndpoint(name, *target)
+}
+
+// isLocal reports whether a URL's host is an address that means another host to each, or none.
+func isLocal(target *url.URL) bool {
+	a, err := netip.ParseAddr(target.Hostname())
+	return err == nil && (a.Unmap().IsLoopback() || a.IsUnspecified() || a.IsMulticast() || a.Unmap().IsLinkLocalUnicast())
 }
 
 // aim sets the endpoint that the request goes to: the one that the session's record names, or when there is none, or none

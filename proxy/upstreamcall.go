@@ -42,6 +42,8 @@ type upstreamCall struct {
 	begun    time.Time // when the client's request came in; zero of one that is answered by nothing
 	// clientSecrets are the request's (see there), and what the upstream is shown instead. No event that comes of it is recorded with them.
 	clientSecrets []string
+	// wishes are what the request asks for that lasts, until that is answered. Who reads the answer has them.
+	wishes []wish
 
 	mu      sync.Mutex
 	session cluster.Session // with the mapping that was used last
@@ -55,6 +57,7 @@ type message struct {
 	repeatable bool        // it does no harm twice
 	bound      bool        // it has no meaning in another upstream session
 	answers    bool        // it holds answers to questions of the upstream
+	pings      bool        // it does nothing but ask whether the upstream knows the session
 }
 
 // log is for what concerns the session.
@@ -100,9 +103,10 @@ func (u *unanswered) Error() string { return u.err.Error() }
 func (u *unanswered) Unwrap() error { return u.err }
 
 // do sends m to the session's endpoint and returns the answer's header with its body to come. It sends again when nothing had been
-// sent, when the upstream has lost the session and so did nothing, and when m is repeatable. The error is a refusal, ctx's, or an
-// *unanswered.
+// sent, when the upstream has lost the session and so did nothing, and when m is repeatable. The error is a refusal, errSessionLost, or an
+// *unanswered, which holds ctx's error if that ended.
 func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error) {
+	var sent bool // by any try that may have come to something
 	wait, recoveries := firstRetry, 0
 	for try := 1; ; try++ {
 		session := c.current()
@@ -110,20 +114,24 @@ func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error
 		if fault == nil {
 			return res, nil
 		}
+		sent = sent || fault.sent
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, &unanswered{sent: sent, err: ctx.Err()}
 		}
-		if fault.sent && !m.repeatable && !fault.lost || try == maxTries {
-			return nil, fault.error()
+		if fault.sent && !m.repeatable || try == maxTries {
+			return nil, fault.error(sent)
 		}
 		if (c.p.cfg.NoRecover || m.bound) && (fault.lost || fault.gone) {
-			return nil, fault.error()
+			return nil, fault.error(sent)
 		}
 		if fault.lost || fault.gone || try > 1 && !m.bound && !c.p.cfg.NoRecover && c.upstream.hasOthers(session.Endpoint) {
 			if recoveries++; recoveries > maxRecoveries {
-				return nil, fault.error()
+				return nil, fault.error(sent)
 			}
 			recovered, err := c.p.recoverSession(ctx, c, session, fault)
+			if ctx.Err() != nil {
+				return nil, &unanswered{sent: sent, err: ctx.Err()}
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -134,7 +142,7 @@ func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error
 			continue
 		}
 		if !pause(ctx, wait) {
-			return nil, ctx.Err()
+			return nil, &unanswered{sent: sent, err: ctx.Err()}
 		}
 		wait *= 2
 	}
@@ -143,16 +151,17 @@ func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error
 // fault says why a try came to nothing.
 type fault struct {
 	err  error
-	sent bool // some of the request may have reached the upstream
+	sent bool // some of the request may have reached the upstream, and come to something
 	lost bool // the upstream does not know the session any more
 	gone bool // the session's endpoint is not one of the upstream's any more
 }
 
-func (f *fault) error() error {
+// error is what the request ends with. sent: in this try or one before.
+func (f *fault) error(sent bool) error {
 	if f.lost || f.gone {
 		return errSessionLost
 	}
-	return &unanswered{sent: f.sent, err: f.err}
+	return &unanswered{sent: sent, err: f.err}
 }
 
 // errSessionLost means that the upstream has lost the session for good.
@@ -169,10 +178,9 @@ func (c *upstreamCall) try(ctx context.Context, session cluster.Session, m messa
 	if err != nil {
 		return nil, &fault{sent: sent.Load(), err: err}
 	}
-	// Only a POST tells for sure: some servers answer 404 to every GET, meaning that they have no such stream.
+	// Some servers answer 404 to every GET, meaning that they have no such stream.
 	if res.StatusCode == http.StatusNotFound && session.UpstreamSession != "" && m.method == http.MethodPost {
-		discard(res)
-		return nil, &fault{lost: true, sent: true, err: errSessionLost}
+		return c.suspect(ctx, session, m, res)
 	}
 	return res, nil
 }
@@ -218,24 +226,6 @@ func (c *upstreamCall) resume(ctx context.Context, last string) (io.ReadCloser, 
 		return nil, errNoSuchStream
 	}
 	return res.Body, nil
-}
-
-// isKnown asks the upstream whether it still knows the session, by a ping; when it does not, the session is recovered. It reports
-// whether the mapping was right.
-func (c *upstreamCall) isKnown(ctx context.Context) (bool, error) {
-	before := c.current().Version
-	h := c.header.Clone()
-	h.Del(mcp.HeaderLastEventID)
-	h.Set("Content-Type", mcp.MediaTypeJSON)
-	h.Set("Accept", mcp.MediaTypeJSON+", "+mcp.MediaTypeEventStream)
-	res, err := c.do(ctx, message{
-		method: http.MethodPost, body: []byte(`{"jsonrpc":"2.0","id":"shadowcat:known","method":"ping"}`), header: h, repeatable: true,
-	})
-	if err != nil {
-		return false, err
-	}
-	discard(res)
-	return c.current().Version == before, nil
 }
 
 // streamHeader is the header of a GET for events. last is the upstream's id of the event to go on after; empty: from now on.
