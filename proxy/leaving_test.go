@@ -164,7 +164,8 @@ func relisted(t *testing.T) (from, to *talker, before, after *node, token string
 	}
 	before = f.node()
 	after = f.node(func(c *proxy.Config) { c.Upstreams = []proxy.Upstream{{URL: target}} })
-	return from, to, before, after, before.openSession()
+	token = before.openSession()
+	return from, to, before, after, token
 }
 
 func TestASessionThatMovesIsForgottenWhereItWas(t *testing.T) {

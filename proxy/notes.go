@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -112,7 +113,7 @@ func (x *exchange) noteGranted(ctx context.Context, res *http.Response) {
 		return
 	}
 	var taken bytes.Buffer
-	if _, err := io.CopyN(&taken, res.Body, x.p.cfg.MaxBody); err == io.EOF {
+	if _, err := io.CopyN(&taken, res.Body, x.p.cfg.MaxBody); errors.Is(err, io.EOF) {
 		x.call.granted(ctx, taken.Bytes())
 	}
 	res.Body = struct {

@@ -17,7 +17,7 @@ func answersAs(stream bool) handler {
 			return false
 		}
 		var answers []string
-		for _, text := range strings.Split(strings.Trim(got.body, "[]"), "\n") {
+		for text := range strings.SplitSeq(strings.Trim(got.body, "[]"), "\n") {
 			msg, err := mcp.Peek([]byte(strings.Trim(text, ", ")))
 			if err != nil || msg.Kind != mcp.KindRequest {
 				continue
