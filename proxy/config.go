@@ -27,7 +27,8 @@ const (
 	DefaultInitializeTimeout = 30 * time.Second
 	DefaultBodyTimeout       = 30 * time.Second
 	DefaultWriteTimeout      = 30 * time.Second
-	DefaultDialTimeout       = 5 * time.Second
+	DefaultDialTimeout       = 2 * time.Second
+	DefaultCheckTimeout      = 2 * time.Second
 	DefaultEndTimeout        = 3 * time.Second
 	DefaultFollowInterval    = 100 * time.Millisecond
 	DefaultKeepAlive         = 15 * time.Second
@@ -75,13 +76,17 @@ type Config struct {
 	// WriteTimeout is how long a client may take to accept one piece of an answer. An idle stream never exceeds it.
 	// Default 30s.
 	WriteTimeout time.Duration
-	// DialTimeout bounds connecting to an upstream, and once more its TLS handshake. Default 5s.
+	// DialTimeout bounds connecting to an upstream, and once more its TLS handshake. Default 2s: the first packet of a connection may get
+	// lost, which systems notice after a second, and who waits longer waits for an endpoint that is away while others are well.
 	DialTimeout time.Duration
 	// EndTimeout bounds the attempt to end a session at its upstream. Default 3s.
 	EndTimeout time.Duration
-	// CheckInterval is how often each endpoint is connected to, to see that something listens there, while RunEndpoints
-	// runs. Default: never; that an endpoint fails is found out by the requests sent to it.
+	// CheckInterval is how often each endpoint is asked whether it answers, while RunEndpoints runs; one that leaves three checks in a row
+	// unanswered gets no new sessions, and loses those that it has to others that are well. Default: never; that an endpoint fails is
+	// found out by the requests sent to it, which do not tell one that hangs from one that takes its time, but for initialize.
 	CheckInterval time.Duration
+	// CheckTimeout is how long an endpoint may take to answer a check. Default 2s.
+	CheckTimeout time.Duration
 	// NoRecover leaves sessions that their upstream has lost ended, instead of initializing them anew.
 	NoRecover bool
 	// FollowInterval is how often the streams of sessions that another replica reads from the upstream are looked at.
@@ -126,6 +131,7 @@ func (c Config) withDefaults() Config {
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, DefaultBodyTimeout)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, DefaultWriteTimeout)
 	c.DialTimeout = cmp.Or(c.DialTimeout, DefaultDialTimeout)
+	c.CheckTimeout = cmp.Or(c.CheckTimeout, DefaultCheckTimeout)
 	c.EndTimeout = cmp.Or(c.EndTimeout, DefaultEndTimeout)
 	c.FollowInterval = cmp.Or(c.FollowInterval, DefaultFollowInterval)
 	c.KeepAlive = cmp.Or(c.KeepAlive, DefaultKeepAlive)
@@ -189,6 +195,7 @@ func (c Config) Validate() error {
 		{"dial_timeout", c.DialTimeout},
 		{"end_timeout", c.EndTimeout},
 		{"upstream_check_interval", c.CheckInterval},
+		{"check_timeout", c.CheckTimeout},
 		{"follow_interval", c.FollowInterval},
 		{"stream_keep_alive", c.KeepAlive},
 	} {

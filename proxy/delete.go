@@ -29,6 +29,7 @@ func (x *exchange) delete() {
 		x.refuseEnded(err)
 		return
 	}
+	x.upstream.unpin(session.Endpoint)
 	x.endUpstream(ctx, session.Endpoint, session.UpstreamSession, session.Revision)
 	x.w.WriteHeader(http.StatusNoContent)
 }

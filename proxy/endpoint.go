@@ -1,21 +1,15 @@
 package proxy
 
 import (
-	"log/slog"
+	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 const (
-	// unhealthyAfter is how many connections in a row must fail until an endpoint is passed over. One is no sign: a
-	// connection that was kept may just have been closed by the other side.
-	unhealthyAfter = 2
-	// firstPause is for how long it is passed over at first; each further failure doubles that, up to longestPause.
-	firstPause   = time.Second
-	longestPause = 30 * time.Second
 	// tallySpan is how long a session that was pinned to an endpoint counts at least when the next one is; at most twice
 	// that.
 	tallySpan = 5 * time.Minute
@@ -26,21 +20,15 @@ const (
 // endpoint is one concrete address of an upstream, shared by all requests that go there. It is an http.RoundTripper for
 // requests whose URL is [endpoint.target]'s and whose Host is its host.
 type endpoint struct {
-	// name is what a session's record holds: host:port, or where the endpoints of an upstream differ in more, the URL
+	// health.name is what a session's record holds: host:port, or where the endpoints of an upstream differ in more, the URL
 	// without its query. At most maxEndpointName bytes.
-	name      string
+	health
 	url       url.URL // what is dialled; its query may be secret
 	host      string  // the Host header: the upstream's own, whatever the address
 	transport http.RoundTripper
-	log       *slog.Logger
 
-	ailing atomic.Bool // there are failures; spares a healthy endpoint the lock
-
-	mu             sync.Mutex
-	failures       int           // in a row
-	pause          time.Duration // the latest
-	unhealthyUntil time.Time
-	pins           tally
+	pinning sync.Mutex
+	pins    tally
 
 	// unlisted is when its upstream's name was last seen to have other addresses only, zero while it has this one.
 	// Guarded by the upstream's mu.
@@ -71,63 +59,62 @@ func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// failed takes note of a connection that could not be made, or broke before the answer's header.
-func (e *endpoint) failed() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := time.Now()
-	if now.Before(e.unhealthyUntil) {
-		return // it is known, and many requests may have been on their way
+// open sends an initialize request, and takes note of whether the endpoint opens sessions. When no header of an answer comes within limit,
+// nor before the request's context ends for [errInitializeTimeout], that is the error.
+func (e *endpoint) open(req *http.Request, limit time.Duration) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context()) // lasts as long as the answer's body, which the caller's bounds
+	timer := time.AfterFunc(limit, func() { cancel(errInitializeTimeout) })
+	res, err := e.RoundTrip(req.WithContext(ctx))
+	timer.Stop()
+	switch {
+	case errors.Is(context.Cause(ctx), errInitializeTimeout):
+		if err == nil {
+			_ = res.Body.Close() // it came too late to be read
+		}
+		e.unopened()
+		return nil, errInitializeTimeout
+	case err != nil:
+		cancel(nil)
+		return nil, err
+	case res.StatusCode >= http.StatusInternalServerError:
+		e.refused()
+	default:
+		e.opened()
 	}
-	e.ailing.Store(true)
-	e.failures++
-	if e.failures < unhealthyAfter {
-		return
-	}
-	if e.pause == 0 {
-		e.log.Warn("upstream endpoint fails; it is passed over for a while", "endpoint", e.name)
-	}
-	e.pause = min(max(2*e.pause, firstPause), longestPause)
-	e.unhealthyUntil = now.Add(e.pause)
+	return res, nil
 }
 
-// succeeded takes note of an answer, whatever it says.
-func (e *endpoint) succeeded() {
-	if !e.ailing.Load() {
-		return
+// openLimit is how long an endpoint may take for its answer to initialize: half of what is left when others can be tried then, so that one
+// that hangs does not cost the client its session.
+func openLimit(deadline time.Time, others bool) time.Duration {
+	left := time.Until(deadline)
+	if others {
+		return left / 2
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.pause > 0 {
-		e.log.Info("upstream endpoint is back", "endpoint", e.name)
-	}
-	e.failures, e.pause, e.unhealthyUntil = 0, 0, time.Time{}
-	e.ailing.Store(false)
-}
-
-// healthy reports whether the endpoint should be given new sessions.
-func (e *endpoint) healthy() bool {
-	if !e.ailing.Load() {
-		return true
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return !time.Now().Before(e.unhealthyUntil)
+	return left
 }
 
 // pin counts a session that is pinned to the endpoint.
 func (e *endpoint) pin() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.pinning.Lock()
+	defer e.pinning.Unlock()
 	e.pins.add(time.Now())
 }
 
-// sessions is how many sessions this replica has pinned to the endpoint in the last five to ten minutes. That is what it
-// knows: which sessions live, only the cluster does. It is enough to spread sessions evenly, and to give an endpoint that
+// unpin takes a session out of the count that this replica has seen end, or move away. It need not have been pinned here: that one is gone
+// from the endpoint says as much about its load.
+func (e *endpoint) unpin() {
+	e.pinning.Lock()
+	defer e.pinning.Unlock()
+	e.pins.remove(time.Now())
+}
+
+// sessions is how many sessions this replica has pinned to the endpoint in the last five to ten minutes, without those that it has seen
+// end since. That is what it knows: which sessions live, only the cluster does. It is enough to spread sessions evenly, and to give an endpoint that
 // has just come the larger share for a while.
 func (e *endpoint) sessions() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.pinning.Lock()
+	defer e.pinning.Unlock()
 	return e.pins.count(time.Now())
 }
 
@@ -140,6 +127,15 @@ type tally struct {
 func (t *tally) add(at time.Time) {
 	t.turn(at)
 	t.now++
+}
+
+func (t *tally) remove(at time.Time) {
+	t.turn(at)
+	if t.before > 0 {
+		t.before--
+	} else if t.now > 0 {
+		t.now--
+	}
 }
 
 func (t *tally) count(at time.Time) int {

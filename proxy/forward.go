@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
 )
@@ -67,17 +68,20 @@ func (x *exchange) forward(ctx context.Context, send sender, answered func(*http
 const maxEndpointTries = 3
 
 // sendToEndpoint sends a request that belongs to no session to the endpoint that was chosen for it, or to another one when that cannot
-// be reached.
+// be reached. An initialize goes to another one also when it is not answered in time: a session that comes of the first after all is
+// nobody's, and idles out there.
 func (x *exchange) sendToEndpoint(ctx context.Context, req *http.Request) (*http.Response, error) {
+	deadline := time.Now().Add(x.p.cfg.InitializeTimeout)
 	var avoid []string
 	for {
 		out := req.Clone(withTrace(ctx, &x.sent))
 		setBody(out, x.body)
 		out.URL = x.endpoint.target(req.URL.RawQuery)
 		out.Host = x.endpoint.host // servers on loopback refuse any other
-		res, err := x.endpoint.RoundTrip(out)
+		avoid = append(avoid, x.endpoint.name)
+		res, err := x.sendOnce(out, deadline, avoid)
 		isRepeatable := !x.sent.Load() || x.msg.Initializes || mcp.ReadOnly(x.msg.Method)
-		if avoid = append(avoid, x.endpoint.name); err == nil || ctx.Err() != nil || !isRepeatable || len(avoid) == maxEndpointTries {
+		if err == nil || ctx.Err() != nil || !isRepeatable || len(avoid) == maxEndpointTries {
 			return res, err
 		}
 		other, chosen := x.upstream.choose(ctx, avoid...)
@@ -86,6 +90,14 @@ func (x *exchange) sendToEndpoint(ctx context.Context, req *http.Request) (*http
 		}
 		x.endpoint = other
 	}
+}
+
+// sendOnce sends a request to its endpoint, the latest of those that were tried.
+func (x *exchange) sendOnce(req *http.Request, deadline time.Time, tried []string) (*http.Response, error) {
+	if !x.msg.Initializes {
+		return x.endpoint.RoundTrip(req)
+	}
+	return x.endpoint.open(req, openLimit(deadline, len(tried) < maxEndpointTries && x.upstream.hasOthers(tried...)))
 }
 
 // outbound returns the request without its body, which has been read: the sender sends that, once or several times.
@@ -183,7 +195,7 @@ func (x *exchange) notAnswered(ctx context.Context, err error) {
 		x.refuse(errSessionNotFound)
 	case errors.Is(cause, errSessionEnded):
 		x.refuse(errSessionNotFound)
-	case errors.Is(cause, errInitializeTimeout):
+	case errors.Is(cause, errInitializeTimeout), errors.Is(err, errInitializeTimeout):
 		x.refuse(upstreamUnavailable(errInitializeTimeout.Error()))
 	case errors.Is(cause, errNotAccepted) && x.sent.Load():
 		x.refuse(refusal{status: http.StatusServiceUnavailable, reason: mcp.ReasonMayHaveRun, message: errNotAccepted.Error()})

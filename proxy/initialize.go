@@ -19,6 +19,7 @@ import (
 type initialization struct {
 	*exchange
 	record   cluster.Session
+	pinned   *endpoint // the first that was tried
 	active   bool
 	failed   bool  // the store was told
 	answerAt int64 // how much of the body must reach the client for it to have the answer
@@ -45,7 +46,7 @@ func (x *exchange) initialize() {
 	x.endpoint.pin()
 	x.session, x.token = record.ID, token
 	x.recordRequest()
-	i := &initialization{exchange: x, record: record}
+	i := &initialization{exchange: x, record: record, pinned: x.endpoint}
 	defer i.conclude()
 
 	ctx, cancel := context.WithCancelCause(x.r.Context())
@@ -58,7 +59,9 @@ func (x *exchange) initialize() {
 
 // conclude undoes what was made, unless the client has it.
 func (i *initialization) conclude() {
+	i.pinned.unpin() // it may have been opened elsewhere, or not at all
 	if i.active && i.w.written >= i.answerAt {
+		i.endpoint.pin()
 		return
 	}
 	i.fail()

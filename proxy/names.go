@@ -22,6 +22,8 @@ const (
 	forgetAfter = 10 * time.Minute
 	// resolveInterval is the pause between two resolutions, give or take a fifth.
 	resolveInterval = 5 * time.Second
+	// resolveTimeout bounds a resolution.
+	resolveTimeout = 5 * time.Second
 	// resolveLate is the age of a resolution at which a request renews it itself: nobody seems to run RunEndpoints.
 	resolveLate = 4 * resolveInterval
 	// resolveAgain is the shortest pause between two resolutions of a name that never had an address.
@@ -43,7 +45,6 @@ var (
 // names is what an upstream needs to know its name's addresses.
 type names struct {
 	resolver Resolver
-	timeout  time.Duration
 	turn     chan struct{} // holds a token while somebody resolves
 
 	mu      sync.Mutex
@@ -53,7 +54,7 @@ type names struct {
 }
 
 func newNames(cfg Config) *names {
-	return &names{resolver: cfg.Resolver, timeout: cfg.DialTimeout, turn: make(chan struct{}, 1)}
+	return &names{resolver: cfg.Resolver, turn: make(chan struct{}, 1)}
 }
 
 // resolveIfNeeded resolves the name when it has not been, or not for long: a proxy whose RunEndpoints is run finds that
@@ -108,7 +109,7 @@ func (u *upstream) unresolved() error {
 
 // resolve looks the name up once and takes in what it finds. Whoever calls it holds the turn.
 func (u *upstream) resolve(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(ctx, u.names.timeout)
+	bounded, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	found, err := u.names.resolver.LookupNetIP(bounded, "ip", u.URL.Hostname())
 	if ctx.Err() != nil {

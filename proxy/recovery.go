@@ -27,7 +27,7 @@ const (
 func (p *Proxy) recoverSession(ctx context.Context, c *upstreamCall, stale cluster.Session, why *fault) (cluster.Session, error) {
 	return together(ctx, p, &p.recovering, stale, func() (cluster.Session, error) {
 		// It goes on when this caller leaves: others wait for it.
-		bounded, cancel := context.WithTimeout(p.cut, p.cfg.InitializeTimeout)
+		bounded, cancel := context.WithTimeoutCause(p.cut, p.cfg.InitializeTimeout, errInitializeTimeout)
 		defer cancel()
 		bounded, span := p.part(bounded, ctx, "recover session")
 		defer span.End()
@@ -147,6 +147,7 @@ func (r *recovery) recover(ctx context.Context, claim cluster.Recovery) (cluster
 	switch {
 	case err == nil:
 		r.made = true
+		r.call.upstream.unpin(r.stale.Endpoint)
 		e.pin()
 		r.call.log().Info("recovered a session that its upstream had lost", "endpoint", e.name)
 		r.leave(claim.Session)
@@ -183,6 +184,7 @@ func (p *Proxy) endLost(ctx context.Context, c *upstreamCall, why string) {
 	ended, err := p.sessions.Terminate(context.WithoutCancel(ctx), c.current().ID, cluster.StatusFailed)
 	switch {
 	case err == nil:
+		c.upstream.unpin(ended.Endpoint)
 		p.leaveUpstream(c, ended.Endpoint, cluster.Activation{UpstreamSession: ended.UpstreamSession, Revision: ended.Revision}, 0)
 	case !errors.Is(err, cluster.ErrIllegalTransition) && !errors.Is(err, cluster.ErrNotFound):
 		c.log().Log(ctx, p.cfg.InOutage.Level(err, sent), "session lost by its upstream could not be ended", "error", err)

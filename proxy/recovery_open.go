@@ -32,12 +32,14 @@ func (r *recovery) initialize(ctx context.Context, body []byte) (cluster.Activat
 	if !r.why.lost {
 		avoid = append(avoid, r.stale.Endpoint)
 	}
+	deadline, _ := ctx.Deadline()
 	for try, wait := 1, recoveryPause; ; try, wait = try+1, recoverySlower*wait {
 		e, err := r.endpoint(ctx, avoid)
 		if err != nil {
 			return cluster.Activation{}, nil, errNotAnew
 		}
-		made, err := r.initializeAt(ctx, e, body)
+		avoid = append(avoid, e.name)
+		made, err := r.initializeAt(ctx, e, body, openLimit(deadline, try < recoveryTries && r.call.upstream.hasOthers(avoid...)))
 		if err == nil {
 			return made, e, nil
 		}
@@ -45,7 +47,6 @@ func (r *recovery) initialize(ctx context.Context, body []byte) (cluster.Activat
 			return cluster.Activation{}, nil, refused
 		}
 		r.call.log().Warn("a session could not be recovered at an endpoint", "endpoint", e.name, "error", err)
-		avoid = append(avoid, e.name)
 		if try == recoveryTries || !pause(ctx, wait) {
 			return cluster.Activation{}, nil, errNotAnew
 		}
@@ -56,22 +57,23 @@ func (r *recovery) initialize(ctx context.Context, body []byte) (cluster.Activat
 func (r *recovery) endpoint(ctx context.Context, avoid []string) (*endpoint, error) {
 	if len(avoid) == 0 {
 		if e, known := r.call.upstream.pinned(ctx, r.stale.Endpoint); known && e.healthy() {
+			e.chosen()
 			return e, nil
 		}
 	}
 	return r.call.upstream.choose(ctx, avoid...)
 }
 
-// initializeAt opens a new upstream session at one endpoint, and leaves none there that it does not return. A refusal means that another
-// endpoint would do no better.
-func (r *recovery) initializeAt(ctx context.Context, e *endpoint, body []byte) (cluster.Activation, error) {
+// initializeAt opens a new upstream session at one endpoint, which must answer within limit, and leaves none there that it does not return.
+// A refusal means that another endpoint would do no better.
+func (r *recovery) initializeAt(ctx context.Context, e *endpoint, body []byte, limit time.Duration) (cluster.Activation, error) {
 	msg, err := mcp.Peek(body)
 	if err != nil {
 		return cluster.Activation{}, r.giveUp(ctx, "its initialize message is not readable any more")
 	}
 	header := r.header()
 	header.Del(mcp.HeaderProtocolVersion) // initialize agrees on it
-	res, err := r.post(ctx, e, header, body)
+	res, err := e.open(r.request(ctx, e, header, body), limit)
 	if err != nil {
 		return cluster.Activation{}, err
 	}
@@ -193,5 +195,9 @@ func (r *recovery) sessionHeader(made cluster.Activation) http.Header {
 }
 
 func (r *recovery) post(ctx context.Context, e *endpoint, header http.Header, body []byte) (*http.Response, error) {
-	return e.RoundTrip(r.call.request(ctx, e, cluster.Session{}, message{method: http.MethodPost, body: body, header: header}))
+	return e.RoundTrip(r.request(ctx, e, header, body))
+}
+
+func (r *recovery) request(ctx context.Context, e *endpoint, header http.Header, body []byte) *http.Request {
+	return r.call.request(ctx, e, cluster.Session{}, message{method: http.MethodPost, body: body, header: header})
 }

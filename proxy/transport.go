@@ -27,13 +27,16 @@ const (
 type transports struct {
 	calls   *http.Transport
 	streams *http.Transport // what servers say of their own: the answers to GET, which last and are silent most of the time
+	checks  *http.Transport // whether endpoints are well; each on a connection of its own, which is what a new session needs
 }
 
 func newTransports(cfg Config, u Upstream) transports {
 	calls := newTransport(cfg, u)
 	streams := calls.Clone()
 	streams.ReadBufferSize, streams.WriteBufferSize = idleConnBuffer, idleConnBuffer
-	return transports{calls: calls, streams: streams}
+	checks := calls.Clone()
+	checks.DisableKeepAlives = true
+	return transports{calls: calls, streams: streams, checks: checks}
 }
 
 // RoundTrip implements http.RoundTripper.

@@ -75,7 +75,7 @@ func (u *upstream) newEndpoint(name string, target url.URL) *endpoint {
 	if u.isNamed() {
 		host = u.URL.Host
 	}
-	return &endpoint{name: name, url: target, host: host, transport: u.sender, log: u.log}
+	return &endpoint{health: health{name: name, log: u.log}, url: target, host: host, transport: u.sender}
 }
 
 // choose returns the endpoint for a new session, or for a request without one: of two random ones the one that fewer
@@ -96,7 +96,9 @@ func (u *upstream) choose(ctx context.Context, avoid ...string) (*endpoint, erro
 	if len(candidates) == 0 {
 		candidates = all
 	}
-	return fewerPinned(candidates), nil
+	e := fewerPinned(candidates)
+	e.chosen()
+	return e, nil
 }
 
 func filter(all []*endpoint, fits func(*endpoint) bool) []*endpoint {
@@ -183,6 +185,13 @@ func (u *upstream) knownEndpoint(name string) *endpoint {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
 	return u.known[name]
+}
+
+// unpin counts that a session is gone from an endpoint.
+func (u *upstream) unpin(name string) {
+	if e := u.knownEndpoint(name); e != nil {
+		e.unpin()
+	}
 }
 
 // close closes connections that nothing uses.

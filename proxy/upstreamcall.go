@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// maxTries bounds how often one request is sent, maxRecoveries how often its session is recovered on the way.
-	maxTries      = 6
+	// tryTime is for how long an endpoint is tried again that cannot be reached. The last try may take as long as connecting does.
+	tryTime = 3 * time.Second
+	// maxRecoveries bounds how often one request's session is recovered.
 	maxRecoveries = 2
 	// firstRetry is the pause before the second try; it doubles with each.
 	firstRetry = 100 * time.Millisecond
@@ -107,8 +108,8 @@ func (u *unanswered) Unwrap() error { return u.err }
 // *unanswered, which holds ctx's error if that ended.
 func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error) {
 	var sent bool // by any try that may have come to something
-	wait, recoveries := firstRetry, 0
-	for try := 1; ; try++ {
+	begun, wait, recoveries := time.Now(), firstRetry, 0
+	for isFirst := true; ; isFirst = false {
 		session := c.current()
 		res, fault := c.try(ctx, session, m)
 		if fault == nil {
@@ -118,13 +119,13 @@ func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error
 		if ctx.Err() != nil {
 			return nil, &unanswered{sent: sent, err: ctx.Err()}
 		}
-		if fault.sent && !m.repeatable || try == maxTries {
+		if fault.sent && !m.repeatable {
 			return nil, fault.error(sent)
 		}
 		if (c.p.cfg.NoRecover || m.bound) && (fault.lost || fault.gone) {
 			return nil, fault.error(sent)
 		}
-		if fault.lost || fault.gone || try > 1 && !m.bound && !c.p.cfg.NoRecover && c.upstream.hasOthers(session.Endpoint) {
+		if fault.lost || fault.gone || (!isFirst || fault.ails) && c.mayMove(session, m) {
 			if recoveries++; recoveries > maxRecoveries {
 				return nil, fault.error(sent)
 			}
@@ -136,16 +137,26 @@ func (c *upstreamCall) do(ctx context.Context, m message) (*http.Response, error
 				return nil, err
 			}
 			c.use(recovered)
+			begun, wait = time.Now(), firstRetry
 			if m.header != nil {
 				m.header.Del(mcp.HeaderLastEventID) // the new upstream session has no such event
 			}
 			continue
 		}
-		if !pause(ctx, wait) {
+		left := tryTime - time.Since(begun)
+		if !isFirst && left <= 0 {
+			return nil, fault.error(sent)
+		}
+		if !pause(ctx, max(min(wait, left), firstRetry)) {
 			return nil, &unanswered{sent: sent, err: ctx.Err()}
 		}
 		wait *= 2
 	}
+}
+
+// mayMove reports whether the session may be made anew at another endpoint although its own may still have it.
+func (c *upstreamCall) mayMove(session cluster.Session, m message) bool {
+	return !m.bound && !c.p.cfg.NoRecover && c.upstream.hasOthers(session.Endpoint)
 }
 
 // fault says why a try came to nothing.
@@ -154,6 +165,7 @@ type fault struct {
 	sent bool // some of the request may have reached the upstream, and come to something
 	lost bool // the upstream does not know the session any more
 	gone bool // the session's endpoint is not one of the upstream's any more
+	ails bool // the session's endpoint is known to ail
 }
 
 // error is what the request ends with. sent: in this try or one before.
@@ -173,10 +185,13 @@ func (c *upstreamCall) try(ctx context.Context, session cluster.Session, m messa
 	if !known {
 		return nil, &fault{gone: true, err: fmt.Errorf("endpoint %s: %w", session.Endpoint, errUnreachable)}
 	}
+	if e.dead.Load() && c.mayMove(session, m) {
+		return nil, &fault{ails: true, err: fmt.Errorf("endpoint %s answers no checks: %w", session.Endpoint, errUnreachable)}
+	}
 	var sent atomic.Bool
 	res, err := e.RoundTrip(c.request(withTrace(ctx, &sent), e, session, m))
 	if err != nil {
-		return nil, &fault{sent: sent.Load(), err: err}
+		return nil, &fault{sent: sent.Load(), ails: !e.healthy(), err: err}
 	}
 	// Some servers answer 404 to every GET, meaning that they have no such stream.
 	if res.StatusCode == http.StatusNotFound && session.UpstreamSession != "" && m.method == http.MethodPost {
@@ -249,9 +264,9 @@ func discard(res *http.Response) {
 	_ = res.Body.Close() // only read
 }
 
-// hasOthers reports whether the upstream has another healthy endpoint.
-func (u *upstream) hasOthers(name string) bool {
+// hasOthers reports whether the upstream has a healthy endpoint beside those named.
+func (u *upstream) hasOthers(names ...string) bool {
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	return slices.ContainsFunc(u.listed, func(e *endpoint) bool { return e.name != name && e.healthy() })
+	return slices.ContainsFunc(u.listed, func(e *endpoint) bool { return !slices.Contains(names, e.name) && e.healthy() })
 }
