@@ -256,12 +256,12 @@ func TestEndpointsAreChecked(t *testing.T) {
 		})
 	}
 	fails.stop()
-	logs("upstream endpoint fails") // nobody has asked it for anything
+	logs("upstream endpoint ails") // nobody has asked it for anything
 	allAt(t, r, stays)
 	if err := fails.start(); err != nil {
 		t.Fatal(err)
 	}
-	logs("upstream endpoint is back") // nor now
+	logs("upstream endpoint is well again") // nor now
 	if fails.opened() != 0 {
 		t.Errorf("%d sessions were opened at it before, want none", fails.opened())
 	}

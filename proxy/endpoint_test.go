@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -501,25 +505,149 @@ func TestResolvingGoesOnAfterAPanic(t *testing.T) {
 	})
 }
 
-func TestEndpointsAreChecked(t *testing.T) {
+// An endpoint that hangs accepts connections, as far as its kernel is concerned.
+func TestEndpointsAreAskedWhetherTheyAnswer(t *testing.T) {
 	t.Parallel()
-	alive, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer alive.Close()
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.Close()
-	u := testUpstream(t, nil, "http://"+alive.Addr().String()+"/mcp", "http://"+dead.Addr().String()+"/mcp")
-	u.listed[0].failed()
-	running(t, Config{CheckInterval: time.Millisecond}, u)
-	for deadline := time.Now().Add(10 * time.Second); u.listed[1].healthy() || u.listed[0].ailing.Load(); {
-		if time.Now().After(deadline) {
-			t.Fatal("not found out within 10 s")
+	var asked atomic.Int32
+	alive := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Method != http.MethodOptions || r.Header.Get("Mcp-Session-Id") == "" {
+			t.Errorf("it is asked for %s with %v", r.Method, r.Header)
 		}
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	}))
+	defer alive.Close()
+	hung, dead := listen(t), listen(t)
+	defer hung.Close()
+	dead.Close()
+	u := testUpstream(t, nil, alive.URL+"/mcp", "http://"+hung.Addr().String()+"/mcp", "http://"+dead.Addr().String()+"/mcp")
+	u.listed[0].failed()
+	running(t, Config{CheckInterval: time.Millisecond, CheckTimeout: 500 * time.Millisecond}, u)
+	for deadline := time.Now().Add(20 * time.Second); !u.listed[1].dead.Load() || !u.listed[2].dead.Load() || u.listed[0].ailing.Load(); {
+		if time.Now().After(deadline) {
+			t.Fatal("not found out within 20 s")
+		}
+		runtime.Gosched()
 	}
-	wantNames(t, "chosen", chosen(t, u), alive.Addr().String())
+	wantNames(t, "chosen", chosen(t, u), u.listed[0].name)
+	if asked.Load() == 0 {
+		t.Error("the endpoint that answers was not asked")
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestAnEndpointThatOpensNoSessionsIsPassedOverWhateverElseItAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		u := testUpstream(t, nil, "http://a:1/mcp", "http://b:1/mcp")
+		a := u.listed[0]
+		a.refused()
+		wantNames(t, "one server error is no sign", chosen(t, u), "a:1", "b:1")
+		a.opened()
+		a.refused()
+		wantNames(t, "only server errors in a row count", chosen(t, u), "a:1", "b:1")
+		a.refused()
+		a.succeeded()
+		wantNames(t, "two server errors", chosen(t, u), "b:1")
+		a.opened()
+		wantNames(t, "it opens sessions", chosen(t, u), "a:1", "b:1")
+		a.unopened()
+		wantNames(t, "one initialize without an answer", chosen(t, u), "b:1")
+	})
+}
+
+func TestOneOfManyTriesAnEndpointAfterAPause(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		u := testUpstream(t, nil, "http://a:1/mcp", "http://b:1/mcp")
+		a := u.listed[0]
+		a.unopened()
+		for _, pause := range []time.Duration{firstPause, 2 * firstPause, 4 * firstPause} {
+			time.Sleep(pause - time.Millisecond)
+			wantNames(t, "before the pause has ended", chosen(t, u), "b:1")
+			time.Sleep(time.Millisecond)
+			tried := 0
+			for range 200 {
+				e, err := u.choose(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e == a {
+					tried++
+				}
+			}
+			if tried != 1 {
+				t.Errorf("after a pause of %v it was tried %d times, want once", pause, tried)
+			}
+		}
+		a.opened()
+		wantNames(t, "when the one was answered", chosen(t, u), "a:1", "b:1")
+	})
+}
+
+func TestAnAnswerOfWhateverKindEndsWhatChecksHaveFound(t *testing.T) {
+	t.Parallel()
+	u := testUpstream(t, nil, "http://a:1/mcp", "http://b:1/mcp")
+	a := u.listed[0]
+	for range deadAfter {
+		wantNames(t, "before", chosen(t, u), "a:1", "b:1")
+		a.missedCheck()
+	}
+	wantNames(t, "after three checks", chosen(t, u), "b:1")
+	a.succeeded()
+	wantNames(t, "after an answer", chosen(t, u), "a:1", "b:1")
+	a.missedCheck()
+	wantNames(t, "after one more check", chosen(t, u), "a:1", "b:1")
+}
+
+func TestAnEndpointThatAilsIsLoggedOnceAndOnceWhenItIsWell(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		u := testUpstream(t, nil, "http://a:1/mcp")
+		e := u.listed[0]
+		e.log = slog.New(slog.NewTextHandler(&log, nil))
+		for range 2 {
+			for range 5 {
+				e.missedCheck()
+				e.unopened()
+				e.failed()
+				time.Sleep(longestPause)
+			}
+			e.succeeded()
+			e.opened()
+			e.succeeded()
+			e.failed()
+			e.succeeded()
+		}
+		got := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if len(got) != 4 || strings.Count(log.String(), "endpoint ails") != 2 || strings.Count(log.String(), "is well again") != 2 {
+			t.Errorf("it logs\n%s\nwant that it ails and that it is well, twice", log.String())
+		}
+	})
+}
+
+func TestSessionsThatEndLeaveTheCount(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := testUpstream(t, nil, "http://a:1/mcp").listed[0]
+		e.pin()
+		e.pin()
+		time.Sleep(tallySpan)
+		e.pin()
+		for _, want := range []int{2, 1, 0, 0} {
+			e.unpin()
+			if got := e.sessions(); got != want {
+				t.Errorf("%d sessions are counted, want %d", got, want)
+			}
+		}
+	})
 }

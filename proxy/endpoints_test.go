@@ -10,9 +10,12 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy"
@@ -115,6 +118,145 @@ func TestSessionsAreOpenedWhereSomethingAnswers(t *testing.T) {
 	}
 	if refused > 2 {
 		t.Errorf("%d of 20 sessions were tried at an endpoint where nothing answers, want 2 at most", refused)
+	}
+}
+
+// hanging makes two endpoints, which leave everything unanswered once they are told to, and what configures a replica with them.
+func hanging(t *testing.T) (upstreams []*upstream, isHung *[2]atomic.Bool, configure func(*proxy.Config)) {
+	t.Helper()
+	isHung = new([2]atomic.Bool)
+	upstreams, configure = several(t, 2, func(i int) handler {
+		return func(_ http.ResponseWriter, r *http.Request, _ recorded) bool {
+			if !isHung[i].Load() {
+				return false
+			}
+			<-r.Context().Done()
+			return true
+		}
+	})
+	return upstreams, isHung, configure
+}
+
+// endpointOf is which of several upstreams a session's record names.
+func (r *replica) endpointOf(token string, upstreams []*upstream) int {
+	r.t.Helper()
+	parsed, err := cluster.ParseToken(token)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s, err := r.manager.Get(r.t.Context(), parsed.ID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return slices.IndexFunc(upstreams, func(u *upstream) bool { return u.url == "http://"+s.Endpoint+"/endpoint" })
+}
+
+func TestSessionsAreOpenedElsewhereWhenAnEndpointHangs(t *testing.T) {
+	t.Parallel()
+	upstreams, hung, configure := hanging(t)
+	r := newFleet(t, upstreams[0].url, func(c *cluster.Config) { c.CreateRate = 0 }).replica(configure, func(c *proxy.Config) { c.InitializeTimeout = 4 * time.Second })
+	hung[1].Store(true)
+	var opening sync.WaitGroup
+	for range 12 {
+		opening.Go(func() {
+			if got := post(r.url, "", initializeBody).send(t); got.status != http.StatusOK {
+				t.Errorf("initialize: %d %s", got.status, got.body)
+			}
+		})
+	}
+	opening.Wait()
+	before := len(upstreams[1].requests())
+	for range 20 {
+		if at := r.endpointOf(r.openSession(), upstreams); at != 0 {
+			t.Errorf("a session is at endpoint %d", at)
+		}
+	}
+	if again := len(upstreams[1].requests()) - before; again > 2 { // one after each pause
+		t.Errorf("%d of 20 sessions were tried where nothing was answered before", again)
+	}
+}
+
+func TestSessionsAreOpenedWhereThereAreNoServerErrors(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		upstreams, configure := several(t, 2, func(i int) handler {
+			return func(w http.ResponseWriter, _ *http.Request, _ recorded) bool {
+				if i == 1 {
+					w.WriteHeader(status)
+				}
+				return i == 1
+			}
+		})
+		r := newFleet(t, upstreams[0].url, func(c *cluster.Config) { c.CreateRate = 0 }).replica(configure)
+		failed := 0
+		for range 40 {
+			switch got := post(r.url, "", initializeBody).send(t); got.status {
+			case http.StatusOK:
+			case status:
+				failed++
+			default:
+				t.Errorf("initialize: %d %s", got.status, got.body)
+			}
+		}
+		if failed > 4 {
+			t.Errorf("%d of 40 sessions were tried where initialize is answered with %d, want two, and one after each pause", failed, status)
+		}
+	}
+}
+
+func TestSessionsLeaveAnEndpointThatAnswersNoChecks(t *testing.T) {
+	t.Parallel()
+	upstreams, hung, configure := hanging(t)
+	r := newFleet(t, upstreams[0].url).node(configure, func(c *proxy.Config) {
+		c.CheckInterval, c.CheckTimeout = 20*time.Millisecond, 200*time.Millisecond
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = r.proxy.RunEndpoints(ctx) })
+	defer running.Wait()
+	defer stop()
+
+	token := r.openSession()
+	old := r.endpointOf(token, upstreams)
+	hung[old].Store(true)
+	eventually(t, "the checks to find out", func() bool { return strings.Contains(r.log.String(), "upstream endpoint ails") })
+	for range 3 {
+		wantsAnswer(t, post(r.url, token, callBody).send(t)) // it was never sent to the one that hangs
+	}
+	if at := r.endpointOf(token, upstreams); at != 1-old {
+		t.Errorf("the session is at endpoint %d, want %d", at, 1-old)
+	}
+	if n := r.recoveries(); n != 1 {
+		t.Errorf("%d recoveries were audited", n)
+	}
+	for range 10 {
+		if at := r.endpointOf(r.openSession(), upstreams); at != 1-old {
+			t.Errorf("a new session is at endpoint %d", at)
+		}
+	}
+	hung[old].Store(false)
+	eventually(t, "sessions at the endpoint that answers again", func() bool { return r.endpointOf(r.openSession(), upstreams) == old })
+}
+
+func TestSessionsThatAreDeletedMakeRoomAtTheirEndpoint(t *testing.T) {
+	t.Parallel()
+	upstreams, configure := several(t, 2, asUsual)
+	r := newFleet(t, upstreams[0].url, func(c *cluster.Config) { c.CreateRate = 0 }).replica(configure)
+	at := make([][]string, 2)
+	for range 20 {
+		token := r.openSession()
+		i := r.endpointOf(token, upstreams)
+		at[i] = append(at[i], token)
+	}
+	for _, token := range at[0] {
+		if got := del(r.url, token).send(t); got.status != http.StatusNoContent {
+			t.Fatalf("DELETE: %d %s", got.status, got.body)
+		}
+	}
+	for range len(at[1]) {
+		if i := r.endpointOf(r.openSession(), upstreams); i != 0 {
+			t.Errorf("a session is at endpoint %d, which has %d, while the other has fewer", i, len(at[1]))
+		}
 	}
 }
 

@@ -353,6 +353,36 @@ func TestASessionMovesWhenItsEndpointIsGone(t *testing.T) {
 	}
 }
 
+// A server that has lost its sessions may be one that opens none either.
+func TestASessionIsMadeAnewElsewhereWhenItsEndpointHangs(t *testing.T) {
+	t.Parallel()
+	var fails [2]atomic.Bool
+	upstreams, configure := several(t, 2, func(i int) handler {
+		return func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+			switch {
+			case !fails[i].Load():
+				return false
+			case got.msg.Initializes:
+				<-r.Context().Done()
+			default:
+				w.WriteHeader(http.StatusNotFound)
+			}
+			return true
+		}
+	})
+	f := newFleet(t, upstreams[0].url)
+	a, b := f.nodes(configure, func(c *proxy.Config) { c.InitializeTimeout = 3 * time.Second })
+	token := a.openSession()
+	old := a.endpointOf(token, upstreams)
+	fails[old].Store(true)
+	for _, at := range []*node{a, b, a} {
+		wantsAnswer(t, post(at.url, token, callBody).send(t))
+	}
+	if at := b.endpointOf(token, upstreams); at != 1-old {
+		t.Errorf("the session is at endpoint %d, want %d", at, 1-old)
+	}
+}
+
 func TestWithoutRecoveryALostSessionIsNotFound(t *testing.T) {
 	t.Parallel()
 	k := newTalker(t)

@@ -60,7 +60,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "upstream_check_interval", Kind: KindDuration, Default: "0", Zero: "never", set: setDurationOrOff(time.Second, time.Hour, upstreamCheckInterval),
-		Meaning: "How often each endpoint is connected to, to see that something listens there, 1s to 1h. Failing requests are noticed either way.",
+		Meaning: "How often each endpoint is sent an OPTIONS request, 1s to 1h. One that answers none of three, each within 2s, is passed over, and sessions leave it for others. Failing requests are noticed either way, one that hangs only by this.",
 	},
 	{
 		Name: "recover", Kind: KindSwitch, Default: "true", set: setSwitch(recovers),
