@@ -83,7 +83,7 @@ var (
 		Labels: []Label{{
 			Name: "outcome", Values: []string{"resumed", "complete", "events_gone", "may_have_run", "unavailable"},
 			Meaning: "`complete`: the client had all of it. `events_gone`: what follows is not kept. `may_have_run`: the replica that waited for " +
-				"the answer has died with it. `unavailable`: the store or the upstream could not be asked.",
+				"the answer has died with it, or the session has ended. `unavailable`: the store or the upstream could not be asked.",
 		}},
 		Worry: "`events_gone`: clients stay away for longer than `events.age`, or streams have more than `events.count`. Many `resumed`: something between clients and replicas cuts connections.",
 	}

@@ -107,6 +107,9 @@ func (l *Lease) Touch() { l.h.touch(time.Now()) }
 // for Config.OutageGrace: the session may live, and a later stream be granted.
 func (l *Lease) Ended() <-chan struct{} { return l.ended.Done() }
 
+// SessionEnded reports whether it is known that the session has ended, which of an open stream Ended does not tell.
+func (l *Lease) SessionEnded() bool { return l.h.ended.Err() != nil }
+
 // AfterEnd has f called, in a goroutine of its own, when Ended is closed. stop keeps f from being called if it has not begun yet. It costs
 // less than waiting: use it where the end is unlikely.
 func (l *Lease) AfterEnd(f func()) (stop func() bool) { return context.AfterFunc(l.ended, f) }

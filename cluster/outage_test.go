@@ -272,7 +272,7 @@ func TestSessionsOfAStoreThatComesBackEmptyAreNotFound(t *testing.T) {
 		w.server.FlushAll()
 		w.server.SetError("")
 		w.pass(2 * time.Second)
-		if !hasEnded(l) {
+		if !hasEnded(l) || !l.SessionEnded() {
 			t.Error("the open stream has not been told")
 		}
 		w.wantLease(m, token, cluster.ErrNotFound, "after the next report")
@@ -309,8 +309,9 @@ func TestStreamsDoNotOutliveTheGrace(t *testing.T) {
 					t.Error("ended inside the grace")
 				}
 				w.pass(13 * time.Second)
-				if !hasEnded(stream) || hasEnded(watch) {
-					t.Errorf("after the grace: the stream has ended %v, its watch %v; want true, false", hasEnded(stream), hasEnded(watch))
+				if !hasEnded(stream) || hasEnded(watch) || stream.SessionEnded() {
+					t.Errorf("after the grace: the stream has ended %v, its watch %v, the session %v; want true, false, false",
+						hasEnded(stream), hasEnded(watch), stream.SessionEnded())
 				}
 				stream.Release()
 				w.store.set(false, false)

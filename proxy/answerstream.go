@@ -89,10 +89,13 @@ func (s *answerStream) run(ctx context.Context, body io.ReadCloser) {
 			upstream.read(ctx, body)
 		}
 	}
-	if !upstream.answered && s.request.Kind == mcp.KindRequest && !errors.Is(context.Cause(ctx), errSessionEnded) {
+	if !upstream.answered && s.request.Kind == mcp.KindRequest {
 		why := "the connection to the upstream was lost before it answered"
-		if errors.Is(context.Cause(ctx), errDraining) {
+		switch cause := context.Cause(ctx); {
+		case errors.Is(cause, errDraining):
 			why = cutByDrain
+		case errors.Is(cause, errSessionEnded):
+			why = cutByEnd
 		}
 		lost := mayHaveRun(s.request.ID, why)
 		s.call.recordEvent(cluster.FromProxy, lost, true)

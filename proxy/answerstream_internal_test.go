@@ -155,10 +155,13 @@ func (a *answerTest) writes(data string) (done <-chan struct{}) {
 // fills waits until the upstream has to wait for the client, and a little longer.
 func (a *answerTest) fills() {
 	a.t.Helper()
+	late := time.After(10 * time.Second)
 	for full := false; !full; full = !a.stream.hasRoom() {
 		select {
 		case <-a.ended:
 			a.t.Fatal("the stream has ended")
+		case <-late:
+			a.t.Fatal("the upstream does not wait for the client")
 		case <-time.After(time.Millisecond):
 		}
 	}

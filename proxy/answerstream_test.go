@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,7 @@ func (f *fleet) stored(token string, s *stream, events int) {
 		name = cluster.OwnStream
 	}
 	eventually(f.t, fmt.Sprint(events, " events to be stored"), func() bool {
-		last := store.ReadEvents(f.t.Context(), []cluster.EventQuery{{ID: parsed.ID, Stream: name, Limit: 1}})[0].Last
+		last := store.ReadEvents(f.t.Context(), []cluster.EventQuery{{ID: parsed.ID, Stream: name, After: int64(events) - 1, Limit: 1}})[0].Last
 		if name == cluster.OwnStream {
 			last = store.StreamStates(f.t.Context(), []cluster.ID{parsed.ID})[0].Last
 		}
@@ -173,24 +174,37 @@ func TestOldClientsGetNoEventWithoutData(t *testing.T) {
 	}
 }
 
+// What a client does not take waits at its upstream, but for what the connections hold, and all of it comes in the end.
 func TestASlowClientLosesNothing(t *testing.T) {
 	t.Parallel()
-	const count, size = 64, 32 << 10
+	const count, size = 64, 256 << 10
 	padding := strings.Repeat("x", size)
-	message := func(n int) string { return fmt.Sprintf(`{"jsonrpc":"2.0","method":"m","params":[%d,%q]}`, n, padding) }
-	_, a, _, token, messages := answering(t)
+	message := func(n int) string { return `{"jsonrpc":"2.0","method":"m","params":[` + strconv.Itoa(n) + `,"` + padding + `"]}` }
+	_, a, _, token, messages := answering(t, func(c *proxy.Config) { c.KeepAfter = time.Hour })
 	for i := range count {
 		send(messages, message(i))
 	}
 	send(messages, result)
 	s := post(a.url, token, callBody).stream(t)
-	<-time.After(200 * time.Millisecond)
+	for left := -1; left != len(messages); <-time.After(300 * time.Millisecond) {
+		left = len(messages)
+	}
+	if len(messages) == 0 {
+		t.Errorf("the upstream got rid of %d MiB that nobody takes", count*size>>20)
+	}
+	text, err := io.ReadAll(s.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest, found := string(text), true
 	for i := range count {
-		if got := s.message(); got != message(i) {
-			t.Fatalf("message %d: %d bytes, %.80s", i, len(got), got)
+		if _, rest, found = strings.Cut(rest, "data: "+message(i)+"\n\n"); !found {
+			t.Fatalf("message %d did not come, or too early", i)
 		}
 	}
-	s.wantsRest(result)
+	if !strings.HasSuffix(rest, "data: "+result+"\n\n") {
+		t.Errorf("the end is %.300q", rest)
+	}
 }
 
 func TestAnAnswerThatItsUpstreamLeavesUnfinishedMayHaveRun(t *testing.T) {
@@ -215,12 +229,17 @@ func TestAnAnswerThatItsUpstreamLeavesUnfinishedMayHaveRun(t *testing.T) {
 // wantsMayHaveRun wants one message: the error that answers a request whose own answer is lost.
 func wantsMayHaveRun(t *testing.T, rest []string, id string) {
 	t.Helper()
+	wantsLost(t, rest, id, "may_have_run", 1503)
+}
+
+func wantsLost(t *testing.T, rest []string, id, reason string, code int) {
+	t.Helper()
 	if len(rest) != 1 {
 		t.Fatalf("the rest is %q, want one error", rest)
 	}
 	p := answer{body: rest[0]}.problem()
-	if string(p.ID) != id || p.Error.Data.Reason != "may_have_run" || p.Error.Code != 1503 {
-		t.Errorf("the answer is %s, want may_have_run for the request %s", rest[0], id)
+	if string(p.ID) != id || p.Error.Data.Reason != reason || p.Error.Code != code {
+		t.Errorf("the answer is %s, want %s for the request %s", rest[0], reason, id)
 	}
 }
 
@@ -299,20 +318,39 @@ func TestAnUpstreamWithoutTheRestIsAskedOnce(t *testing.T) {
 	}
 }
 
+// Whatever ends a session: a request that is not answered yet is told, wherever its client listens for the answer.
 func TestAnswersEndWithTheirSessionWherever(t *testing.T) {
 	t.Parallel()
-	_, a, b, token, messages := answering(t)
+	for name, end := range map[string]func(f *fleet, b *node, token string){
+		"by its client": func(f *fleet, b *node, token string) {
+			if got := del(b.url, token).send(f.t); got.status != http.StatusNoContent {
+				f.t.Errorf("DELETE: %d", got.status)
+			}
+		},
+		"by an operator":                  func(f *fleet, _ *node, token string) { f.terminates(token) },
+		"with a store that is empty then": func(f *fleet, _ *node, _ string) { f.empties() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			answersEnd(t, end)
+		})
+	}
+}
+
+func answersEnd(t *testing.T, end func(f *fleet, b *node, token string)) {
+	t.Helper()
+	f, a, b, token, _ := answering(t)
 	s := post(a.url, token, callBody).stream(t)
 	left := post(a.url, token, strings.Replace(callBody, "7", "8", 1)).stream(t)
-	send(messages, progress(1))
 	left.next()
 	left.drop()
+	f.stored(token, left, 1)
 	resumed := left.resume(b.replica, token).stream(t)
-	if got := del(b.url, token).send(t); got.status != http.StatusNoContent {
-		t.Fatalf("DELETE: %d", got.status)
-	}
-	s.rest()
-	resumed.rest()
+	resumed.next()
+	s.next()
+	end(f, b, token)
+	wantsMayHaveRun(t, s.rest(), "7")
+	wantsMayHaveRun(t, resumed.rest(), "8")
 	if got := s.resume(b.replica, token).send(t); got.status != http.StatusNotFound {
 		t.Errorf("resuming then: %d", got.status)
 	}
@@ -336,6 +374,37 @@ func TestTheAnswerOfAReplicaThatDiedMayHaveRun(t *testing.T) {
 	later := s.resume(b.replica, token).stream(t)
 	later.wants(all[1:]...)
 	wantsMayHaveRun(t, later.rest(), "7")
+}
+
+// An answer that its client has not got, but for the replica it has, is stored nowhere: nobody needs to wait for more of it.
+func TestAnAnswerThatWasCompleteBeforeItsClientWasMissedIsGone(t *testing.T) {
+	t.Parallel()
+	_, a, b, token, messages := answering(t, func(c *proxy.Config) { c.KeepAfter = 500 * time.Millisecond })
+	send(messages, progress(1), result)
+	s := post(a.url, token, callBody).stream(t)
+	s.wants(progress(1))
+	was := s.last
+	s.wantsRest(result)
+	s.last = was // as if the connection had lost the rest
+	wantsLost(t, s.resume(b.replica, token).stream(t).rest(), "7", "events_gone", 1410)
+}
+
+// Of an answer, too, nothing is passed over in silence: who resumes from further back than is kept is told so.
+func TestMissedMessagesOfAnAnswerThatAreNotKeptAreGone(t *testing.T) {
+	t.Parallel()
+	messages := make(chan string, 100)
+	f := newFleet(t, streaming(t, messages).url, func(c *cluster.Config) { c.EventsCount = 5 })
+	a, b := f.nodes(func(c *proxy.Config) { c.KeepAfter = time.Millisecond })
+	token := a.openSession()
+	s := post(a.url, token, callBody).stream(t)
+	send(messages, progress(1))
+	s.wants(progress(1))
+	s.drop()
+	send(messages, progresses(2, 9)...)
+	f.stored(token, s, 10)
+	waiting := s.resume(b.replica, token).stream(t)
+	send(messages, result)
+	wantsLost(t, waiting.rest(), "7", "events_gone", 1410)
 }
 
 // What was never stored of an answer is gone with its replica. That is said, too.

@@ -112,14 +112,3 @@ func (a *answerStreams) keepAll() {
 		s.keep()
 	}
 }
-
-// endThoseOfEnded stops reading for sessions that have ended.
-func (a *answerStreams) endThoseOfEnded() {
-	for _, s := range a.list() {
-		select {
-		case <-s.lease.Ended():
-			s.cancel(errSessionEnded)
-		default:
-		}
-	}
-}

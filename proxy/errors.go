@@ -27,6 +27,10 @@ var (
 // cutByDrain is what clients are told whose requests the drain has cut: the upstream is not to blame.
 const cutByDrain = "this replica is stopping, and the upstream had not answered in time"
 
+// cutByEnd is what clients are told, in the stream that was to answer, whose session ended before it did. That concerns the request; of the
+// session the next one tells them, by its 404.
+const cutByEnd = "the session ended before the upstream had answered"
+
 // refusal is an answer of the proxy's own. Its body is a JSON-RPC error: with the code of JSON-RPC where that defines one
 // (the body is no JSON, or no message, or initialize lacks what it needs), else 1000 more than the HTTP status.
 type refusal struct {

@@ -70,7 +70,6 @@ func (p *Proxy) RunStreams(ctx context.Context) error {
 			if now.Sub(checked) >= checkInterval && p.checkOwn(ctx, now) {
 				checked = now
 			}
-			p.answering.endThoseOfEnded()
 		case <-ctx.Done():
 			return nil
 		}
@@ -240,7 +239,7 @@ func (f *follower) readAll(ctx context.Context, listeners []*listener) {
 func (f *follower) got(ctx context.Context, l *listener, after int64, page cluster.EventPage) {
 	switch {
 	case errors.Is(page.Err, cluster.ErrNotFound):
-		l.end()
+		l.lost()
 	case errors.Is(page.Err, cluster.ErrEventsGone):
 		f.gone(ctx, l)
 	case page.Err != nil: // another time

@@ -144,7 +144,7 @@ func (x *exchange) streamTo(l *listener) *http.Response {
 		Header: http.Header{"Content-Type": {mcp.MediaTypeEventStream}, "Cache-Control": {"no-cache, no-transform"}, "X-Accel-Buffering": {"no"}},
 		Body: &streamBody{
 			source: l, keepAlive: x.p.keepAlive(), gone: x.r.Context().Done(), ended: l.lease.Ended(), drained: x.p.draining,
-			onEnded: l.sessionEnded, open: count(open),
+			onEnded: l.leaseEnded, open: count(open),
 		},
 	}
 }

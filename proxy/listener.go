@@ -112,8 +112,11 @@ func (l *listener) take1(e keptEvent) {
 func (l *listener) fail(reason mcp.Reason, message string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
 	l.failed = reason
-	if !l.over && l.id.request != "" {
+	if l.id.request != "" {
 		l.id.last = true // a client that wants more is told that there is none
 		l.id.position++
 		l.write(mcp.Event{ID: l.id.String(), Data: mcp.EncodeError(l.id.request, mcp.Error{
@@ -204,12 +207,21 @@ func (l *listener) has() eventID {
 	return l.id
 }
 
-// sessionEnded is called when the stream ends because its session has.
-func (l *listener) sessionEnded() {
+// leaseEnded ends the stream because its lease has: the session is over, or the store was away for too long, after which the client may
+// come back.
+func (l *listener) leaseEnded() {
 	if l.onEnded != nil {
 		l.onEnded()
 	}
+	if l.lease.SessionEnded() {
+		l.lost()
+	} else {
+		l.end()
+	}
 }
+
+// lost ends the stream of a session that is over.
+func (l *listener) lost() { l.fail(mcp.ReasonMayHaveRun, cutByEnd+"; the request may have run") }
 
 // take implements source.
 func (l *listener) take(dst []byte) ([]byte, error) {

@@ -169,6 +169,35 @@ func (f *fleet) forget(n *node) {
 	}
 }
 
+// empties makes the store forget everything, as a Redis does that keeps nothing and is started again.
+func (f *fleet) empties() {
+	f.t.Helper()
+	client := f.redis()
+	defer func() { _ = client.Close() }()
+	if err := client.FlushAll(f.t.Context()).Err(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// redis is a way around the store.
+func (f *fleet) redis() *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: strings.TrimPrefix(f.embedded.URL(), "redis://"), DisableIdentity: true})
+}
+
+// terminates ends a session as an operator does, whose command is no replica.
+func (f *fleet) terminates(token string) {
+	f.t.Helper()
+	parsed, err := cluster.ParseToken(token)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	store := f.direct()
+	defer func() { _ = store.Close() }()
+	if _, err := store.Terminate(f.t.Context(), parsed.ID, cluster.StatusTerminated); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // loses calls change, and takes back what that has changed of the keys that a session has, as a failover does that loses the last writes.
 func (f *fleet) loses(token string, change func()) {
 	f.t.Helper()
@@ -176,7 +205,7 @@ func (f *fleet) loses(token string, change func()) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: strings.TrimPrefix(f.embedded.URL(), "redis://"), DisableIdentity: true})
+	client := f.redis()
 	defer func() { _ = client.Close() }()
 	keys := client.Keys(f.t.Context(), "*:"+parsed.ID.String()).Val()
 	move := func(from, to string) {

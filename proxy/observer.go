@@ -50,7 +50,7 @@ const (
 	ResumptionResumed     Resumption = "resumed"      // the stream goes on after that event
 	ResumptionComplete    Resumption = "complete"     // that was the last one
 	ResumptionEventsGone  Resumption = "events_gone"  // what follows is not kept, or there never was such an event
-	ResumptionMayHaveRun  Resumption = "may_have_run" // the replica that waited for the answer has died with it
+	ResumptionMayHaveRun  Resumption = "may_have_run" // the replica that waited for the answer has died with it, or the session has ended
 	ResumptionUnavailable Resumption = "unavailable"  // the store or the upstream could not be asked
 )
 

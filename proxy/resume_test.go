@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -9,6 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
 )
 
 // A client that resumes knows where it is even if that connection breaks before it has brought an event: official clients forget what
@@ -52,6 +57,66 @@ func TestAStreamThatIsResumedBeginsWithWhereItIs(t *testing.T) {
 	own.resume(a.replica, token).stream(t).wants(news(2))
 	send(messages, result)
 	call.resume(b.replica, token).stream(t).wantsRest(result)
+}
+
+// What a client has missed comes at once, and the stream goes on: that it has not read all of it yet is no reason to cut it.
+func TestAClientThatHasMissedMuchIsNotCut(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f, a, b, token := listening(t, k)
+	s := listen(t, a, token)
+	k.say(news(1))
+	s.wants(news(1))
+	s.drop()
+	missed := make([]string, 60)
+	for i := range missed {
+		missed[i] = fmt.Sprintf(`{"jsonrpc":"2.0","method":"news","params":[%d,%q]}`, i, strings.Repeat("x", 15<<10))
+	}
+	k.say(missed...)
+	f.stored(token, s, 1+len(missed))
+	s = s.resume(b.replica, token).stream(t)
+	s.wants(missed...)
+	k.say(news(2))
+	s.wants(news(2))
+}
+
+// Who listens is cut off when the store has been away for longer than it may be: the session may have ended. An answer that comes goes on;
+// one that is resumed is not there, but not lost either.
+func TestListenersAreCutOffWhenTheStoreIsAwayForLonger(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	calls := map[mcp.ID]chan string{"7": make(chan string, 10), "8": make(chan string, 10)}
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.msg.Method != "tools/call" {
+			return k.handle(w, r, got)
+		}
+		answerWith(w, r, calls[got.msg.ID])
+		return true
+	})
+	f := newFleet(t, u.url, func(c *cluster.Config) {
+		c.OutageGrace, c.StoreTimeout = time.Second, 500*time.Millisecond
+	})
+	a, b := f.nodes()
+	token := a.openSession()
+	own, broken := listen(t, a, token), post(a.url, token, callBody).stream(t)
+	broken.next()
+	broken.drop()
+	resumed := broken.resume(b.replica, token).stream(t)
+	resumed.next()
+	coming := post(a.url, token, strings.Replace(callBody, "7", "8", 1)).stream(t)
+	coming.next()
+	a.gate.shut()
+	b.gate.shut()
+	own.wantsRest()
+	resumed.wantsRest()
+	send(calls["8"], progress(1))
+	coming.wants(progress(1))
+	a.gate.open()
+	b.gate.open()
+	send(calls["8"], strings.Replace(result, "7", "8", 1))
+	coming.wantsRest(strings.Replace(result, "7", "8", 1))
+	send(calls["7"], result)
+	resumed.resume(b.replica, token).stream(t).wantsRest(result)
 }
 
 // After the response nothing follows. Clients that come back for more all the same, as the official TypeScript one does after an

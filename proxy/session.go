@@ -160,12 +160,12 @@ func (x *exchange) answeredByStream(ctx context.Context, cancel context.CancelCa
 	x.streamed = true
 	// This request's end is not the stream's.
 	unlink := context.AfterFunc(x.p.cut, func() { cancel(errDraining) })
-	s := newAnswerStream(x.call, lease, x.msg, func(cause error) { unlink(); cancel(cause) })
+	unwatch := lease.AfterEnd(func() { cancel(errSessionEnded) })
+	s := newAnswerStream(x.call, lease, x.msg, func(cause error) { unlink(); unwatch(); cancel(cause) })
 	x.w.together = s.primes
 	upstream := res.Body
 	res.Body = &streamBody{
-		source: s, keepAlive: x.p.keepAlive(), settle: settleTime, gone: x.r.Context().Done(), ended: lease.Ended(),
-		onEnded: func() { cancel(errSessionEnded) }, open: count(&x.p.streams.answers),
+		source: s, keepAlive: x.p.keepAlive(), settle: settleTime, gone: x.r.Context().Done(), open: count(&x.p.streams.answers),
 	}
 	res.ContentLength = -1
 	res.Header.Del("Content-Length")

@@ -18,16 +18,16 @@ type source interface {
 }
 
 // streamBody is the body of an answer that is a stream of events. Its Read waits for events, but not for ever: it comments on
-// long silence, and ends when the client, the session or the replica does.
+// long silence, and ends when the source, the client or the replica does.
 type streamBody struct {
 	source    source
 	keepAlive time.Duration   // silence after which a comment is sent; 0: none
 	settle    time.Duration   // how long the first Read lets events come together
 	gone      <-chan struct{} // the client has left
-	ended     <-chan struct{} // the session has ended
+	ended     <-chan struct{} // the source must not go on; nil: it knows by itself
 	drained   <-chan struct{} // the client is to come back, to another replica; nil: it may stay
 	expires   time.Time       // the client is not to be believed any longer then; zero: never
-	onEnded   func()          // may be nil
+	onEnded   func()          // has the source end, when ended is closed; what it still says is passed on
 	open      *atomic.Int64   // streams like this one; one less when it is closed
 
 	rest []byte // taken, not read yet
@@ -88,10 +88,9 @@ func (b *streamBody) wait(silence time.Duration) bool {
 	case <-b.source.more():
 		return true
 	case <-b.ended:
-		if b.onEnded != nil {
-			b.onEnded()
-		}
-		b.err = io.EOF
+		b.ended = nil
+		b.onEnded()
+		return true
 	case <-b.gone:
 		b.err = io.ErrClosedPipe
 	case <-b.drained:
