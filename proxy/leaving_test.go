@@ -239,3 +239,21 @@ func TestWithoutRecoveryASessionWhoseEndpointIsGoneIsForgottenThere(t *testing.T
 	}
 	from.forgets(t, 0)
 }
+
+// A replica that has not heard yet of a recovery ends the upstream session that there is now.
+func TestAClientThatEndsItsSessionEndsItWhereItIs(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f := newFleet(t, k.url, func(c *cluster.Config) { c.ReportInterval, c.Lease = 2*time.Second, 10*time.Second })
+	a, b := f.nodes()
+	token := a.openSession()
+	for range 8 { // it has a lease that lasts
+		wantsAnswer(t, post(b.url, token, callBody).send(t))
+	}
+	k.lose()
+	wantsAnswer(t, post(a.url, token, callBody).send(t))
+	if got := del(b.url, token).send(t); got.status != http.StatusNoContent {
+		t.Errorf("DELETE: %d %s", got.status, got.body)
+	}
+	k.forgets(t, 0)
+}

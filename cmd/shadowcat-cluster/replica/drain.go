@@ -83,7 +83,7 @@ func (r *Replica) drain(failed context.Context, f *front, s schedule) {
 	<-f.served             // a connection that was being accepted is known now
 	r.proxy.Drain()
 	if !r.await(f, s.cut) {
-		r.log.Warn("drain_timeout is nearly over, and requests are still in flight: they are cut off, and their clients told that they may have run",
+		r.log.Warn("drain_timeout is nearly over, and requests are still in flight: they are cut off, and their clients told whether they may have run",
 			"requests", r.proxy.InFlight().Requests, "streams", r.proxy.Streams().ReadAnswers,
 			"drain_timeout", cmp.Or(r.timing.Timeout, DefaultDrainTimeout).String())
 		r.proxy.Cut()

@@ -188,7 +188,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "drain_timeout", Kind: KindDuration, Default: "25s", set: setDuration(time.Second, time.Hour, drainTimeout),
-		Meaning: "How long stopping may take in all, 1s to 1h; at least 1s longer than drain_delay. Requests that take longer are answered with may_have_run.",
+		Meaning: "How long stopping may take in all, 1s to 1h; at least 1s longer than drain_delay. Requests still in flight 3.5s before it is over (of a short one: a third of it) are answered with may_have_run: what is left is for those answers and a last report.",
 	},
 	{
 		Name: "max_sessions", Kind: KindCount, Default: "10000", Zero: "no cap", set: count(clusterMaxSessions),
