@@ -13,7 +13,7 @@
 //	  |                          |-- stateless: as it is ------------------>|   stateless.go
 //	  |                          |-- initialize: create, forward, activate->|   initialize.go
 //	  |                          |-- in a session: lease, forward --------->|   session.go
-//	  |                          |       endpoint, tries, recovery ------->|   upstreamcall.go, recovery.go
+//	  |                          |       endpoint, tries, recovery ------->|   upstreamcall.go, loss.go, recovery.go
 //	  |<-- JSON -----------------|<---------- unbuffered, touching the lease|   forward.go, stream.go
 //	  |<-- events, our ids ------|<---------- read to the end, kept if needed   answerstream.go
 //	  |<-- events, our ids ------| GET: the one reader's, or from the store |   get.go, ownreader.go, follower.go
@@ -29,9 +29,9 @@
 //   - A session belongs to the principal that opened it: with anybody else's credential its token is like an unknown one, and a stream
 //     ends when the credential does that it was opened with.
 //   - What upstreams get of a client's credential, in whatever is sent to them, is what Config.Auth says.
-//   - A request that was never sent, that the upstream answered with 404, or whose method changes nothing, is sent again, after the
-//     session was recovered where the upstream has lost it; tries are bounded. When it may have been processed otherwise, the
-//     answer says that (reason may_have_run).
+//   - A request that was never sent, whose session the upstream had lost (it answers 404 to a ping, too), or whose method changes
+//     nothing, is sent again, after the session was recovered where that is lost; tries are bounded. When it may have been
+//     processed otherwise, the answer says that (reason may_have_run).
 //   - A stream is resumed at any replica by Last-Event-ID: each message comes once, in order, on the stream that it belongs to, or
 //     the answer is that something is missing (events_gone), or that the rest is lost (may_have_run). An id that is not of the
 //     client's own session is like one that never was.
