@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,7 +26,6 @@ const (
 // asked for the rest by the id of the last event it gave.
 type answerReader struct {
 	stream   *answerStream
-	answered bool
 	last     string        // the upstream's own id of the last event
 	pause    time.Duration // before asking for the rest
 	failures int           // in a row
@@ -55,11 +55,8 @@ func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
 			u.stream.passRetry(event.Retry)
 			continue
 		}
-		response := false
-		if u.stream.request.Kind == mcp.KindRequest && !u.answered && (event.Name == "" || event.Name == "message") {
-			msg, err := mcp.Peek(event.Data)
-			response = err == nil && msg.Kind == mcp.KindResponse && msg.ID == u.stream.request.ID
-		}
+		answered := u.answeredBy(event)
+		response := len(answered) > 0 && u.stream.request.Kind == mcp.KindRequest
 		u.stream.call.granted(ctx, event.Data)
 		event.Data = asked(event, u.stream.asks)
 		u.stream.lease.Touch()
@@ -69,8 +66,39 @@ func (u *answerReader) read(ctx context.Context, body io.ReadCloser) {
 		}) {
 			return
 		}
-		u.answered = u.answered || response
+		u.stream.unanswered = slices.DeleteFunc(u.stream.unanswered, func(id mcp.ID) bool { return slices.Contains(answered, id) })
 	}
+}
+
+// answeredBy are those requests that the stream is to answer which an event does answer: one, but for a batch.
+func (u *answerReader) answeredBy(event mcp.Event) (ids []mcp.ID) {
+	if len(u.stream.unanswered) == 0 || event.Name != "" && event.Name != "message" {
+		return nil
+	}
+	look := func(text []byte) {
+		msg, err := mcp.Peek(text)
+		if err == nil && msg.Kind == mcp.KindResponse && slices.Contains(u.stream.unanswered, msg.ID) {
+			ids = append(ids, msg.ID)
+		}
+	}
+	if u.stream.request.Kind == mcp.KindRequest {
+		look(event.Data)
+		return ids
+	}
+	for _, text := range messagesIn(event.Data) {
+		look(text)
+	}
+	return ids
+}
+
+// requestsIn are the ids of the requests in a batch.
+func requestsIn(batch []byte) (ids []mcp.ID) {
+	for _, text := range messagesIn(batch) {
+		if msg, err := mcp.Peek(text); err == nil && msg.Kind == mcp.KindRequest {
+			ids = append(ids, msg.ID)
+		}
+	}
+	return ids
 }
 
 // mayGoOn reports whether it makes sense to ask the upstream for the rest.

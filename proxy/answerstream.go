@@ -37,6 +37,8 @@ type answerStream struct {
 	news    signal // for the client's side
 	room    signal // for the upstream's side: the client has taken something, or left
 
+	unanswered []mcp.ID // requests that the upstream has not answered yet; run's alone
+
 	storing sync.Mutex // one at a time stores
 
 	mu      sync.Mutex
@@ -69,6 +71,9 @@ func newAnswerStream(call *upstreamCall, lease *cluster.Lease, request mcp.Messa
 		primes: mcp.Primes(lease.Session().Revision),
 		news:   newSignal(), room: newSignal(),
 	}
+	if request.Kind == mcp.KindRequest {
+		s.unanswered = []mcp.ID{request.ID}
+	}
 	s.appendLocked(answerEvent{keptEvent: keptEvent{kind: keptBegun}}) // nobody else has it yet
 	s.offered = s.last
 	return s
@@ -84,24 +89,29 @@ func (s *answerStream) run(ctx context.Context, body io.ReadCloser) {
 
 	upstream := answerReader{stream: s}
 	upstream.read(ctx, body)
-	for !upstream.answered && upstream.mayGoOn(ctx) {
+	for len(s.unanswered) > 0 && upstream.mayGoOn(ctx) {
 		if body = upstream.reopen(ctx); body != nil {
 			upstream.read(ctx, body)
 		}
 	}
-	if !upstream.answered && s.request.Kind == mcp.KindRequest {
-		why := "the connection to the upstream was lost before it answered"
-		switch cause := context.Cause(ctx); {
-		case errors.Is(cause, errDraining):
-			why = cutByDrain
-		case errors.Is(cause, errSessionEnded):
-			why = cutByEnd
-		}
-		lost := mayHaveRun(s.request.ID, why)
-		s.call.recordEvent(cluster.FromProxy, lost, true)
-		s.put(answerEvent{keptEvent: keptEvent{kind: keptMessage, data: lost}, last: true})
-	}
+	s.answerLost(context.Cause(ctx))
 	s.finish(ctx)
+}
+
+// answerLost answers the requests that the upstream has left unanswered. cause is why it was read no further; nil: it has ended.
+func (s *answerStream) answerLost(cause error) {
+	why := "the connection to the upstream was lost before it answered"
+	switch {
+	case errors.Is(cause, errDraining):
+		why = cutByDrain
+	case errors.Is(cause, errSessionEnded):
+		why = cutByEnd
+	}
+	for _, id := range s.unanswered {
+		lost := mayHaveRun(id, why)
+		s.call.recordEvent(cluster.FromProxy, lost, true)
+		s.put(answerEvent{keptEvent: keptEvent{kind: keptMessage, data: lost}, last: s.request.Kind == mcp.KindRequest})
+	}
 }
 
 // mayHaveRun is the answer to a request whose own answer is lost.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
+	"github.com/tapwire/shadowcat-cluster/mcp"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 )
 
@@ -227,6 +228,41 @@ func TestAnAnswerThatItsUpstreamLeavesUnfinishedMayHaveRun(t *testing.T) {
 			send(messages, "")
 			wantsMayHaveRun(t, s.rest(), id)
 		}
+	}
+}
+
+// Of a batch each request is answered, whichever of them its upstream has left unanswered.
+func TestARequestOfABatchThatItsUpstreamLeavesUnansweredMayHaveRun(t *testing.T) {
+	t.Parallel()
+	messages := make(chan string, 10)
+	k := newTalker(t, func(k *talker) { k.revision = "2025-03-26" })
+	u := newUpstream(t, func(w http.ResponseWriter, r *http.Request, got recorded) bool {
+		if got.msg.Kind != mcp.KindBatch {
+			return k.handle(w, r, got)
+		}
+		answerWith(w, r, messages)
+		return true
+	})
+	f := newFleet(t, u.url)
+	a := f.node()
+	token := a.openSessionWith(strings.Replace(initializeBody, "2025-11-25", "2025-03-26", 1))
+	call := func(id string) string { return strings.Replace(callBody, `"id":7`, `"id":`+id, 1) }
+	batch := "[" + strings.Join([]string{call("7"), call("8"), call(`"7"`), progress(1), call("9"), call("10")}, ",") + "]"
+	failed := func(id string) string { return `{"jsonrpc":"2.0","id":` + id + `,"error":{"code":-1,"message":"no"}}` }
+	for _, breaks := range []func(){
+		func() { send(messages, "") },
+		func() { f.terminates(token) },
+	} {
+		s := post(a.url, token, batch).stream(t)
+		send(messages, progress(1), failed("8"), "["+failed("9")+","+failed("10")+"]")
+		s.wants(progress(1), failed("8"), "["+failed("9")+","+failed("10")+"]")
+		breaks()
+		rest := s.rest()
+		if len(rest) != 2 {
+			t.Fatalf("the rest is %q, want two errors", rest)
+		}
+		wantsMayHaveRun(t, rest[:1], "7")
+		wantsMayHaveRun(t, rest[1:], `"7"`)
 	}
 }
 

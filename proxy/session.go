@@ -162,6 +162,9 @@ func (x *exchange) answeredByStream(ctx context.Context, cancel context.CancelCa
 	unlink := context.AfterFunc(x.p.cut, func() { cancel(errDraining) })
 	unwatch := lease.AfterEnd(func() { cancel(errSessionEnded) })
 	s := newAnswerStream(x.call, lease, x.msg, func(cause error) { unlink(); unwatch(); cancel(cause) })
+	if x.msg.Kind == mcp.KindBatch {
+		s.unanswered = requestsIn(x.body)
+	}
 	x.w.together = s.primes
 	upstream := res.Body
 	res.Body = &streamBody{
