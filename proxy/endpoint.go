@@ -59,39 +59,56 @@ func (e *endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// open sends an initialize request, and takes note of whether the endpoint opens sessions. When no header of an answer comes within limit,
-// nor before the request's context ends for [errInitializeTimeout], that is the error.
-func (e *endpoint) open(req *http.Request, limit time.Duration) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context()) // lasts as long as the answer's body, which the caller's bounds
-	timer := time.AfterFunc(limit, func() { cancel(errInitializeTimeout) })
-	res, err := e.RoundTrip(req.WithContext(ctx))
-	timer.Stop()
-	switch {
-	case errors.Is(context.Cause(ctx), errInitializeTimeout):
-		if err == nil {
-			_ = res.Body.Close() // it came too late to be read
+// open sends an initialize request, and takes note of whether the endpoint opens sessions. When no header of an answer comes in time, the
+// error is [errInitializeTimeout]: by the deadline, for which the request's context may end, too. With others that could be tried then it is
+// half of what is left, or until checks find the endpoint dead, so that one that hangs does not cost a client its session.
+func (e *endpoint) open(req *http.Request, deadline time.Time, others bool) (*http.Response, error) {
+	res, err := e.sendUnless(req, errInitializeTimeout, func(giveUp func()) func() {
+		limit := time.Until(deadline)
+		if !others {
+			timer := time.AfterFunc(limit, giveUp)
+			return func() { timer.Stop() }
 		}
+		timer, noMore := time.AfterFunc(limit/2, giveUp), e.onDeath(giveUp)
+		return func() { timer.Stop(); noMore() }
+	})
+	switch {
+	case errors.Is(err, errInitializeTimeout):
 		e.unopened()
-		return nil, errInitializeTimeout
 	case err != nil:
-		cancel(nil)
-		return nil, err
 	case res.StatusCode >= http.StatusInternalServerError:
 		e.refused()
 	default:
 		e.opened()
 	}
-	return res, nil
+	return res, err
 }
 
-// openLimit is how long an endpoint may take for its answer to initialize: half of what is left when others can be tried then, so that one
-// that hangs does not cost the client its session.
-func openLimit(deadline time.Time, others bool) time.Duration {
-	left := time.Until(deadline)
-	if others {
-		return left / 2
+// errDied is the error of a request whose endpoint was found dead while it waited.
+var errDied = errors.New("the endpoint answers no checks")
+
+// ask sends a request that may as well be sent elsewhere. The error is errDied when checks find the endpoint dead before the header of an
+// answer has come.
+func (e *endpoint) ask(req *http.Request) (*http.Response, error) {
+	return e.sendUnless(req, errDied, e.onDeath)
+}
+
+// sendUnless sends a request. What watch is given makes reason its error, until what watch returns is called: once there is a header.
+func (e *endpoint) sendUnless(req *http.Request, reason error, watch func(giveUp func()) (forget func())) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context()) // lasts as long as the answer's body, which the caller's bounds
+	forget := watch(func() { cancel(reason) })
+	res, err := e.RoundTrip(req.WithContext(ctx))
+	forget()
+	if errors.Is(context.Cause(ctx), reason) {
+		if err == nil {
+			_ = res.Body.Close() // it came too late to be read
+		}
+		return nil, reason
 	}
-	return left
+	if err != nil {
+		cancel(nil)
+	}
+	return res, err
 }
 
 // pin counts a session that is pinned to the endpoint.

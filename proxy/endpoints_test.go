@@ -219,6 +219,11 @@ func TestSessionsLeaveAnEndpointThatAnswersNoChecks(t *testing.T) {
 	token := r.openSession()
 	old := r.endpointOf(token, upstreams)
 	hung[old].Store(true)
+	var waiting sync.WaitGroup
+	waiting.Go(func() { wantsAnswer(t, post(r.url, token, pingBody).send(t)) })
+	waiting.Go(func() { wantsAnswer(t, stateless(r.url, "tools/list", "").send(t)) })
+	waiting.Go(func() { wantsAnswer(t, post(r.url, "", initializeBody).send(t)) })
+	defer waiting.Wait()
 	eventually(t, "the checks to find out", func() bool { return strings.Contains(r.log.String(), "upstream endpoint ails") })
 	for range 3 {
 		wantsAnswer(t, post(r.url, token, callBody).send(t)) // it was never sent to the one that hangs

@@ -94,10 +94,14 @@ func (x *exchange) sendToEndpoint(ctx context.Context, req *http.Request) (*http
 
 // sendOnce sends a request to its endpoint, the latest of those that were tried.
 func (x *exchange) sendOnce(req *http.Request, deadline time.Time, tried []string) (*http.Response, error) {
-	if !x.msg.Initializes {
+	switch {
+	case x.msg.Initializes:
+		return x.endpoint.open(req, deadline, len(tried) < maxEndpointTries && x.upstream.hasOthers(tried...))
+	case mcp.ReadOnly(x.msg.Method):
+		return x.endpoint.ask(req)
+	default:
 		return x.endpoint.RoundTrip(req)
 	}
-	return x.endpoint.open(req, openLimit(deadline, len(tried) < maxEndpointTries && x.upstream.hasOthers(tried...)))
 }
 
 // outbound returns the request without its body, which has been read: the sender sends that, once or several times.

@@ -36,10 +36,11 @@ type health struct {
 	dead   atomic.Bool // it has not answered deadAfter checks in a row, nor anything else since
 
 	mu          sync.Mutex
-	unreachable trouble // a connection could not be made, or broke before the answer's header
-	refusing    trouble // an initialize was not answered in time, or with a server error
-	missed      int     // checks in a row
-	said        bool    // that it ails was logged
+	unreachable trouble              // a connection could not be made, or broke before the answer's header
+	refusing    trouble              // an initialize was not answered in time, or with a server error
+	missed      int                  // checks in a row
+	said        bool                 // that it ails was logged
+	onDying     map[*func()]struct{} // what is called when it is found dead
 }
 
 // failed takes note of a connection that could not be made, or broke before the answer's header.
@@ -61,10 +62,29 @@ func (h *health) succeeded() {
 // missedCheck takes note of a check that was not answered.
 func (h *health) missedCheck() {
 	h.note(ailsSilent, func(time.Time) {
-		if h.missed++; h.missed >= deadAfter {
-			h.dead.Store(true)
+		if h.missed++; h.missed < deadAfter || h.dead.Swap(true) {
+			return
 		}
+		for do := range h.onDying {
+			(*do)()
+		}
+		clear(h.onDying)
 	})
+}
+
+// onDeath has do called, which must not block, when checks find the endpoint dead from now on, until forget is called.
+func (h *health) onDeath(do func()) (forget func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.onDying == nil {
+		h.onDying = make(map[*func()]struct{})
+	}
+	h.onDying[&do] = struct{}{}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.onDying, &do)
+	}
 }
 
 // opened takes note of an initialize that was answered by other than a server error.

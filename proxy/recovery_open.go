@@ -32,14 +32,13 @@ func (r *recovery) initialize(ctx context.Context, body []byte) (cluster.Activat
 	if !r.why.lost {
 		avoid = append(avoid, r.stale.Endpoint)
 	}
-	deadline, _ := ctx.Deadline()
 	for try, wait := 1, recoveryPause; ; try, wait = try+1, recoverySlower*wait {
 		e, err := r.endpoint(ctx, avoid)
 		if err != nil {
 			return cluster.Activation{}, nil, errNotAnew
 		}
 		avoid = append(avoid, e.name)
-		made, err := r.initializeAt(ctx, e, body, openLimit(deadline, try < recoveryTries && r.call.upstream.hasOthers(avoid...)))
+		made, err := r.initializeAt(ctx, e, body, try < recoveryTries && r.call.upstream.hasOthers(avoid...))
 		if err == nil {
 			return made, e, nil
 		}
@@ -64,16 +63,17 @@ func (r *recovery) endpoint(ctx context.Context, avoid []string) (*endpoint, err
 	return r.call.upstream.choose(ctx, avoid...)
 }
 
-// initializeAt opens a new upstream session at one endpoint, which must answer within limit, and leaves none there that it does not return.
-// A refusal means that another endpoint would do no better.
-func (r *recovery) initializeAt(ctx context.Context, e *endpoint, body []byte, limit time.Duration) (cluster.Activation, error) {
+// initializeAt opens a new upstream session at one endpoint, and leaves none there that it does not return. others: some could be tried
+// then. A refusal means that another endpoint would do no better.
+func (r *recovery) initializeAt(ctx context.Context, e *endpoint, body []byte, others bool) (cluster.Activation, error) {
 	msg, err := mcp.Peek(body)
 	if err != nil {
 		return cluster.Activation{}, r.giveUp(ctx, "its initialize message is not readable any more")
 	}
 	header := r.header()
 	header.Del(mcp.HeaderProtocolVersion) // initialize agrees on it
-	res, err := e.open(r.request(ctx, e, header, body), limit)
+	deadline, _ := ctx.Deadline()
+	res, err := e.open(r.request(ctx, e, header, body), deadline, others)
 	if err != nil {
 		return cluster.Activation{}, err
 	}

@@ -186,10 +186,14 @@ func (c *upstreamCall) try(ctx context.Context, session cluster.Session, m messa
 		return nil, &fault{gone: true, err: fmt.Errorf("endpoint %s: %w", session.Endpoint, errUnreachable)}
 	}
 	if e.dead.Load() && c.mayMove(session, m) {
-		return nil, &fault{ails: true, err: fmt.Errorf("endpoint %s answers no checks: %w", session.Endpoint, errUnreachable)}
+		return nil, &fault{ails: true, err: errDied}
+	}
+	send := e.RoundTrip
+	if m.repeatable {
+		send = e.ask
 	}
 	var sent atomic.Bool
-	res, err := e.RoundTrip(c.request(withTrace(ctx, &sent), e, session, m))
+	res, err := send(c.request(withTrace(ctx, &sent), e, session, m))
 	if err != nil {
 		return nil, &fault{sent: sent.Load(), ails: !e.healthy(), err: err}
 	}
