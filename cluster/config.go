@@ -50,8 +50,9 @@ type Config struct {
 	// that are resumed there may be as many, or MaxPending if that is more. Default 8; 0: no cap.
 	MaxStreams int
 
-	// EventsCount, EventsBytes and EventsAge bound what is kept of a session's messages to its client, for resumption.
-	// Defaults 256, 1 MiB and 5m; when any is 0, none are kept.
+	// EventsCount, EventsBytes and EventsAge bound what is kept of a session's messages to its client, for resumption and for clients at
+	// other replicas than the one that gets them: each until EventsCount or EventsBytes of newer ones have come, or EventsAge has passed.
+	// One of more than MaxEventBytes is not kept. Defaults 1000, 1 MiB and 5m; when any is 0, none are kept.
 	EventsCount int
 	EventsBytes int
 	EventsAge   time.Duration
@@ -77,6 +78,18 @@ type Config struct {
 	OutageGrace time.Duration
 }
 
+// maxEventShare is how many times EventsBytes one event may have.
+const maxEventShare = 4
+
+// MaxEventBytes is how large an event may be to be kept, in bytes: four times EventsBytes, so that a session's messages together have no
+// more than five times that; 0 when none are kept.
+func (c Config) MaxEventBytes() int {
+	if c.EventsCount == 0 || c.EventsAge == 0 {
+		return 0
+	}
+	return maxEventShare * c.EventsBytes
+}
+
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
@@ -92,7 +105,7 @@ func DefaultConfig() Config {
 		CreateRatePerPrincipal: 10,
 		MaxPending:             64,
 		MaxStreams:             8,
-		EventsCount:            256,
+		EventsCount:            1000,
 		EventsBytes:            1 << 20,
 		EventsAge:              5 * time.Minute,
 		FramesCount:            1000,

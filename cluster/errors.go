@@ -56,9 +56,6 @@ var (
 	// ErrEventsGone means that a stream cannot be resumed where its reader left it: the events that follow are not kept.
 	ErrEventsGone = errors.New("the events that follow are not kept any more")
 
-	// ErrEventTooLarge means that one event alone is larger than all that is kept of a session.
-	ErrEventTooLarge = errors.New("the event is too large to be kept")
-
 	// ErrStaleClaim means that another replica has taken over what this one held a claim to.
 	ErrStaleClaim = errors.New("another replica has taken over")
 

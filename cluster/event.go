@@ -6,12 +6,12 @@ import "context"
 //
 // A session has several streams. The writer numbers the events of each: 1, 2, 3 and so on. What is kept of all streams of a
 // session is bounded by Config.EventsCount, EventsBytes and EventsAge, the oldest goes first, and all goes when the session
-// ends.
+// ends. An event of more than Config.MaxEventBytes is not kept: where it was is a hole.
 type EventStore interface {
 	// AppendEvents stores events of a live session, all or none. Events that are stored already are passed over, so that
 	// repeating it at once after a lost reply is harmless; once they have been dropped for newer ones, they would be stored
 	// anew, but never those of OwnStream. Errors: ErrNotFound (there is no such live session, or it is past its end),
-	// ErrEventTooLarge, ErrStaleClaim.
+	// ErrStaleClaim.
 	AppendEvents(ctx context.Context, a EventAppend) (Appended, error)
 	// ReadEvents reads of several streams at once. It returns one EventPage for each query, in order. It touches nothing.
 	ReadEvents(ctx context.Context, queries []EventQuery) []EventPage
@@ -40,6 +40,9 @@ type EventAppend struct {
 type Appended struct {
 	// Listener is for OwnStream: the number of the latest listener, who is the one to be sent the events.
 	Listener int64
+	// TooLarge is how many of the events are not kept because they have more than Config.MaxEventBytes. Readers of OwnStream are told at
+	// once, those of another stream when an event that follows is kept. It is 0 where no events are kept at all.
+	TooLarge int
 }
 
 // EventQuery asks for the events of one stream.
@@ -47,7 +50,7 @@ type EventQuery struct {
 	ID     ID
 	Stream string
 	After  int64 // the position of the last event the reader has, 0 for none
-	Limit  int   // the most events to return: 1 to 1000
+	Limit  int   // the most events to return: 1 to 1000; there may be fewer, one at least, when they have more than 1 MiB
 }
 
 // EventPage is a store's answer to an EventQuery.

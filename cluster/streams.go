@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// Append stores events of a session; see [EventStore]. Errors: [ErrNotFound], [ErrEventTooLarge], [ErrStaleClaim],
-// [ErrStoreUnavailable].
+// Append stores events of a session; see [EventStore]. Errors: [ErrNotFound], [ErrStaleClaim], [ErrStoreUnavailable].
 func (m *Manager) Append(ctx context.Context, a EventAppend) (Appended, error) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()

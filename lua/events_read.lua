@@ -10,12 +10,13 @@
 -- ARGV[6] is_own: 1 when it is the session's own stream
 -- ARGV[7] leeway ms          see leeway.inc.lua
 -- ARGV[8] max_age ms         0: never
+-- ARGV[9] bytes              after so many no message more is returned
 --
 -- Returns the last position stored (0: none), the number of the listener, that of the claim, then the messages; error NOTFOUND,
--- GONE (what follows is not kept). Cost: O(messages kept).
+-- GONE (what follows is not kept). Cost: O(messages stored since after, those of other streams included).
 local session, deadlines, events, heads, more = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, stream, after, limit, age = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local is_own, leeway, max_age = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local is_own, leeway, max_age, bytes = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
 --include clock
 --include leeway
@@ -30,22 +31,24 @@ local head, begun = tonumber(own[1] or 0), 3
 local reply = { head, tonumber(own[2] or 0), tonumber(own[3] or 0) }
 if head == after then return reply end
 
-local start, oldest = '-', now - age
-while head > after and #reply - begun < limit do
-  local some = redis.call('XRANGE', events, start, '+', 'COUNT', 32)
+-- The newest first: who follows a stream lacks the last few of many.
+local found, stop, oldest = {}, '+', now - age
+while head > after and stop do
+  local some = redis.call('XREVRANGE', events, stop, '-', 'COUNT', 32)
+  stop = #some == 32 and '(' .. some[32][1]
   for _, entry in ipairs(some) do
-    local position = tonumber(entry[2][4])
-    if entry[2][2] == stream and position > after and #reply - begun < limit then
-      local is_old = tonumber(string.match(entry[1], '^%d+')) <= oldest
-      if is_old or position ~= after + (#reply - begun) + 1 then
-        if #reply > begun then return reply end
-        return redis.error_reply('GONE what follows is not kept')
-      end
-      reply[#reply + 1] = entry[2][6]
+    local behind = tonumber(entry[2][4]) - after
+    local is_old = tonumber(string.match(entry[1], '^%d+')) <= oldest
+    if is_old or entry[2][2] == stream and behind < 1 then
+      stop = false
+      break
     end
+    if entry[2][2] == stream and behind <= limit then found[behind] = entry[2][6] end
   end
-  if #some < 32 then break end
-  start = '(' .. some[#some][1]
+end
+for _, message in ipairs(found) do -- up to the first gap
+  if bytes <= 0 then break end
+  reply[#reply + 1], bytes = message, bytes - #message
 end
 if #reply > begun then return reply end
 return redis.error_reply('GONE what follows is not kept')

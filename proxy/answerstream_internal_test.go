@@ -80,29 +80,7 @@ type answerTest struct {
 
 func newAnswerTest(t *testing.T) *answerTest {
 	t.Helper()
-	embedded, err := redisstore.StartEmbedded()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = embedded.Close() })
-	limits := cluster.DefaultConfig()
-	limits.StoreTimeout = 5 * time.Second
-	store, err := redisstore.Open(embedded.URL(), redisstore.Options{Config: limits})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
-	manager, err := cluster.NewManager(store, limits, cluster.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	session, token, err := manager.Create(t.Context(), cluster.NewSession{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err = manager.Activate(t.Context(), session, cluster.Activation{UpstreamSession: "u", Revision: "2025-11-25"}); err != nil {
-		t.Fatal(err)
-	}
+	manager, token := newSessionTest(t, cluster.DefaultConfig())
 	lease, err := manager.Lease(t.Context(), token, cluster.Use{PendingKey: "c:7"})
 	if err != nil {
 		t.Fatal(err)
@@ -137,6 +115,34 @@ func newAnswerTest(t *testing.T) *answerTest {
 		a.ends()
 	})
 	return a
+}
+
+// newSessionTest is a manager with one active session.
+func newSessionTest(t *testing.T, limits cluster.Config) (*cluster.Manager, cluster.Token) {
+	t.Helper()
+	embedded, err := redisstore.StartEmbedded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = embedded.Close() })
+	limits.StoreTimeout = 5 * time.Second
+	store, err := redisstore.Open(embedded.URL(), redisstore.Options{Config: limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	manager, err := cluster.NewManager(store, limits, cluster.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, token, err := manager.Create(t.Context(), cluster.NewSession{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = manager.Activate(t.Context(), session, cluster.Activation{UpstreamSession: "u", Revision: "2025-11-25"}); err != nil {
+		t.Fatal(err)
+	}
+	return manager, token
 }
 
 // written is something that an upstream writes; done is closed when it has been taken.

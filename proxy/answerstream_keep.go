@@ -59,36 +59,37 @@ func (s *answerStream) keepEnd(ctx context.Context) {
 func (s *answerStream) store() error {
 	s.storing.Lock()
 	defer s.storing.Unlock()
-	limit := keepBatch
 	for {
-		first, batch := s.unstored(limit)
+		first, batch := s.unstored()
 		if len(batch) == 0 {
 			return nil
 		}
-		_, err := s.call.p.sessions.Append(context.Background(), cluster.EventAppend{
+		appended, err := s.call.p.sessions.Append(context.Background(), cluster.EventAppend{
 			ID: s.call.session.ID, Stream: s.name, First: first, Events: batch,
 		})
-		switch {
-		case errors.Is(err, cluster.ErrEventTooLarge) && limit > 1:
-			limit = 1 // to find out which
-			continue
-		case errors.Is(err, cluster.ErrNotFound):
-			// The session has ended: nobody will resume.
-		case err != nil && !errors.Is(err, cluster.ErrEventTooLarge):
+		if err != nil && !errors.Is(err, cluster.ErrNotFound) { // a session that has ended nobody will resume
 			return err
 		}
+		s.call.sayTooLarge(appended.TooLarge)
 		s.mu.Lock()
 		s.storedUpTo(first + int64(len(batch)) - 1)
 		s.mu.Unlock()
 	}
 }
 
+// sayTooLarge logs, now and then, that messages are too large to be kept.
+func (c *upstreamCall) sayTooLarge(messages int) {
+	if messages > 0 && c.upstream.tooLarge.again() {
+		c.log().Warn("a message of the upstream is too large to be kept for clients at other replicas and those that come back: they are told events_gone; raise events.bytes, of which a message may have four times as much")
+	}
+}
+
 // unstored returns the first events that are not stored, and the position of the first of them.
-func (s *answerStream) unstored(limit int) (first int64, batch [][]byte) {
+func (s *answerStream) unstored() (first int64, batch [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first = s.stored + 1
-	for position := first; position <= s.last && len(batch) < limit; position++ {
+	for position := first; position <= s.last && len(batch) < keepBatch; position++ {
 		batch = append(batch, s.at(position).encode())
 	}
 	return first, batch

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,8 +13,9 @@ import (
 )
 
 const (
-	// followPage is how many events one look takes of one stream at most.
-	followPage = 64
+	// followPage is how many events are read of one stream at a time, and followBatch of how many streams with one round trip.
+	followPage  = 256
+	followBatch = 64
 	// tendInterval is how often what this replica reads is looked after.
 	tendInterval = time.Second
 	// takeoversAtOnce is how many streams whose reader died this replica opens anew at the same time.
@@ -24,8 +26,8 @@ const (
 	beginTime = 2 * time.Second
 )
 
-// follower gives listeners the events that other replicas store, for all of them with two calls an interval: what has changed, and what
-// is new of that.
+// follower gives listeners the events that other replicas store, for all of them with two round trips an interval: what has changed, and what
+// is new of that. Where more is new than a page, it reads on.
 type follower struct {
 	p         *Proxy
 	mu        sync.Mutex
@@ -101,7 +103,7 @@ func (f *follower) due(now time.Time) (own, answers []*listener) {
 	quiet := time.Duration(len(f.listeners)) * time.Second / quietAtOnce
 	for l := range f.listeners {
 		switch {
-		case !l.due(now, f.p.cfg.FollowInterval, quiet):
+		case !l.due(now, quiet-f.p.cfg.FollowInterval/8): // ticks do not come on the dot
 		case l.isOwn():
 			own = append(own, l)
 		default:
@@ -220,10 +222,27 @@ func (p *Proxy) takeOver(l *listener, from int64) {
 	}
 }
 
-// readAll gives listeners what follows on what they have.
+// readAll gives listeners what follows on what they have, page after page, until they have all that there is. It stops when the next look
+// is due: one that gets more all the time keeps nobody waiting.
 func (f *follower) readAll(ctx context.Context, listeners []*listener) {
+	for begun := time.Now(); len(listeners) > 0; {
+		var behind []*listener
+		for batch := range slices.Chunk(listeners, followBatch) {
+			behind = append(behind, f.readPages(ctx, batch)...)
+		}
+		if time.Since(begun) >= min(f.p.cfg.FollowInterval, tendInterval) {
+			return
+		}
+		listeners = behind
+	}
+}
+
+// readPages gives listeners a page each, and returns those for which there is more. For a client that does not take what it has, nothing is
+// read: it waits in the store.
+func (f *follower) readPages(ctx context.Context, listeners []*listener) (behind []*listener) {
+	listeners = slices.DeleteFunc(slices.Clone(listeners), func(l *listener) bool { return !l.hasRoom() })
 	if len(listeners) == 0 {
-		return
+		return nil
 	}
 	queries := make([]cluster.EventQuery, len(listeners))
 	for i, l := range listeners {
@@ -231,12 +250,15 @@ func (f *follower) readAll(ctx context.Context, listeners []*listener) {
 	}
 	pages := f.p.sessions.Events(ctx, queries)
 	for i, l := range listeners {
-		f.got(ctx, l, queries[i].After, pages[i])
+		if f.got(ctx, l, queries[i].After, pages[i]) {
+			behind = append(behind, l)
+		}
 	}
+	return behind
 }
 
-// got gives a listener one page.
-func (f *follower) got(ctx context.Context, l *listener, after int64, page cluster.EventPage) {
+// got gives a listener one page, and reports whether there is more for it.
+func (f *follower) got(ctx context.Context, l *listener, after int64, page cluster.EventPage) (isBehind bool) {
 	switch {
 	case errors.Is(page.Err, cluster.ErrNotFound):
 		l.lost()
@@ -246,9 +268,11 @@ func (f *follower) got(ctx context.Context, l *listener, after int64, page clust
 	case l.isOwn() && page.Listener != l.number && !l.isEnding(): // the next look tells where it ends
 	case len(page.Events) > 0:
 		l.offer(after+1, page.Claim, origin{}, page.Events...)
+		return page.Last > l.at() && !l.isOver()
 	case !l.isOwn():
 		f.waitForAnswer(ctx, l)
 	}
+	return false
 }
 
 // gone ends a listener to a stream of which something is missing. An answer that was begun a moment ago may just not be stored yet: it is,

@@ -14,6 +14,10 @@ import (
 // was.
 const maxQueued = 4 << 20
 
+// maxAhead is how much of that may be there when the follower reads more, in bytes: about as much as the store keeps by default, so that a
+// client that takes all that it gets has all at the next look.
+const maxAhead = 1 << 20
+
 // listener is the client's end of a stream whose events are in the store: a session's own stream, or an answer that is resumed. Its
 // events come from a reader of this replica, or from the follower.
 type listener struct {
@@ -245,14 +249,19 @@ func (l *listener) leave(bool) {
 	l.onLeave()
 }
 
-// due reports whether the follower should look, and takes note that it does. What has been silent for long is looked at every quiet.
-func (l *listener) due(now time.Time, interval, quiet time.Duration) bool {
+// hasRoom reports whether the follower may read more for the client.
+func (l *listener) hasRoom() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Sub(l.heard) > quietAfter {
-		interval = max(interval, quiet)
-	}
-	if l.over || l.fed || now.Sub(l.looked) < interval {
+	return len(l.queue) <= maxAhead
+}
+
+// due reports whether the follower should look, and takes note that it does. What has been silent for long is looked at every quiet only.
+func (l *listener) due(now time.Time, quiet time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	isQuiet := now.Sub(l.heard) > quietAfter
+	if l.over || l.fed || isQuiet && now.Sub(l.looked) < quiet {
 		return false
 	}
 	l.looked = now

@@ -53,7 +53,7 @@ func TestAReaderThatHasEndedTakesNoListener(t *testing.T) {
 	r, l := &ownReader{}, &listener{news: newSignal()}
 	r.unfeed()
 	r.attach(l)
-	if !l.due(time.Now(), time.Second, time.Second) || l.isOver() {
+	if !l.due(time.Now(), time.Second) || l.isOver() {
 		t.Errorf("the listener is fed: %v, over: %v", l.fed, l.isOver())
 	}
 }

@@ -43,24 +43,22 @@ func (r *ownReader) took(ctx context.Context, event mcp.Event) {
 func (r *ownReader) flush(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock() // also orders what is stored
-	for limit := keepBatch; len(r.backlog) > 0; {
+	for len(r.backlog) > 0 {
 		first := r.last - int64(len(r.backlog)) + 1
-		events, texts := r.batch(limit)
+		events, texts := r.batch()
 		from := events[len(events)-1].from
 		appended, err := r.p.sessions.Append(ctx, cluster.EventAppend{
 			ID: r.call.current().ID, Stream: cluster.OwnStream, First: first, Events: texts, Claim: r.claim, UpstreamEvent: from.event, Version: from.version,
 		})
 		switch {
-		case errors.Is(err, cluster.ErrEventTooLarge) && len(texts) > 1:
-			limit = 1 // to find out which
-			continue
 		case errors.Is(err, cluster.ErrStaleClaim), errors.Is(err, cluster.ErrNotFound):
 			r.stop(err)
 			return err
-		case err != nil && !errors.Is(err, cluster.ErrEventTooLarge):
+		case err != nil:
 			return err
 		}
-		if l := r.listener; l != nil && err == nil && appended.Listener != l.number {
+		r.call.sayTooLarge(appended.TooLarge)
+		if l := r.listener; l != nil && appended.Listener != l.number {
 			r.letGo() // its client has opened another stream since
 		}
 		r.offer(first, events...)
@@ -73,8 +71,8 @@ func (r *ownReader) flush(ctx context.Context) error {
 }
 
 // batch is what is to be stored next. The caller holds r.mu.
-func (r *ownReader) batch(limit int) (events []unstored, texts [][]byte) {
-	events = r.backlog[:min(len(r.backlog), limit)]
+func (r *ownReader) batch() (events []unstored, texts [][]byte) {
+	events = r.backlog[:min(len(r.backlog), keepBatch)]
 	for _, e := range events {
 		texts = append(texts, e.text)
 	}

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -629,7 +630,7 @@ func TestAMessageThatIsTooLargeToBeKeptHoldsUpNoOther(t *testing.T) {
 	f := newFleet(t, k.url, func(c *cluster.Config) { c.EventsBytes = 4 << 10 })
 	a, b := f.nodes()
 	token := a.openSession()
-	large := `{"jsonrpc":"2.0","method":"large","params":["` + strings.Repeat("x", 8<<10) + `"]}`
+	large := largeNews(17 << 10)
 	s := listen(t, a, token)
 	k.say(news(1))
 	s.wants(news(1))
@@ -651,6 +652,54 @@ func TestAMessageThatIsTooLargeToBeKeptHoldsUpNoOther(t *testing.T) {
 	got.wantsRest()
 	if again := got.resume(b.replica, token).send(t); again.status != http.StatusGone {
 		t.Errorf("after the last one before it: %d %s", again.status, again.body)
+	}
+}
+
+// largeNews is a message of some more than size bytes.
+func largeNews(size int) string {
+	return `{"jsonrpc":"2.0","method":"large","params":["` + strings.Repeat("x", size) + `"]}`
+}
+
+// A message that is larger than all that is kept of a session reaches a client at another replica than the reader, also when something
+// follows on it at once.
+func TestALargeMessageReachesAListenerElsewhere(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f := newFleet(t, k.url, func(c *cluster.Config) { c.EventsBytes = 4 << 10 })
+	a, b := f.nodes()
+	token := a.openSession()
+	listen(t, a, token) // it reads from now on
+	s := listen(t, b, token)
+	for n := range 4 {
+		k.say(largeNews(15<<10), news(n))
+		s.wants(largeNews(15<<10), news(n))
+	}
+}
+
+// A client at another replica than the reader is told of what is too large to be kept at once, though nothing follows on it; and whoever
+// runs the reader is told, once.
+func TestAListenerElsewhereIsToldOfAMessageThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	k := newTalker(t)
+	f := newFleet(t, k.url, func(c *cluster.Config) { c.EventsBytes = 4 << 10 })
+	var log logBuffer
+	a, b := f.node(func(c *proxy.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) }), f.node()
+	token := a.openSession()
+	listen(t, a, token) // it reads from now on
+	for range 2 {
+		s := listen(t, b, token)
+		k.say(news(1))
+		s.wants(news(1))
+		k.say(largeNews(17 << 10))
+		s.wantsRest()
+		if got := s.resume(b.replica, token).send(t); got.status != http.StatusGone || got.problem().Error.Data.Reason != "events_gone" {
+			t.Errorf("resuming: %d %s", got.status, got.body)
+		}
+	}
+	id, _, _ := strings.Cut(token, ".")
+	text := log.String()
+	if strings.Count(text, "too large to be kept") != 1 || !strings.Contains(text, "session="+id) || strings.Contains(text, "xxx") {
+		t.Errorf("the reader's log is not one line that names the session:\n%s", text)
 	}
 }
 

@@ -24,7 +24,8 @@ type upstream struct {
 	sender     http.RoundTripper // that, traced or not
 	names      *names            // nil: the endpoints are listed
 
-	unfit atomic.Int64 // when it was last logged that initialize finds no MCP server there, ns since 1970; 0: never
+	unfit    seldom // says that initialize finds no MCP server there
+	tooLarge seldom // says that a message is too large to be kept
 
 	mu     sync.RWMutex
 	listed []*endpoint          // what new sessions may be pinned to; replaced, never changed
@@ -50,8 +51,16 @@ func newUpstream(configured Upstream, cfg Config) *upstream {
 	return u
 }
 
-// unfitQuiet is the least time between two log lines that say of one upstream that initialize finds no MCP server there.
-const unfitQuiet = time.Minute
+// seldom is for a log line about one upstream that others like it would say nothing new after: one a minute is enough.
+type seldom struct{ last atomic.Int64 } // ns since 1970; 0: never
+
+const seldomQuiet = time.Minute
+
+// again reports whether it is time for another line, which the caller then writes.
+func (s *seldom) again() bool {
+	now, last := time.Now().UnixNano(), s.last.Load()
+	return (last == 0 || now-last >= int64(seldomQuiet)) && s.last.CompareAndSwap(last, now)
+}
 
 // isNoServer reports whether the status of an answer to initialize says that there is no MCP server at that path. Such a request has
 // no session that the upstream could have lost.
@@ -61,8 +70,7 @@ func isNoServer(status int) bool {
 
 // sayUnfit logs, now and then, that the configured URL seems to be wrong.
 func (u *upstream) sayUnfit(log *slog.Logger, status int, endpoint string) {
-	now, last := time.Now().UnixNano(), u.unfit.Load()
-	if last != 0 && now-last < int64(unfitQuiet) || !u.unfit.CompareAndSwap(last, now) {
+	if !u.unfit.again() {
 		return
 	}
 	log.Warn("upstream answers initialize as if no MCP server were there: is the path of its URL right?",

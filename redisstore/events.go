@@ -13,6 +13,8 @@ const (
 	maxPosition = 1<<53 - 1
 	// maxRead bounds how many events or frames one read returns.
 	maxRead = 1000
+	// maxReadBytes bounds their size, but for the last of events.
+	maxReadBytes = 1 << 20
 )
 
 // AppendEvents implements [cluster.EventStore].
@@ -20,13 +22,8 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 	if err := checkAppend(a); err != nil {
 		return cluster.Appended{}, err
 	}
-	for _, event := range a.Events {
-		if len(event) > s.cfg.EventsBytes || s.cfg.EventsCount == 0 || s.cfg.EventsAge == 0 {
-			return cluster.Appended{}, cluster.ErrEventTooLarge
-		}
-	}
 	// Of more than are kept, the first would be dropped at once.
-	skip := max(len(a.Events)-s.cfg.EventsCount, 0)
+	skip := max(len(a.Events)-max(s.cfg.EventsCount, 1), 0)
 	p := s.partitionOf(a.ID)
 	c := call{
 		script: eventsAppend,
@@ -36,14 +33,22 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 			flag(a.Stream == cluster.OwnStream), a.Claim, keptUpstreamEvent(a.UpstreamEvent), s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(), a.Version,
 		},
 	}
+	largest, tooLarge := s.cfg.MaxEventBytes(), 0
 	for _, event := range a.Events[skip:] {
+		if len(event) > largest {
+			event, tooLarge = nil, tooLarge+1
+		}
 		c.args = append(c.args, event)
 	}
 	reply, _, err := s.acknowledged(ctx, c)
 	if err != nil {
 		return cluster.Appended{}, err
 	}
-	return decodeAppended(reply)
+	appended, err := decodeAppended(reply)
+	if largest > 0 {
+		appended.TooLarge = tooLarge
+	}
+	return appended, err
 }
 
 // keptUpstreamEvent is what is kept of an upstream's id of an event.
@@ -54,7 +59,7 @@ func keptUpstreamEvent(id string) string {
 	return id
 }
 
-// decodeAppended reads the reply of events_append: how many were stored, and the listener.
+// decodeAppended reads the reply of events_append: how far the stream moved on, and the listener.
 func decodeAppended(reply []any) (cluster.Appended, error) {
 	if len(reply) != 2 {
 		return cluster.Appended{}, unavailable(errMalformedReply)
@@ -95,7 +100,7 @@ func (s *Store) ReadEvents(ctx context.Context, queries []cluster.EventQuery) []
 			keys:   []string{p.session(q.ID), p.deadlines(), p.events(q.ID), p.heads(q.ID), p.more(q.ID)},
 			args: []any{
 				q.ID.String(), q.Stream, max(q.After, 0), min(max(q.Limit, 1), maxRead), s.cfg.EventsAge.Milliseconds(),
-				flag(q.Stream == cluster.OwnStream), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(),
+				flag(q.Stream == cluster.OwnStream), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(), maxReadBytes,
 			},
 		}
 	}

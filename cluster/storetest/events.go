@@ -27,6 +27,8 @@ var eventTests = map[string]func(*testing.T, *suite){
 	"events of many sessions are read at once, in order": eventsPipelined,
 	"events are bounded by count":                        eventsCount,
 	"events are bounded by bytes":                        eventsBytes,
+	"an event that is too large is a hole":               eventsTooLarge,
+	"a page of events is bounded by bytes":               eventsPages,
 	"without any bound on events none are kept":          eventsOff,
 }
 
@@ -196,11 +198,8 @@ func eventsNone(t *testing.T, s *suite) {
 }
 
 func eventsAllOrNone(t *testing.T, s *suite) {
-	s.open(func(c *cluster.Config) { c.EventsBytes = 10 })
+	s.open(nil)
 	made := s.active()
-	if err := s.appendEvents(made.ID, "s", 1, "small", "eleven byte", "small"); !errors.Is(err, cluster.ErrEventTooLarge) {
-		t.Errorf("an event of 11 bytes of 10: %v, want ErrEventTooLarge", err)
-	}
 	for name, a := range map[string]cluster.EventAppend{
 		"no stream":     {First: 1, Events: [][]byte{[]byte("x")}},
 		"a long stream": {Stream: strings.Repeat("s", 65), First: 1, Events: [][]byte{[]byte("x")}},
@@ -308,19 +307,71 @@ func eventsCount(_ *testing.T, s *suite) {
 func eventsBytes(_ *testing.T, s *suite) {
 	s.open(func(c *cluster.Config) { c.EventsBytes = 100 })
 	made := s.active()
-	forty := func(c string) string { return strings.Repeat(c, 40) }
-	s.mustAppend(made.ID, "a", 1, forty("1"), forty("2"))
-	s.mustAppend(made.ID, "b", 1, strings.Repeat("3", 20))
-	s.wantEvents(made.ID, "a", 0, 2, forty("1"), forty("2")) // just 100
+	of := func(size int) string { return strings.Repeat("x", size) }
+	s.mustAppend(made.ID, "a", 1, of(41), of(40))
+	s.mustAppend(made.ID, "b", 1, of(59))
+	s.wantEvents(made.ID, "a", 0, 2, of(41), of(40)) // 99 have come after the first
 	s.mustAppend(made.ID, "b", 2, "4")
 	s.wantGone(made.ID, "a", 0)
-	s.wantEvents(made.ID, "a", 1, 2, forty("2"))
-	s.mustAppend(made.ID, "b", 3, forty("5"), forty("6"))
-	s.wantGone(made.ID, "a", 1)
-	s.wantEvents(made.ID, "b", 1, 4, "4", forty("5"), forty("6"))
-	s.mustAppend(made.ID, "c", 1, strings.Repeat("7", 100)) // all there is room for
+	s.wantEvents(made.ID, "a", 1, 2, of(40))
+	s.mustAppend(made.ID, "b", 3, of(40), of(20))
+	s.wantEvents(made.ID, "a", 0, 0)
+	s.wantEvents(made.ID, "b", 0, 4, of(59), "4", of(40), of(20))
+	s.mustAppend(made.ID, "c", 1, of(400)) // as large as one may be
 	s.wantGone(made.ID, "b", 3)
-	s.wantEvents(made.ID, "c", 0, 1, strings.Repeat("7", 100))
+	s.mustAppend(made.ID, "c", 2, of(99))
+	s.wantEvents(made.ID, "c", 0, 2, of(400), of(99)) // it is not gone before anybody could read it
+	s.mustAppend(made.ID, "c", 3, "1")
+	s.wantGone(made.ID, "c", 0)
+	s.wantEvents(made.ID, "c", 1, 3, of(99), "1")
+}
+
+// eventsTooLarge: what is too large is a hole. In the own stream it is known at once, in others once something follows.
+func eventsTooLarge(t *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.EventsBytes = 10 })
+	made := s.active()
+	large := strings.Repeat("x", 41)
+	claim := s.read(made.ID, "a/1")
+	for stream, number := range map[string]int64{"s": 0, cluster.OwnStream: claim} {
+		store := func(first int64, want int, events ...string) {
+			t.Helper()
+			a := cluster.EventAppend{ID: made.ID, Stream: stream, First: first, Claim: number}
+			for _, event := range events {
+				a.Events = append(a.Events, []byte(event))
+			}
+			if appended, err := s.store.AppendEvents(t.Context(), a); err != nil || appended.TooLarge != want {
+				t.Errorf("stream %q from %d: %d too large, %v; want %d", stream, first, appended.TooLarge, err, want)
+			}
+		}
+		store(1, 0, "one")
+		for range 2 { // again, after a lost reply
+			store(2, 1, large)
+		}
+		s.wantEvents(made.ID, stream, 0, map[bool]int64{true: 2, false: 1}[number != 0], "one")
+		if number != 0 {
+			s.wantGone(made.ID, stream, 1)
+			s.wantEvents(made.ID, stream, 2, 2)
+		}
+		store(3, 1, "three", large, "five")
+		s.wantEvents(made.ID, stream, 0, 5, "one")
+		s.wantGone(made.ID, stream, 1)
+		s.wantEvents(made.ID, stream, 2, 5, "three")
+		s.wantGone(made.ID, stream, 3)
+		s.wantEvents(made.ID, stream, 4, 5, "five")
+	}
+}
+
+// eventsPages: a page has so many bytes, about, and one event at least.
+func eventsPages(t *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.EventsBytes = 4 << 20 })
+	made := s.active()
+	large, huge := strings.Repeat("x", 600<<10), strings.Repeat("x", 2<<20)
+	s.mustAppend(made.ID, "s", 1, large, large, large, huge)
+	for after, want := range []int{2, 2, 2, 1, 0} {
+		if page := s.readEvents(made.ID, "s", int64(after), 1000); page.Err != nil || len(page.Events) != want || page.Last != 4 {
+			t.Errorf("after %d: %d events, last %d, %v; want %d", after, len(page.Events), page.Last, page.Err, want)
+		}
+	}
 }
 
 func eventsOff(t *testing.T, s *suite) {
@@ -331,11 +382,15 @@ func eventsOff(t *testing.T, s *suite) {
 	} {
 		s.open(off)
 		made := s.active()
-		if err := s.appendEvents(made.ID, "s", 1, "one"); !errors.Is(err, cluster.ErrEventTooLarge) {
-			t.Errorf("no %s: %v, want ErrEventTooLarge", name, err)
+		appended, err := s.store.AppendEvents(t.Context(), cluster.EventAppend{ID: made.ID, Stream: "s", First: 1, Events: [][]byte{[]byte("one")}})
+		if err != nil || appended.TooLarge != 0 {
+			t.Errorf("no %s: %+v, %v", name, appended, err)
 		}
 		s.wantEvents(made.ID, "s", 0, 0)
 		s.wantGone(made.ID, "s", 1)
+		s.mustAppendOwn(made.ID, s.read(made.ID, "a/1"), 1, "one", "two")
+		s.wantOwn(made.ID, 2, 2)
+		s.wantGone(made.ID, cluster.OwnStream, 1)
 	}
 }
 

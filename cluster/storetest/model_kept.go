@@ -36,18 +36,13 @@ func (m *model) eventsOf(id cluster.ID) *keptEvents {
 
 // appendEvents stores what is not stored yet, then drops what is too old or too much.
 func (m *model) appendEvents(a cluster.EventAppend) error {
-	for _, event := range a.Events {
-		if len(event) > m.cfg.EventsBytes || m.cfg.EventsCount == 0 || m.cfg.EventsAge == 0 {
-			return cluster.ErrEventTooLarge
-		}
-	}
 	m.asked()
 	kept := m.eventsOf(a.ID)
 	if kept == nil {
 		return cluster.ErrNotFound
 	}
 	for i, event := range a.Events {
-		if position := a.First + int64(i); position > kept.heads[a.Stream] {
+		if position := a.First + int64(i); position > kept.heads[a.Stream] && len(event) <= m.cfg.MaxEventBytes() {
 			kept.newest = later(kept.newest, m.at()) // a clock that went back does not disorder them
 			kept.events = append(kept.events, keptEvent{stream: a.Stream, position: position, message: event, stored: kept.newest})
 			kept.heads[a.Stream] = position
@@ -66,11 +61,11 @@ func (m *model) appendEvents(a cluster.EventAppend) error {
 
 // mustGo reports whether the oldest event must go.
 func (m *model) mustGo(kept *keptEvents) bool {
-	size := 0
-	for _, e := range kept.events {
-		size += len(e.message)
+	newer := 0
+	for _, e := range kept.events[1:] {
+		newer += len(e.message)
 	}
-	return m.isOld(kept.events[0]) || size > m.cfg.EventsBytes || len(kept.events) > m.cfg.EventsCount
+	return m.isOld(kept.events[0]) || newer >= m.cfg.EventsBytes || len(kept.events) > m.cfg.EventsCount
 }
 
 func (m *model) isOld(e keptEvent) bool { return m.at().Sub(e.stored) >= m.cfg.EventsAge }

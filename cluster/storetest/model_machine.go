@@ -122,7 +122,7 @@ func drawConfig(t *rapid.T) cluster.Config {
 	cfg.CreateRate = number("create_rate", 0, 0, 3)
 	cfg.CreateRatePerPrincipal = number("create_rate_per_principal", 0, 2, 1)
 	cfg.MaxSessionsPerPrincipal = number("max_sessions_per_principal", 0, 1, 2)
-	cfg.EventsCount, cfg.EventsBytes = number("events_count", 4, 6, 6, 0), number("events_bytes", 30, 15)
+	cfg.EventsCount, cfg.EventsBytes = number("events_count", 4, 6, 6, 0), number("events_bytes", 30, 15, 2)
 	cfg.EventsAge = seconds("events_age s", 1, 1, 3, 300)
 	cfg.FramesCount, cfg.FramesBytes = number("frames_count", 3, 5, 0), number("frames_bytes", 250, 400)
 	return cfg

@@ -151,12 +151,12 @@ var mainSettings = []Setting{
 		Meaning: "How long an event stream may be silent until a comment is sent, so that nothing on the way takes it for dead, 1s to 1h.",
 	},
 	{
-		Name: "events.count", Kind: KindCount, Default: "256", Zero: "none", set: count(clusterEventsCount),
-		Meaning: "How many of a session's latest messages to its client are kept, so that a broken stream can be resumed at any replica, at most 10000.",
+		Name: "events.count", Kind: KindCount, Default: "1000", Zero: "none", set: count(clusterEventsCount),
+		Meaning: "How many of a session's latest messages to its client are kept, so that a broken stream can be resumed at any replica, at most 10000. A client at another replica than the one that gets them misses messages when more than that come within `follow_interval`.",
 	},
 	{
 		Name: "events.bytes", Kind: KindSize, Default: "1MiB", Zero: "none", set: size(clusterEventsBytes),
-		Meaning: "How large these may be together, at most 64MiB. A larger message is not kept.",
+		Meaning: "How large these may be together, at most 64MiB: a message is kept until so much has come after it. One that is larger than four times that is not kept.",
 	},
 	{
 		Name: "events.age", Kind: KindDuration, Default: "5m", Zero: "none", set: duration(clusterEventsAge),
