@@ -152,7 +152,7 @@ var mainSettings = []Setting{
 	},
 	{
 		Name: "events.count", Kind: KindCount, Default: "1000", Zero: "none", set: count(clusterEventsCount),
-		Meaning: "How many of a session's latest messages to its client are kept, so that a broken stream can be resumed at any replica, at most 10000. A client at another replica than the one that gets them misses messages when more than that come within `follow_interval`.",
+		Meaning: "How many of a session's latest messages to its client are kept, so that a broken stream can be resumed at any replica, at most 10000. A client at another replica than the one that gets them is told `events_gone` when more than that come within one `follow_interval`.",
 	},
 	{
 		Name: "events.bytes", Kind: KindSize, Default: "1MiB", Zero: "none", set: size(clusterEventsBytes),
