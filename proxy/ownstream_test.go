@@ -221,7 +221,7 @@ func TestAnotherReplicaTakesOverFromOneThatDied(t *testing.T) {
 	}{{"whose client was there", false}, {"whose client comes back", true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			k := newTalker(t, withIDs)
+			k := newTalker(t, startsNowWithIDs) // what it says while nobody reads, it gives out by ids alone
 			_, a, b, token := listening(t, k)
 			s := listen(t, a, token)
 			k.say(newses(1, 2)...)
@@ -233,8 +233,8 @@ func TestAnotherReplicaTakesOverFromOneThatDied(t *testing.T) {
 			}
 			a.kill()
 			if tt.resumes {
-				s = s.resume(b.replica, token).stream(t)
 				k.say(news(3))
+				s = s.resume(b.replica, token).stream(t)
 				s.wants(news(3))
 			}
 			k.say(newses(4, 6)...)

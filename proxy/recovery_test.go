@@ -258,9 +258,13 @@ func TestASessionOutlivesThatItsUpstreamIsAway(t *testing.T) {
 				})
 			}
 			k.lose()
+			begun := time.Now()
 			got := post(a.url, token, pingBody).send(t)
 			if p := got.problem(); got.status != http.StatusServiceUnavailable || p.Error.Data.Reason != "upstream_unavailable" || got.header.Get("Retry-After") == "" {
 				t.Errorf("%d %v %s", got.status, got.header, got.body)
+			}
+			if took := time.Since(begun); took < 2500*time.Millisecond {
+				t.Errorf("it was given up after %s, want three seconds", took)
 			}
 			if status := a.status(token); status != cluster.StatusActive {
 				t.Errorf("the session is %s", status)

@@ -200,6 +200,21 @@ func TestListeningWaitsForTheStore(t *testing.T) {
 	}
 }
 
+// A store that stays away keeps nobody who listens waiting for ever, but for longer than most failovers take.
+func TestListeningWaitsForTheStoreForAWhileOnly(t *testing.T) {
+	t.Parallel()
+	_, a, _, token := listening(t, newTalker(t))
+	a.gate.shut()
+	begun := time.Now()
+	got := get(a.url, token).send(t)
+	if got.status != http.StatusServiceUnavailable || got.problem().Error.Data.Reason != "store_unavailable" || got.header.Get("Retry-After") == "" {
+		t.Errorf("without a store: %d %v %s", got.status, got.header, got.body)
+	}
+	if took := time.Since(begun); took < 12*time.Second {
+		t.Errorf("it was refused after %s", took)
+	}
+}
+
 // A client whose reader died with what it could not store goes on with what it has not, whatever its upstream gives to who asks without an
 // id, and whether or not the store knows of any event of the upstream session.
 func TestAClientGoesOnWhoseReaderDiedBeforeItCouldStore(t *testing.T) {
