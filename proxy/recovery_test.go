@@ -155,6 +155,11 @@ func TestASessionThatCannotBeMadeAnewFails(t *testing.T) {
 			if status := a.status(token); status != cluster.StatusFailed {
 				t.Errorf("the session is %s", status)
 			}
+			if slices.ContainsFunc(k.requests(), func(got recorded) bool {
+				return got.msg.Method == "ping" && got.header.Get("Mcp-Session-Id") == "another-one"
+			}) {
+				t.Error("the request was sent in the new upstream session")
+			}
 			eventually(t, "404 everywhere", func() bool { return post(b.url, token, pingBody).send(t).status == http.StatusNotFound })
 			if name == "another revision" {
 				eventually(t, "the new upstream session to be ended", func() bool {
