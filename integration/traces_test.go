@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -261,6 +262,7 @@ const hidden = "hunter2"
 // newIndiscreetUpstream is an MCP server that answers with secrets in every way, broken ones among them.
 func newIndiscreetUpstream(t *testing.T) string {
 	t.Helper()
+	var isLost atomic.Bool // its session
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		says := func(name string) bool { return strings.Contains(string(body), `"`+name+`"`) }
@@ -268,9 +270,11 @@ func newIndiscreetUpstream(t *testing.T) string {
 		w.Header().Set("Set-Cookie", "upstream="+hidden)
 		switch {
 		case says("initialize"):
+			isLost.Store(false)
 			w.Header().Set("Mcp-Session-Id", "session-"+hidden)
 			_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":"init-1","result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"`+hidden+`","version":"1"}}}`)
-		case says("lose"):
+		case says("lose"), isLost.Load():
+			isLost.Store(true)
 			w.WriteHeader(http.StatusNotFound)
 		case says("garbage"):
 			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {

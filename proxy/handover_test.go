@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tapwire/shadowcat-cluster/mcp"
+	"github.com/tapwire/shadowcat-cluster/cluster"
 	"github.com/tapwire/shadowcat-cluster/proxy"
 )
 
@@ -175,7 +176,9 @@ func TestAListenerGetsWhatIsStoredBeforeItsReplicaTakesOver(t *testing.T) {
 func TestMessagesThatFlowAreOnOneOfManyStreamsEach(t *testing.T) {
 	t.Parallel()
 	k := newTalker(t)
-	f, a, b, token := listening(t, k)
+	f := newFleet(t, k.url, func(c *cluster.Config) { c.MaxStreams = 0 }) // earlier ones are closed when somebody looks
+	a, b := f.nodes()
+	token := a.openSession()
 	nodes := []*node{a, b, f.node()}
 	const rounds, each = 20, 20
 	heard, begun := make(chan []string, 2*rounds), make(chan bool)

@@ -527,6 +527,7 @@ func FuzzFrame(f *testing.F) {
 		want := in
 		want.At, want.Age = created.Session.CreatedAt.Add(-max(in.Age, 0).Truncate(time.Millisecond)), 0
 		want.Latency = in.Latency.Truncate(time.Microsecond)
+		want.Direction = cluster.Direction(cutTo(direction, maxDirection))
 		want.Method, want.MessageID, want.Replica = cutTo(method, maxMethod), cutTo(message, maxMessageID), cutTo(replica, maxReplica)
 		want.Payload = bytes.Clone(payload)
 		for i, got := range page.Frames {
