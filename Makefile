@@ -98,7 +98,7 @@ FUZZ_TIME ?= 5s
 .PHONY: fuzz
 fuzz: ## look for input that breaks a parser; FUZZ_TIME=1m for each, FUZZ=FuzzPeek for one
 	@mkdir -p .cache
-	@scripts/fuzz.sh $(FUZZ_TIME) $(FUZZ)
+	@scripts/fuzz.sh '$(FUZZ_TIME)' '$(FUZZ)'
 
 .PHONY: integration
 integration: test-servers test-compiler test-npm ## run the integration tests alone, each by name; ARGS="-run TestKill"
