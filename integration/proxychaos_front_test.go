@@ -112,7 +112,9 @@ func (b *balancer) RoundTrip(request *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	deadline := time.Now().Add(10 * time.Second) // all replicas may be starting
+	// All replicas may be starting. A GET may wait for the store at one of them after the other, each killed meanwhile: commonly balancers
+	// try them all, however long each took. Half a minute is Sentinel's failover with an election that has to be repeated.
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		attempt := request.Clone(request.Context())
 		attempt.URL.Host = b.choose()
