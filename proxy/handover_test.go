@@ -181,39 +181,42 @@ func TestMessagesThatFlowAreOnOneOfManyStreamsEach(t *testing.T) {
 	token := a.openSession()
 	nodes := []*node{a, b, f.node()}
 	const rounds, each = 20, 20
-	heard, begun := make(chan []string, 2*rounds), make(chan bool)
+	var heard [rounds]chan []string
+	begun := make(chan bool)
 	got := make(map[string]int)
-	count := func() {
+	count := func(round int) {
 		t.Helper()
-		before := 0
-		for _, m := range receive(t, "what a stream brought", heard) {
-			n := slices.Index(newses(1, rounds*each), m)
-			if n < before {
-				t.Errorf("%s comes after message %d", m, before+1)
+		for range 2 {
+			before := 0
+			for _, m := range receive(t, "what a stream brought", heard[round]) {
+				n := slices.Index(newses(1, rounds*each), m)
+				if n < before {
+					t.Errorf("%s comes after message %d", m, before+1)
+				}
+				before = n
+				got[m]++
 			}
-			before = n
-			got[m]++
 		}
 	}
 	for n := range rounds {
+		heard[n] = make(chan []string, 2)
 		for i := range 2 {
 			go func() {
 				s := listen(t, nodes[(n*n+n/3+i)%len(nodes)], token)
 				begun <- true
-				heard <- s.rest()
+				heard[n] <- s.rest()
 			}()
 		}
 		receive(t, "the first stream", begun)
 		k.say(newses(each*n+1, each*(n+1))...)
 		receive(t, "the second stream", begun)
 		if n >= 3 { // where the latest eight began is known
-			count()
-			count()
+			count(n - 3)
 		}
 	}
 	last := listen(t, a, token)
-	for range 2 * 3 {
-		count()
+	for n := rounds - 3; n < rounds; n++ {
+		count(n)
 	}
 	for left := rounds*each - len(got); left > 0; left-- {
 		got[last.message()]++
