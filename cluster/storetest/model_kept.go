@@ -36,11 +36,19 @@ func (m *model) eventsOf(id cluster.ID) *keptEvents {
 
 // appendEvents stores what is not stored yet, then drops what is too old or too much.
 func (m *model) appendEvents(a cluster.EventAppend) error {
-	m.asked()
+	lost := m.asked()
 	kept := m.eventsOf(a.ID)
 	if kept == nil {
 		return cluster.ErrNotFound
 	}
+	m.appendOnce(kept, a)
+	if lost { // what the first call has found too old, the repeated one stores anew
+		m.appendOnce(kept, a)
+	}
+	return nil
+}
+
+func (m *model) appendOnce(kept *keptEvents, a cluster.EventAppend) {
 	for i, event := range a.Events {
 		if position := a.First + int64(i); position > kept.heads[a.Stream] && len(event) <= m.cfg.MaxEventBytes() {
 			kept.newest = later(kept.newest, m.at()) // a clock that went back does not disorder them
@@ -56,7 +64,6 @@ func (m *model) appendEvents(a cluster.EventAppend) error {
 		}
 	}
 	kept.until = m.at().Add(m.cfg.EventsAge)
-	return nil
 }
 
 // mustGo reports whether the oldest event must go.
