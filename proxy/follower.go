@@ -33,6 +33,7 @@ type follower struct {
 	mu        sync.Mutex
 	listeners map[*listener]struct{}
 	taking    map[cluster.ID]bool // streams that are being taken over
+	closed    bool                // no stream is taken over any more
 	places    chan struct{}
 }
 
@@ -52,6 +53,13 @@ func (f *follower) remove(l *listener) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.listeners, l)
+}
+
+// close has it take over no stream any more.
+func (f *follower) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
 }
 
 // RunStreams follows the streams of this replica's clients that other replicas store, takes over those whose replica has died, and
@@ -164,7 +172,7 @@ func (f *follower) isUnread(ctx context.Context, reader string) bool {
 func (f *follower) takeOver(l *listener, state cluster.StreamState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.taking[l.session] || f.p.isDraining() {
+	if f.taking[l.session] || f.closed || f.p.isDraining() {
 		return
 	}
 	select {

@@ -108,6 +108,7 @@ func New(sessions Sessions, cfg Config) (*Proxy, error) {
 // Close ends all that goes on in the background, waits for it, and closes idle connections to upstreams. Requests in flight are cut.
 func (p *Proxy) Close() {
 	p.end()
+	p.follower.close()
 	p.running.Wait()
 	for _, u := range p.upstreams {
 		u.close()
