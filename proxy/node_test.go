@@ -534,8 +534,9 @@ func (k *talker) handle(w http.ResponseWriter, r *http.Request, got recorded) bo
 			return true
 		}
 	}
+	next := k.next
 	k.mu.Unlock()
-	return k.next != nil && k.next(w, r, got)
+	return next != nil && next(w, r, got)
 }
 
 func (k *talker) initialize(w http.ResponseWriter, got recorded) bool {

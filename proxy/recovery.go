@@ -49,10 +49,13 @@ func together[T any](ctx context.Context, p *Proxy, doing *singleflight.Group, s
 	}
 	done := make(chan outcome, 1)
 	p.running.Go(func() {
-		value, err, _ := doing.Do(fmt.Sprint(s.ID, s.Version), func() (_ any, err error) {
-			err = errNotAnew // unless it comes to an end: a panic must leave nobody waiting
-			defer p.recovered("recoveries")
-			return do()
+		value, err, _ := doing.Do(fmt.Sprint(s.ID, s.Version), func() (any, error) {
+			result := outcome{err: errNotAnew} // unless it comes to an end: a panic must leave nobody waiting
+			func() {
+				defer p.recovered("recoveries")
+				result.value, result.err = do()
+			}()
+			return result.value, result.err
 		})
 		if err != nil {
 			done <- outcome{err: err}

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tapwire/shadowcat-cluster/cluster"
 )
@@ -22,8 +23,8 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 	if err := checkAppend(a); err != nil {
 		return cluster.Appended{}, err
 	}
-	// Of more than are kept, the first would be dropped at once.
-	skip := max(len(a.Events)-max(s.cfg.EventsCount, 1), 0)
+	events, tooLarge := s.keepable(a.Events)
+	skip := len(a.Events) - len(events)
 	p := s.partitionOf(a.ID)
 	c := call{
 		script: eventsAppend,
@@ -33,11 +34,7 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 			flag(a.Stream == cluster.OwnStream), a.Claim, keptUpstreamEvent(a.UpstreamEvent), s.lifetimeMillis(), s.leewayMillis(), s.cfg.MaxAge.Milliseconds(), a.Version,
 		},
 	}
-	largest, tooLarge := s.cfg.MaxEventBytes(), 0
-	for _, event := range a.Events[skip:] {
-		if len(event) > largest {
-			event, tooLarge = nil, tooLarge+1
-		}
+	for _, event := range events {
 		c.args = append(c.args, event)
 	}
 	reply, _, err := s.acknowledged(ctx, c)
@@ -45,10 +42,31 @@ func (s *Store) AppendEvents(ctx context.Context, a cluster.EventAppend) (cluste
 		return cluster.Appended{}, err
 	}
 	appended, err := decodeAppended(reply)
-	if largest > 0 {
-		appended.TooLarge = tooLarge
-	}
+	appended.TooLarge = tooLarge
 	return appended, err
+}
+
+// keepable returns the messages from the first on that is not dropped at once by those after it, with nothing in the place of one
+// that is too large to be kept, and how many of all are too large: none when none is kept.
+func (s *Store) keepable(messages [][]byte) (events [][]byte, tooLarge int) {
+	largest := s.cfg.MaxEventBytes()
+	events = slices.Clone(messages)
+	for i, message := range messages {
+		if len(message) > largest {
+			events[i] = nil
+			if largest > 0 {
+				tooLarge++
+			}
+		}
+	}
+	first, kept := len(events), 0
+	for first > 0 && kept < max(s.cfg.EventsCount, 1) {
+		first--
+		if len(events[first]) > 0 {
+			kept++
+		}
+	}
+	return events[first:], tooLarge
 }
 
 // keptUpstreamEvent is what is kept of an upstream's id of an event.

@@ -28,6 +28,7 @@ var eventTests = map[string]func(*testing.T, *suite){
 	"events are bounded by count":                        eventsCount,
 	"events are bounded by bytes":                        eventsBytes,
 	"an event that is too large is a hole":               eventsTooLarge,
+	"events that are too large push none out":            eventsTooLargePushNoneOut,
 	"a page of events is bounded by bytes":               eventsPages,
 	"without any bound on events none are kept":          eventsOff,
 }
@@ -359,6 +360,20 @@ func eventsTooLarge(t *testing.T, s *suite) {
 		s.wantGone(made.ID, stream, 3)
 		s.wantEvents(made.ID, stream, 4, 5, "five")
 	}
+}
+
+// eventsTooLargePushNoneOut: of many messages at once, those that are too large are not among the last that are kept.
+func eventsTooLargePushNoneOut(_ *testing.T, s *suite) {
+	s.open(func(c *cluster.Config) { c.EventsCount, c.EventsBytes = 2, 10 })
+	made := s.active()
+	large := strings.Repeat("x", 41)
+	s.mustAppend(made.ID, "s", 1, "1", large, "3", large, large, large)
+	s.wantEvents(made.ID, "s", 0, 3, "1")
+	s.wantEvents(made.ID, "s", 2, 3, "3")
+	s.mustAppend(made.ID, "s", 7, large, "8", large)
+	s.wantGone(made.ID, "s", 0)
+	s.wantEvents(made.ID, "s", 2, 8, "3")
+	s.wantEvents(made.ID, "s", 7, 8, "8")
 }
 
 // eventsPages: a page has so many bytes, about, and one event at least.
