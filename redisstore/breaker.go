@@ -24,7 +24,8 @@ type breaker struct {
 	probeKey string // a key of the part that there never is
 	// notice is by how much an outage may be older than the first call that it failed.
 	notice time.Duration
-	made   time.Time // the origin of answeredAt
+	spared time.Duration // for how long after an outage its leeway lasts
+	made   time.Time     // the origin of answeredAt
 
 	isOpen     atomic.Bool
 	isFailing  atomic.Bool  // the last call has failed
@@ -33,9 +34,10 @@ type breaker struct {
 	mu        sync.Mutex
 	faults    int           // in a row
 	since     time.Time     // when the first of them was made
+	from      time.Time     // when the outage began that they are of
 	last      error         // of the last of them
-	awayFor   time.Duration // how long the last outage was
-	backAt    time.Time     // when it ended; zero: there was none
+	awayFor   time.Duration // how long the last outage was, of those that were not over for long when it ended the longest
+	backAt    time.Time     // when the last one ended; zero: there was none
 	nextProbe time.Time     // while it is open
 	isProbed  bool
 }
@@ -69,13 +71,16 @@ func (b *breaker) failed(err error, begun, now time.Time) (hasOpened bool) {
 		return false // the part has answered since: what this call ran into is over
 	}
 	if b.faults == 0 {
-		b.since = begun
+		b.since, b.from = begun, begun.Add(-b.notice)
 		b.isFailing.Store(true)
 	}
 	b.faults++
 	b.last = err
 	if b.faults < breakAfter || b.isOpen.Load() {
 		return false
+	}
+	if b.isSpared(b.since) { // nobody has had the time to catch up between the two: they are one
+		b.from = b.backAt.Add(-b.awayFor)
 	}
 	b.nextProbe = now.Add(probeInterval)
 	b.isOpen.Store(true)
@@ -88,7 +93,7 @@ func (b *breaker) recovered(now time.Time) (hasClosed bool) {
 	if b.faults == 0 {
 		return false
 	}
-	b.faults, b.awayFor, b.backAt = 0, now.Sub(b.since)+b.notice, now
+	b.faults, b.awayFor, b.backAt = 0, b.away(now), now
 	b.isFailing.Store(false)
 	return b.isOpen.Swap(false)
 }
@@ -118,17 +123,27 @@ func (b *breaker) failingSince() time.Time {
 }
 
 // leeway returns for how long the part has been away, or was when its last outage ended less than spared ago; 0 otherwise.
-func (b *breaker) leeway(now time.Time, spared time.Duration) time.Duration {
+func (b *breaker) leeway(now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.faults > 0:
-		return now.Sub(b.since) + b.notice
-	case !b.backAt.IsZero() && now.Sub(b.backAt) <= spared:
-		return b.awayFor
-	default:
-		return 0
+	return b.away(now)
+}
+
+// away is leeway for callers that hold b.mu. A fault soon after an outage, as the Redis client answers from memory for up to a second after a
+// server is back, must not make anybody forget how long that was.
+func (b *breaker) away(now time.Time) (most time.Duration) {
+	if b.isSpared(now) || b.faults > 0 && b.isSpared(b.since) {
+		most = b.awayFor
 	}
+	if b.faults > 0 {
+		most = max(most, now.Sub(b.from))
+	}
+	return most
+}
+
+// isSpared reports whether the last outage had ended not long before a moment. The caller holds b.mu.
+func (b *breaker) isSpared(at time.Time) bool {
+	return !b.backAt.IsZero() && at.Sub(b.backAt) <= b.spared
 }
 
 // refusal is what a caller is told while the breaker is open.

@@ -61,33 +61,101 @@ func probeOf(s *Store, i, n int) string {
 func TestLeewayIsAsLongAsTheOutageForTwoSlacks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
-		t.Cleanup(func() { _ = client.Close() })
-		s, err := New(client, Options{Config: cluster.DefaultConfig()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		part := s.breakers.parts[0]
-		want := func(ms int64) {
-			t.Helper()
-			if got := s.leewayMillis(); got != ms {
-				t.Errorf("%d ms of leeway, want %d", got, ms)
-			}
-		}
-		want(0)
-		s.tell(part, answered, nil, time.Now())
-		want(0)
-		s.tell(part, failed, nil, time.Now())
+		p := newPart(t)
+		p.wants(0)
+		p.answers()
+		p.wants(0)
+		p.fails(1)
 		<-time.After(10 * time.Second)
-		s.tell(part, failed, nil, time.Now())
-		want(11_000) // it may have begun a second before anybody noticed
+		p.fails(1)
+		p.wants(11 * time.Second) // it may have begun a second before anybody noticed
 		<-time.After(10 * time.Second)
-		s.tell(part, answered, nil, time.Now())
-		want(21_000)
-		<-time.After(2 * s.cfg.ReportSlack)
-		s.tell(part, answered, nil, time.Now())
-		want(21_000)
+		p.answers()
+		p.wants(21 * time.Second)
+		<-time.After(2 * p.store.cfg.ReportSlack)
+		p.answers()
+		p.wants(21 * time.Second)
 		<-time.After(time.Millisecond)
-		want(0)
+		p.wants(0)
 	})
+}
+
+// What a call runs into that meets the end of an outage, or follows it, makes nobody forget the outage.
+func TestAFaultSoonAfterAnOutageLeavesItsLeeway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPart(t)
+		p.fails(breakAfter)
+		<-time.After(20 * time.Second)
+		p.answers()
+		p.wants(21 * time.Second)
+		for range 3 { // each is in time for the one before
+			<-time.After(3 * time.Second)
+			p.fails(breakAfter - 1)
+			p.wants(21 * time.Second)
+			<-time.After(3 * time.Second)
+			p.wants(21 * time.Second)
+			p.answers()
+			p.wants(21 * time.Second)
+		}
+		<-time.After(2*p.store.cfg.ReportSlack + time.Millisecond)
+		p.wants(0)
+		p.fails(1)
+		p.answers()
+		p.wants(time.Second) // nothing is left of the outage before
+	})
+}
+
+// A part that goes away again before anybody could report has been away all the time.
+func TestOutagesWithoutATimeToReportAreOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPart(t)
+		p.fails(breakAfter)
+		<-time.After(20 * time.Second)
+		p.answers()
+		<-time.After(2 * p.store.cfg.ReportSlack)
+		p.fails(breakAfter)
+		p.wants(25 * time.Second)
+		<-time.After(5 * time.Second)
+		p.wants(30 * time.Second)
+		p.answers()
+		p.wants(30 * time.Second)
+		<-time.After(2*p.store.cfg.ReportSlack + time.Millisecond)
+		p.fails(breakAfter)
+		p.wants(time.Second)
+	})
+}
+
+// part is the one part of a store that is never asked.
+type part struct {
+	t     *testing.T
+	store *Store
+}
+
+func newPart(t *testing.T) part {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	t.Cleanup(func() { _ = client.Close() })
+	s, err := New(client, Options{Config: cluster.DefaultConfig()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return part{t, s}
+}
+
+func (p part) answers() { p.store.tell(p.store.breakers.parts[0], answered, nil, time.Now()) }
+
+// fails has so many calls fail in a row, which begin now.
+func (p part) fails(n int) {
+	for range n {
+		p.store.tell(p.store.breakers.parts[0], failed, cluster.ErrStoreUnavailable, time.Now())
+	}
+}
+
+func (p part) wants(leeway time.Duration) {
+	p.t.Helper()
+	if got := p.store.leewayMillis(); got != leeway.Milliseconds() {
+		p.t.Errorf("%d ms of leeway, want %d", got, leeway.Milliseconds())
+	}
 }

@@ -51,7 +51,7 @@ func (s *Store) makeBreakers() {
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	for i := range n {
 		b.parts = append(b.parts, &breaker{
-			probeKey: probeKey(s.prefix, hashTag(i, n)), notice: max(noticed, s.cfg.ReportInterval), made: b.made,
+			probeKey: probeKey(s.prefix, hashTag(i, n)), notice: max(noticed, s.cfg.ReportInterval), spared: s.spared(), made: b.made,
 		})
 	}
 }
@@ -159,7 +159,7 @@ func (s *Store) leewayMillis() int64 {
 	}
 	var most time.Duration
 	for _, b := range s.breakers.parts {
-		most = max(most, b.leeway(now, s.spared()))
+		most = max(most, b.leeway(now))
 	}
 	return most.Milliseconds()
 }

@@ -59,7 +59,7 @@ func (s *Store) Sweep(ctx context.Context, c cluster.SweepCall) (cluster.Swept, 
 
 // leewayOf is the leeway of one partition: an outage of another one kept no report from it.
 func (s *Store) leewayOf(p partition) int64 {
-	return s.breakerOf(p.lru()).leeway(time.Now(), s.spared()).Milliseconds()
+	return s.breakerOf(p.lru()).leeway(time.Now()).Milliseconds()
 }
 
 // Reach tells how many of the session space's slices answer, and how many there are. The error tells why the others do not.
