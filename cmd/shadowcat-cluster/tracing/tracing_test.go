@@ -120,6 +120,7 @@ func TestSpansReachTheCollectorWithWhoTheyAreFrom(t *testing.T) {
 }
 
 func TestACollectorThatHangsHoldsUpNobody(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent()) // what is left of the spans is given up in the end
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer server.Close()
