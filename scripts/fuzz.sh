@@ -7,6 +7,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Go before 1.27 fails a run that has found nothing when its time is over at an unlucky moment (https://go.dev/issue/75804). It says no more
+# than this then; whatever is found is followed by what was found.
+is_out_of_time() {
+  [[ $(sed -n '/^--- FAIL: /,$p' "$1" | sed -n 2,3p) == $'    context deadline exceeded\nFAIL' ]]
+}
+
 time=$1 pattern=${2:-.}
 ran=0 failed=0
 while read -r dir; do
@@ -14,7 +20,9 @@ while read -r dir; do
     [[ $test =~ $pattern ]] || continue
     ran=$((ran + 1))
     # Making a finding small may take longer than finding it.
-    go test -run '^$' -fuzz "^$test\$" -fuzztime "$time" -fuzzminimizetime 1s "$dir" >.cache/fuzz.txt 2>&1 && found='' || found=1
+    found=''
+    go test -run '^$' -fuzz "^$test\$" -fuzztime "$time" -fuzzminimizetime 1s "$dir" >.cache/fuzz.txt 2>&1 ||
+      is_out_of_time .cache/fuzz.txt || found=1
     printf '%-50s %s\n' "$test" "$(grep -o 'execs: [0-9]*' .cache/fuzz.txt | tail -1)${found:+  FAILED}"
     if [[ $found ]]; then
       failed=1
