@@ -85,9 +85,7 @@ func TestAFaultSoonAfterAnOutageLeavesItsLeeway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPart(t)
-		p.fails(breakAfter)
-		<-time.After(20 * time.Second)
-		p.answers()
+		p.isAway(20 * time.Second)
 		p.wants(21 * time.Second)
 		for range 3 { // each is in time for the one before
 			<-time.After(3 * time.Second)
@@ -111,9 +109,7 @@ func TestOutagesWithoutATimeToReportAreOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPart(t)
-		p.fails(breakAfter)
-		<-time.After(20 * time.Second)
-		p.answers()
+		p.isAway(20 * time.Second)
 		<-time.After(2 * p.store.cfg.ReportSlack)
 		p.fails(breakAfter)
 		p.wants(25 * time.Second)
@@ -151,6 +147,13 @@ func (p part) fails(n int) {
 	for range n {
 		p.store.tell(p.store.breakers.parts[0], failed, cluster.ErrStoreUnavailable, time.Now())
 	}
+}
+
+// isAway has it be away for a time.
+func (p part) isAway(length time.Duration) {
+	p.fails(breakAfter)
+	<-time.After(length)
+	p.answers()
 }
 
 func (p part) wants(leeway time.Duration) {
