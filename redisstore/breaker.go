@@ -34,9 +34,9 @@ type breaker struct {
 	mu        sync.Mutex
 	faults    int           // in a row
 	since     time.Time     // when the first of them was made
-	from      time.Time     // when the outage began that they are of
+	from      time.Time     // when the outage began that they belong to
 	last      error         // of the last of them
-	awayFor   time.Duration // how long the last outage was, of those that were not over for long when it ended the longest
+	awayFor   time.Duration // how long the last outage was, or a longer one shortly before it
 	backAt    time.Time     // when the last one ended; zero: there was none
 	nextProbe time.Time     // while it is open
 	isProbed  bool
